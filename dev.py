@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""Set up JaxRes in .venv and run it: `python3 dev.py quickstart`, `test`, `lint` or `setup`.
+
+Needs Python 3.11 or later and nothing else; the system's own packages are not touched.
+"""
+
+import hashlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+COMMANDS = {
+    "quickstart": [["jaxres", "train", "configs/quickstart.yaml"]],
+    "test": [["pytest", "-n", "auto"]],
+    "lint": [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["pyright"]],
+    "setup": [],
+}
+
+
+def set_up() -> None:
+    """Make .venv and install JaxRes with its test tools, unless that is already done."""
+    sources = (ROOT / "pyproject.toml", ROOT / "constraints.txt")
+    wanted = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    stamp = VENV / "jaxres-setup"
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    if not (BIN / "python").exists() and subprocess.call([sys.executable, "-m", "venv", VENV]):
+        shutil.rmtree(VENV, ignore_errors=True)
+        sys.exit("dev.py: this Python cannot make environments; on Debian install python3-venv")
+    pip = [BIN / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    print("setting up .venv (a minute or two)", file=sys.stderr, flush=True)
+    subprocess.check_call([*pip, "-c", "constraints.txt", "-e", ".[test]"], cwd=ROOT)
+    stamp.write_text(wanted)
+
+
+def main() -> int:
+    """Run the command named on the command line; further words go to its last program."""
+    if sys.version_info < (3, 11):
+        sys.exit(f"dev.py: needs Python 3.11 or later, this is {sys.version.split()[0]}")
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        sys.exit(f"usage: python3 dev.py {'|'.join(COMMANDS)} [ARGUMENT ...]")
+    set_up()
+    programs = COMMANDS[sys.argv[1]]
+    for number, (program, *words) in enumerate(programs, 1):
+        more = sys.argv[2:] if number == len(programs) else []
+        if status := subprocess.call([BIN / program, *words, *more], cwd=ROOT):
+            return status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

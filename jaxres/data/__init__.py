@@ -1,0 +1,1 @@
+"""Data: original files, prepared data sets, plans and the two renderers."""

@@ -1,0 +1,20 @@
+"""The one error a user can cause, and the nearest-name hint that goes with it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something given from outside (recipe, flag, file, data set, checkpoint) cannot be used.
+
+    The message is one sentence with the value given and the values allowed; the command line
+    prints it and exits with status 2.
+    """
+
+
+def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> InputError:
+    """An error for a name that is not in a registry: what was given, the nearest name, what is allowed."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.4)
+    hint = f" did you mean '{near[0]}'?" if near else ""
+    return InputError(f"unknown {kind} '{given}':{hint} (allowed: {', '.join(names)})")

@@ -1,0 +1,1 @@
+"""Networks, their registry, and the pure function each becomes."""

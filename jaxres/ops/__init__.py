@@ -1,0 +1,1 @@
+"""Array operations with lowerings picked from measurements."""

@@ -1,0 +1,1 @@
+"""Training: state, step, parallel compilation, loop, checkpoints and logs."""
