@@ -1,0 +1,292 @@
+"""Every setting of a run: frozen dataclasses that hold all defaults and check what is allowed.
+
+`recipe.py` fills them from YAML files and command-line flags.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+MIN_DIGIT_SIDE = 8
+MIN_CANVAS = 28
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Pictures: which digits, over which backgrounds, composed how, rendered where."""
+
+    dataset: str = "digits"
+    """Digits: `digits` (embedded), `mnist`, `fashion_mnist` (see `jaxres data list`)."""
+    backgrounds: str = "embedded"
+    """Photographs: `embedded` (two, of scikit-learn), `photos` (prepared), `black` (none)."""
+    data_dir: str = ""
+    """Folder of prepared data sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    render: Literal["device", "host"] = "device"
+    """Where plans become pixels: in the compiled step, or with OpenCV in the input pipeline."""
+    batch_size: int = 64
+    """Pictures per step over all devices and processes."""
+    canvas: int = 224
+    """Side of a picture in pixels."""
+    digit_side: tuple[int, ...] = (112,)
+    """Side of the digit in pixels; of several values each picture draws one."""
+    digit_side_range: tuple[int, int] | None = None
+    """Draw the side uniformly from [low, high] pixels instead of from digit_side."""
+    placement: Literal["center", "random"] = "center"
+    """Where the digit lies on the canvas."""
+    opacity: float = 0.5
+    """Opacity of the digit's square over the photograph, 0 to 1."""
+    photo_side: int | None = None
+    """Shrink photographs to this short side (pixels) before cropping; default: as prepared."""
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Subtracted from the red, green and blue values after division by 255."""
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """The values are divided by this after subtracting the mean."""
+    validation_examples: int = 10_000
+    """Training examples held out for validation (mnist and fashion_mnist)."""
+    split_seed: int = 0
+    """Seed of the split into training and validation."""
+    workers: int = 0
+    """Worker processes of the host renderer; 0: one thread in this process."""
+    prefetch: int = 2
+    """Batches put on the devices ahead of the step."""
+
+    def __post_init__(self) -> None:
+        """Check ranges and combinations."""
+        _require(self.batch_size >= 1, f"data.batch_size is {self.batch_size}; allowed: 1 or more")
+        _require(
+            self.canvas >= MIN_CANVAS,
+            f"data.canvas is {self.canvas}; allowed: {MIN_CANVAS} or more",
+        )
+        allowed = f"allowed: {MIN_DIGIT_SIDE} to data.canvas ({self.canvas})"
+        _require(len(self.digit_side) > 0, f"data.digit_side is empty; {allowed}, one or several")
+        for side in self.digit_side if self.digit_side_range is None else self.digit_side_range:
+            _require(
+                MIN_DIGIT_SIDE <= side <= self.canvas, f"data.digit_side has {side}; {allowed}"
+            )
+        if self.digit_side_range is not None:
+            low, high = self.digit_side_range
+            _require(low <= high, f"data.digit_side_range is {low} {high}; the low end comes first")
+        _require(0.0 <= self.opacity <= 1.0, f"data.opacity is {self.opacity}; allowed: 0 to 1")
+        _require(
+            self.photo_side is None or self.photo_side >= self.canvas,
+            f"data.photo_side is {self.photo_side}; allowed: data.canvas ({self.canvas}) or more",
+        )
+        _require(min(self.std) > 0, f"data.std is {self.std}; allowed: values above 0")
+        _require(
+            self.validation_examples >= 1,
+            f"data.validation_examples is {self.validation_examples}; allowed: 1 or more",
+        )
+        _require(self.split_seed >= 0, f"data.split_seed is {self.split_seed}; allowed: 0 or more")
+        _require(self.workers >= 0, f"data.workers is {self.workers}; allowed: 0 or more")
+        _require(
+            self.workers == 0 or self.render == "host",
+            f"data.workers is {self.workers} with data.render {self.render}; "
+            "worker processes serve data.render host only",
+        )
+        _require(self.prefetch >= 1, f"data.prefetch is {self.prefetch}; allowed: 1 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    name: str = "resnet18"
+    """Name in the registry (see `jaxres models`)."""
+    stem: Literal["imagenet", "small"] = "imagenet"
+    """`imagenet`: 7x7 stride 2 and max pooling; `small`: 3x3 stride 1."""
+    head: Literal["average", "flatten"] = "average"
+    """What comes before the last layer: the average over positions, or all features."""
+    dropout: float = 0.0
+    """Share of features dropped before the last layer."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the activations; parameters, statistics, logits and loss are float32."""
+    sync_batch_norm: bool = False
+    """Normalise with the statistics of the whole batch rather than of each device's part."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(
+            0.0 <= self.dropout < 1.0, f"model.dropout is {self.dropout}; allowed: 0 to below 1"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """Optimiser, learning-rate schedule and loss."""
+
+    name: str = "adamw"
+    """`adadelta`, `adam`, `adamw`, `sgd` or `nesterov`."""
+    learning_rate: float = 1e-3
+    """The (peak) learning rate."""
+    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    """How the learning rate runs from the first step to the last."""
+    warmup_fraction: float = 0.0
+    """Share of all steps over which the rate rises to its peak."""
+    momentum: float = 0.9
+    """Of sgd and nesterov."""
+    beta1: float = 0.9
+    """Decay of the first moment (adam, adamw)."""
+    beta2: float = 0.999
+    """Decay of the second moment (adam, adamw)."""
+    rho: float = 0.95
+    """Decay of the squared averages (adadelta)."""
+    epsilon: float = 1e-7
+    """Added to denominators (adadelta, adam, adamw)."""
+    weight_decay: float = 0.0
+    """Of kernels only: decoupled for adamw, added to the gradient for the others."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes."""
+    clip_norm: float | None = None
+    """Largest global norm of the gradient."""
+    accumulate_steps: int = 1
+    """Parts into which each device's batch is cut, their gradients averaged, to save memory."""
+    ema_decay: float = 0.0
+    """Evaluate an exponential moving average of the weights; 0: the weights themselves."""
+
+    def __post_init__(self) -> None:
+        """Check ranges and combinations."""
+        _require(
+            self.learning_rate > 0,
+            f"optim.learning_rate is {self.learning_rate}; allowed: above 0",
+        )
+        for key in ("momentum", "beta1", "beta2", "rho", "label_smoothing", "ema_decay"):
+            value = getattr(self, key)
+            _require(0.0 <= value < 1.0, f"optim.{key} is {value}; allowed: 0 to below 1")
+        _require(
+            0.0 <= self.warmup_fraction < 1.0,
+            f"optim.warmup_fraction is {self.warmup_fraction}; allowed: 0 to below 1",
+        )
+        _require(
+            self.schedule != "one_cycle" or self.warmup_fraction > 0,
+            "optim.schedule one_cycle needs optim.warmup_fraction above 0 (usual: 0.3)",
+        )
+        _require(self.epsilon > 0, f"optim.epsilon is {self.epsilon}; allowed: above 0")
+        _require(
+            self.weight_decay >= 0, f"optim.weight_decay is {self.weight_decay}; allowed: 0 or more"
+        )
+        _require(
+            self.clip_norm is None or self.clip_norm > 0,
+            f"optim.clip_norm is {self.clip_norm}; allowed: above 0",
+        )
+        _require(
+            self.accumulate_steps >= 1,
+            f"optim.accumulate_steps is {self.accumulate_steps}; allowed: 1 or more",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Length of the run, devices, logging and limits."""
+
+    epochs: int = 1
+    """Passes over the training examples (an incomplete last batch is left out)."""
+    seed: int = 0
+    """Seed of the initial weights, the plans and dropout."""
+    parallel: Literal["jit", "pmap"] = "jit"
+    """How the step is compiled for the devices: jit of shard_map, or pmap."""
+    devices: int | None = None
+    """Use only the first so many devices; default: all."""
+    steps_per_call: int = 1
+    """Steps run in one dispatch (`lax.scan`)."""
+    log_every_steps: int = 50
+    """Length of a log window; metrics are fetched from the devices once per window."""
+    evaluate_every_epochs: int = 1
+    """Epochs between evaluations on the validation split."""
+    limit_train_examples: int | None = None
+    """Use only the first so many training examples."""
+    limit_eval_examples: int | None = None
+    """Use only the first so many validation and test examples."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(self.seed >= 0, f"train.seed is {self.seed}; allowed: 0 or more")
+        for key in (
+            "epochs",
+            "devices",
+            "steps_per_call",
+            "log_every_steps",
+            "evaluate_every_epochs",
+            "limit_train_examples",
+            "limit_eval_examples",
+        ):
+            value = getattr(self, key)
+            _require(value is None or value >= 1, f"train.{key} is {value}; allowed: 1 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When checkpoints are written and which are kept."""
+
+    every_steps: int | None = None
+    """Steps between checkpoints; default: only at each evaluation."""
+    keep_last: int = 2
+    """Newest checkpoints kept."""
+    keep_best: int = 1
+    """Checkpoints kept for their validation accuracy."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for key in ("every_steps", "keep_last", "keep_best"):
+            value = getattr(self, key)
+            _require(
+                value is None or value >= 1, f"checkpoint.{key} is {value}; allowed: 1 or more"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All settings of a run."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+
+# Keys that do not change what is computed: a resumed run may differ in them.
+FREE_KEYS = frozenset(
+    {
+        "data.data_dir",
+        "data.workers",
+        "data.prefetch",
+        "train.parallel",
+        "train.devices",
+        "train.log_every_steps",
+        "checkpoint.every_steps",
+        "checkpoint.keep_last",
+        "checkpoint.keep_best",
+    }
+)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The settings as nested plain values that YAML and JSON can hold."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def flatten(nested: dict[str, Any]) -> dict[str, Any]:
+    """`{"data": {"canvas": 64}}` as `{"data.canvas": 64}`."""
+    return {
+        f"{section}.{key}": value for section, keys in nested.items() for key, value in keys.items()
+    }
+
+
+def differing_keys(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Keys whose difference changes the run, each with its two values; FREE_KEYS are ignored."""
+    flat_ours, flat_theirs = flatten(ours), flatten(theirs)
+    return {
+        key: (flat_ours.get(key), flat_theirs.get(key))
+        for key in sorted(flat_ours.keys() | flat_theirs.keys())
+        if key not in FREE_KEYS and flat_ours.get(key) != flat_theirs.get(key)
+    }

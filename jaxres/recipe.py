@@ -1,0 +1,180 @@
+"""Recipes and flags become settings, through one parser.
+
+A recipe is a YAML file of differences from the defaults of `config.py`. It is turned into flags
+and read by tyro together with the command line (which comes last and wins), so types, unknown
+keys and `--help` are one parser's work. (Merging YAML into the dataclasses would let `1e-3`
+through as a string.)
+"""
+
+import contextlib
+import dataclasses
+import io
+import re
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+import yaml
+
+from jaxres.config import Config, flatten
+from jaxres.errors import InputError, unknown_name
+
+T = typing.TypeVar("T")
+
+# The type of a command's field that holds every setting, as --section.key VALUE.
+Settings = Annotated[Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
+
+# What YAML and people write for Python's words.
+SPELLINGS = {"true": "True", "false": "False", "null": "None", "none": "None", "~": "None"}
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """A recipe's sections and keys as nested plain values.
+
+    Raises:
+        InputError: the file is missing, is no YAML, or is not made of sections and known keys.
+    """
+    if not path.is_file():
+        near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise InputError(
+            f"no recipe at '{path}'" + (f" (there: {', '.join(near)})" if near else "")
+        )
+    try:
+        # Only the text of a scalar counts: tyro gives it its type, so that 1e-3 is a number.
+        recipe = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        detail = " ".join(str(error).split())
+        raise InputError(f"recipe '{path}' is not readable as YAML: {detail}") from None
+    except RecursionError:
+        raise InputError(f"recipe '{path}' is nested too deeply") from None
+    check_keys(recipe or {}, where=f"recipe '{path}'")
+    return recipe or {}
+
+
+def check_keys(nested: Any, *, where: str) -> None:
+    """Refuse what is not sections of known keys.
+
+    Raises:
+        InputError: naming the key, the nearest known one and all that are allowed.
+    """
+    if not isinstance(nested, dict):
+        raise InputError(
+            f"{where} must hold sections ({', '.join(_sections())}), not {nested!r:.80}"
+        )
+    for section, keys in nested.items():
+        if section not in _sections():
+            raise unknown_name(f"section in {where}", str(section), _sections())
+        if not isinstance(keys, dict):
+            raise InputError(f"section '{section}' in {where} must hold keys, not {keys!r:.80}")
+        known = [f"{section}.{field.name}" for field in dataclasses.fields(_sections()[section])]
+        for key, value in keys.items():
+            if f"{section}.{key}" not in known:
+                raise unknown_name(f"key in {where}", f"{section}.{key}", known)
+            if isinstance(value, dict):
+                raise InputError(f"{section}.{key} in {where} must be a value, not {value!r:.80}")
+
+
+def to_flags(nested: dict[str, Any]) -> list[str]:
+    """Nested settings as command-line words: `["--data.canvas", "64", ...]`."""
+    words = []
+    for key, value in flatten(nested).items():
+        values = value if isinstance(value, list) else [value]
+        words += [f"--{key}", *(_word(key, item) for item in values)]
+    return words
+
+
+def _word(key: str, value: Any) -> str:
+    if isinstance(value, list | dict):
+        raise InputError(f"{key} holds {value!r:.80}; allowed: a value or a plain list of values")
+    return SPELLINGS.get(str(value), str(value))
+
+
+def parse(target: type[T], words: Sequence[str], *, prog: str) -> T:
+    """Read command-line words into a dataclass, whose field of type `Settings` takes every key.
+
+    Raises:
+        InputError: in one sentence, whatever is wrong.
+        SystemExit: with status 0 after `--help`.
+    """
+    check_flags(target, words)
+    spelled = [word if word.startswith("-") else SPELLINGS.get(word, word) for word in words]
+    markers: Any = [tyro.conf.FlagCreatePairsOff]
+    if target is Config:
+        markers.append(tyro.conf.FlagConversionOff)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(target, args=spelled, prog=prog, config=markers)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise InputError(_one_sentence(said.getvalue())) from None
+
+
+def check_flags(target: type, words: Sequence[str]) -> None:
+    """Refuse a flag `target` does not have, with the nearest that it has.
+
+    Raises:
+        InputError: naming the flag.
+    """
+    known = {*_flags_of(target), "help"}
+    for word in words:
+        if not word.startswith("--") or word == "--":
+            continue
+        name = word[2:].partition("=")[0].replace("-", "_")
+        if name not in known:
+            section = name.partition(".")[0]
+            near = [flag for flag in known if flag.startswith(f"{section}.")] or known
+            raise unknown_name("flag", f"--{name}", (f"--{flag}" for flag in near))
+
+
+def _flags_of(target: Any, prefix: str = "") -> list[str]:
+    hints = typing.get_type_hints(target)
+    names = []
+    for name, hint in hints.items():
+        if name == "return":
+            continue
+        if hint is Config:
+            names += _flags_of(Config, prefix)
+        elif dataclasses.is_dataclass(hint):
+            names += _flags_of(hint, f"{prefix}{name}.")
+        else:
+            names.append(f"{prefix}{name}")
+    return names
+
+
+def _one_sentence(box: str) -> str:
+    """The message out of tyro's framed error: up to the first rule, frame and wrapping removed."""
+    lines = [line.strip(" │") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    message = []
+    for line in lines:
+        if line and set(line) == {"─"}:
+            break
+        message.append(line)
+    text = re.sub(r"\[/?bold\]", "", " ".join(" ".join(message).split()))
+    return re.sub(r"^Error parsing [a-z]+: ", "", text) or " ".join(box.split())
+
+
+def _sections() -> dict[str, type]:
+    return {field.name: typing.cast(type, field.type) for field in dataclasses.fields(Config)}
+
+
+def load(recipe: Path, flags: Sequence[str] = (), *, prog: str = "jaxres train") -> Config:
+    """The settings of a recipe with flags on top.
+
+    Raises:
+        InputError: unknown keys, wrong types, values out of range, in one sentence.
+    """
+    return parse(Config, [*to_flags(read_recipe(recipe)), *flags], prog=prog)
+
+
+def from_dict(nested: dict[str, Any], flags: Sequence[str] = ()) -> Config:
+    """Settings that `to_dict` made, with flags on top.
+
+    Raises:
+        InputError: as `load`.
+    """
+    check_keys(nested, where="the saved settings")
+    return parse(Config, [*to_flags(nested), *flags], prog="jaxres")

@@ -1,0 +1,56 @@
+"""Four virtual CPU devices for every test, and the real data where there is some."""
+
+import os
+import pathlib
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_NUM_CPU_DEVICES"] = "4"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import cv2
+import pytest
+
+cv2.setNumThreads(1)
+
+
+@pytest.fixture(scope="session")
+def originals() -> pathlib.Path:
+    """The folder of published data sets that JAXRES_ORIGINALS names."""
+    folder = os.environ.get("JAXRES_ORIGINALS")
+    if not folder:
+        pytest.skip("JAXRES_ORIGINALS is not set: no real data to test on")
+    return pathlib.Path(folder)
+
+
+TINY_FLAGS = [
+    "--model.name=tiny",
+    "--data.canvas=32",
+    "--data.digit-side=24",
+    "--data.batch-size=32",
+    "--optim.learning-rate=3e-3",
+    "--train.epochs=2",
+    "--train.limit-train-examples=320",
+    "--train.limit-eval-examples=50",
+    "--train.log-every-steps=4",
+]
+
+
+@pytest.fixture
+def tiny_flags() -> list[str]:
+    """Settings of a run of 2 epochs of 10 steps that takes seconds."""
+    return list(TINY_FLAGS)
+
+
+@pytest.fixture
+def tiny_config(tiny_flags: list[str]):
+    """`make(*flags)`: the settings of that run with more flags on top."""
+    from jaxres import recipe
+    from jaxres.config import Config
+    from tests import tiny
+
+    assert tiny.tiny
+
+    def make(*flags: str) -> Config:
+        return recipe.parse(Config, [*tiny_flags, *flags], prog="test")
+
+    return make

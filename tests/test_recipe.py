@@ -1,0 +1,113 @@
+import dataclasses
+import pathlib
+
+import pytest
+
+from jaxres import config as settings
+from jaxres import recipe
+from jaxres.config import Config, DataConfig
+from jaxres.errors import InputError
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+RECIPES = sorted(CONFIGS.rglob("*.yaml"))
+
+
+def write(folder: pathlib.Path, text: str) -> pathlib.Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_read_and_differs_from_the_defaults(path: pathlib.Path) -> None:
+    assert recipe.load(path) != Config()
+
+
+def test_there_are_recipes() -> None:
+    assert len(RECIPES) >= 7
+
+
+def test_flags_win_over_the_recipe_and_take_dashes_or_underscores(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path, "data:\n  canvas: 64\n  digit_side: 32\n  batch_size: 8\n")
+    config = recipe.load(path, ["--data.batch-size", "16", "--data.digit_side=20"])
+    assert (config.data.canvas, config.data.batch_size) == (64, 16)
+    assert config.data.digit_side == (20,)
+
+
+def test_yaml_spellings_become_typed_values(tmp_path: pathlib.Path) -> None:
+    text = """
+data: {canvas: 64, digit_side: [16, 32], digit_side_range: null, mean: [0.1, 0.2, 3e-1]}
+optim: {learning_rate: 1e-3, clip_norm: ~}
+model: {sync_batch_norm: true}
+"""
+    config = recipe.load(write(tmp_path, text))
+    assert config.data.digit_side == (16, 32)
+    assert config.data.mean == (0.1, 0.2, 0.3)
+    assert config.data.digit_side_range is None
+    assert config.optim.learning_rate == 1e-3
+    assert config.model.sync_batch_norm is True
+    assert recipe.load(tmp_path / "recipe.yaml", ["--model.sync-batch-norm", "false"]) != config
+
+
+def test_saved_settings_are_read_back_equal() -> None:
+    data = DataConfig(canvas=64, digit_side=(9, 12), digit_side_range=(8, 60), mean=(0.1, 0.2, 0.3))
+    config = dataclasses.replace(Config(), data=data)
+    assert recipe.from_dict(settings.to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "message"),
+    [
+        ("data: {batch_szie: 3}", [], "did you mean 'data.batch_size'"),
+        ("dta: {canvas: 64}", [], "did you mean 'data'"),
+        ("data: 3", [], "section 'data'"),
+        ("- 1", [], "must hold sections"),
+        ("data: {canvas: {a: 1}}", [], "must be a value"),
+        ("data: {mean: [[1], 2, 3]}", [], "a plain list"),
+        ("data: [canvas", [], "not readable as YAML"),
+        ("{}", ["--data.batch-szie", "3"], "did you mean '--data.batch_size'"),
+        ("{}", ["--data.batch-size", "-4"], "data.batch_size is -4; allowed: 1 or more"),
+        ("{}", ["--data.batch-size", "four"], "four"),
+        ("data: {batch_size: 1.5}", [], "1.5"),
+        ("{}", ["--data.batch-size"], "batch-size"),
+        ("{}", ["--data.render", "gpu"], "'device', 'host'"),
+        ("{}", ["--data.opacity", "1.5"], "data.opacity is 1.5; allowed: 0 to 1"),
+        ("{}", ["--data.digit-side", "7"], "data.digit_side has 7; allowed: 8 to"),
+        ("{}", ["--data.digit-side", "225"], "allowed: 8 to data.canvas (224)"),
+        ("{}", ["--data.digit-side-range", "90", "80"], "the low end comes first"),
+        ("{}", ["--data.photo-side", "100"], "data.photo_side is 100"),
+        ("{}", ["--data.workers", "2"], "data.render host"),
+        ("{}", ["--data.std", "1", "0", "1"], "data.std"),
+        ("{}", ["--model.dropout", "1"], "model.dropout is 1.0; allowed: 0 to below 1"),
+        ("{}", ["--optim.schedule", "one_cycle"], "needs optim.warmup_fraction"),
+        ("{}", ["--optim.learning-rate", "0"], "optim.learning_rate is 0.0; allowed: above 0"),
+        ("{}", ["--optim.learning-rate", "nan"], "optim.learning_rate is nan"),
+        ("{}", ["--train.epochs", "0"], "train.epochs is 0; allowed: 1 or more"),
+        ("{}", ["--train.limit-train-examples", "0"], "train.limit_train_examples is 0"),
+        ("{}", ["--checkpoint.keep-last", "0"], "checkpoint.keep_last is 0"),
+        ("{}", ["stray"], "stray"),
+    ],
+)
+def test_bad_settings_are_one_clear_sentence(
+    tmp_path: pathlib.Path, text: str, flags: list[str], message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        recipe.load(write(tmp_path, text), flags)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_recipe_names_its_neighbours(tmp_path: pathlib.Path) -> None:
+    write(tmp_path, "{}")
+    with pytest.raises(InputError, match=r"no recipe at .*other.*there: .*recipe\.yaml"):
+        recipe.load(tmp_path / "other.yaml")
+
+
+def test_a_difference_that_does_not_change_the_run_is_free() -> None:
+    ours = settings.to_dict(Config())
+    theirs = settings.to_dict(Config())
+    theirs["train"]["parallel"] = "pmap"
+    theirs["data"]["workers"] = 7
+    assert settings.differing_keys(ours, theirs) == {}
+    theirs["train"]["seed"] = 1
+    assert settings.differing_keys(ours, theirs) == {"train.seed": (0, 1)}
