@@ -1,0 +1,253 @@
+"""Readers of the files as their authors published them: IDX arrays and folders of pictures.
+
+Nothing here trusts a file: sizes promised by a header are checked against the bytes that are there,
+and checksums are those of the decompressed content, since the same file is compressed anew by
+every mirror.
+"""
+
+import gzip
+import hashlib
+import io
+import math
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxres.errors import InputError
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+GZIP_MAGIC = b"\x1f\x8b"
+IDX_UINT8_TYPE = 0x08
+# Far above the largest published digit file (47 MB): a crafted header cannot fill the memory.
+MAX_IDX_BYTES = 1 << 30
+READ_CHUNK_BYTES = 1 << 20
+
+
+class File(NamedTuple):
+    """A published file: its name without `.gz`, the md5 of its decompressed bytes, its address."""
+
+    name: str
+    md5: str
+    url: str
+
+
+class Published(NamedTuple):
+    """A published data set in IDX files, keyed `train_images`, `train_labels` and so on."""
+
+    title: str
+    class_names: tuple[str, ...]
+    files: dict[str, File]
+    homepage: str
+    citation: str
+
+
+def _idx_files(base_url: str, md5: dict[str, str]) -> dict[str, File]:
+    """The four files that MNIST and its successors consist of."""
+    names = {
+        "train_images": "train-images-idx3-ubyte",
+        "train_labels": "train-labels-idx1-ubyte",
+        "test_images": "t10k-images-idx3-ubyte",
+        "test_labels": "t10k-labels-idx1-ubyte",
+    }
+    return {key: File(name, md5[key], f"{base_url}{name}.gz") for key, name in names.items()}
+
+
+PUBLISHED: dict[str, Published] = {
+    "mnist": Published(
+        title="MNIST handwritten digits, 28x28",
+        class_names=tuple("0123456789"),
+        files=_idx_files(
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+            {
+                "train_images": "6bbc9ace898e44ae57da46a324031adb",
+                "train_labels": "a25bea736e30d166cdddb491f175f624",
+                "test_images": "2646ac647ad5339dbf082846283269ea",
+                "test_labels": "27ae3e4e09519cfbb04c329615203637",
+            },
+        ),
+        homepage="http://yann.lecun.com/exdb/mnist/",
+        citation="Y. LeCun, L. Bottou, Y. Bengio, P. Haffner: Gradient-based learning applied to "
+        "document recognition. Proceedings of the IEEE 86(11), 1998.",
+    ),
+    "fashion_mnist": Published(
+        title="Fashion-MNIST articles of clothing, 28x28",
+        class_names=(
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
+        files=_idx_files(
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            {
+                "train_images": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+                "train_labels": "9018921c3c673c538a1fc5bad174d6f9",
+                "test_images": "8181f5470baa50b63fa0f6fddb340f0a",
+                "test_labels": "15d484375f8d13e6eb1aabb0c3f46965",
+            },
+        ),
+        homepage="https://github.com/zalandoresearch/fashion-mnist",
+        citation="H. Xiao, K. Rasul, R. Vollgraf: Fashion-MNIST: a novel image dataset for "
+        "benchmarking machine learning algorithms. arXiv:1708.07747, 2017.",
+    ),
+}
+
+
+def find_idx(folder: Path, name: str) -> Path:
+    """The IDX file `name` in a folder, packed or not, also in the `train-images.idx3` spelling."""
+    dotted = name.replace("-idx", ".idx")
+    spellings = (f"{name}.gz", name, f"{dotted}.gz", dotted)
+    for spelling in spellings:
+        if (folder / spelling).is_file():
+            return folder / spelling
+    require_folder(folder)
+    raise InputError(f"no {name} in {folder}: looked for {', '.join(spellings)}")
+
+
+def read_idx(path: Path, *, md5: str | None = None) -> UInt8[np.ndarray, "..."]:
+    """The array in an IDX file of unsigned bytes, gzipped or plain (told by content, not by name).
+
+    The format: two zero bytes, a type byte, the number of axes, one big-endian 32-bit size per
+    axis, then the values (http://yann.lecun.com/exdb/mnist/, "the IDX file format").
+
+    Args:
+        path: The file.
+        md5: Of the decompressed bytes; None where nobody published it.
+    """
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+            raw.seek(0)
+            if not packed:
+                return _parse_idx(raw, path, md5)
+            with gzip.open(raw) as unpacked:
+                return _parse_idx(unpacked, path, md5)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path} is truncated or damaged: {error}") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _parse_idx(file: io.BufferedIOBase, path: Path, md5: str | None) -> UInt8[np.ndarray, "..."]:
+    magic = file.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or not 1 <= magic[3] <= 4:
+        raise InputError(f"{path} is not an IDX file: it begins with {magic!r}")
+    if magic[2] != IDX_UINT8_TYPE:
+        raise InputError(f"{path} holds IDX type 0x{magic[2]:02x}; allowed: 0x08 (unsigned bytes)")
+
+    sizes = file.read(4 * magic[3])
+    if len(sizes) < 4 * magic[3]:
+        raise InputError(f"{path} is truncated: it ends inside its header")
+    shape = tuple(np.frombuffer(sizes, ">u4").tolist())
+    promised = math.prod(shape)
+    if promised > MAX_IDX_BYTES:
+        raise InputError(
+            f"the header of {path} promises {promised} bytes {shape}; allowed: {MAX_IDX_BYTES}"
+        )
+
+    # Grows with what the file really holds, never with what its header says.
+    values = bytearray()
+    while len(values) <= promised:
+        chunk = file.read(min(READ_CHUNK_BYTES, promised + 1 - len(values)))
+        if not chunk:
+            break
+        values += chunk
+    if len(values) != promised:
+        found = "more" if len(values) > promised else f"only {len(values)}"
+        raise InputError(f"the header of {path} promises {promised} bytes {shape}, it has {found}")
+    found_md5 = hashlib.md5(magic + sizes + values).hexdigest()
+    if md5 not in (None, found_md5):
+        raise InputError(
+            f"{path} is not the published file: its decompressed bytes have md5 {found_md5}, "
+            f"expected {md5}"
+        )
+    return np.frombuffer(values, np.uint8).reshape(shape)
+
+
+def require_folder(folder: Path) -> None:
+    """Refuse a path that is no folder."""
+    if not folder.is_dir():
+        state = "is not a folder" if folder.exists() else "does not exist"
+        raise InputError(f"{folder} {state}: give the folder that holds the original files")
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """Every file with a picture's suffix (jpg, jpeg, png, webp, bmp) below a folder, sorted.
+
+    Hidden files and folders are passed over: archives made on a Mac hold a `._name.jpg`, which is
+    no picture, beside each picture.
+    """
+    require_folder(folder)
+    pictures = sorted(_walk_pictures(folder))
+    if not pictures:
+        raise InputError(f"no pictures in {folder}: looked for {', '.join(PICTURE_SUFFIXES)}")
+    return pictures
+
+
+def _walk_pictures(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and name.lower().endswith(PICTURE_SUFFIXES):
+                yield Path(parent, name)
+
+
+def decode_picture(encoded: bytes, path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """The RGB picture in a file's bytes, turned upright as its EXIF orientation says.
+
+    Args:
+        encoded: The whole content of a JPEG, PNG, WebP or BMP file.
+        path: Where it was read; named in the error.
+    """
+    picture = None
+    if encoded and not _is_cut_jpeg(encoded):
+        try:
+            picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+        except cv2.error as error:
+            raise InputError(f"{path} cannot be decoded as a picture: {error.err}") from error
+    if picture is None:
+        raise InputError(f"{path} is not a whole picture: OpenCV cannot decode its content")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)  # pyright: ignore[reportReturnType]
+
+
+def _is_cut_jpeg(encoded: bytes) -> bool:
+    """Whether a JPEG lacks its end marker; OpenCV 4 would fill the missing rows with grey."""
+    start_of_scan, end_of_image = b"\xff\xda", b"\xff\xd9"
+    is_jpeg = encoded.startswith(b"\xff\xd8")
+    return is_jpeg and encoded.rfind(end_of_image) < encoded.rfind(start_of_scan)
+
+
+def read_picture(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """One picture file, RGB."""
+    return decode_picture(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def shrink(picture: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "new_h new_w 3"]:
+    """Shrink uniformly, by averaging areas, to a short side of `side` pixels; never enlarge."""
+    height, width = picture.shape[:2]
+    short_side = min(height, width)
+    if short_side <= side:
+        return picture
+    size = (round(width * side / short_side), round(height * side / short_side))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)  # pyright: ignore[reportReturnType]

@@ -1,0 +1,103 @@
+"""A folder tree of photographs: which split each belongs to, and reading one to be stored.
+
+Photographs of train, validation and test never mix: where a digit picture is judged, its
+background must be new to the network.
+"""
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxres.data import originals, progress
+from jaxres.errors import InputError
+
+LOG = logging.getLogger(__name__)
+
+MIN_SIDE = 32
+SPLITS_BY_FOLDER = {
+    "train": "train",
+    "val": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+
+
+class Photo(NamedTuple):
+    """A photograph and the hash of its file's content."""
+
+    path: Path
+    sha256: str
+
+
+def split_photos(root: Path, *, shown: bool) -> dict[str, list[Photo]]:
+    """Photographs per split; no content is in two of them, none twice in one.
+
+    Top-level folders train, val (or validation) and test decide where they are; otherwise the
+    hash of a file's content does (70, 15 and 15 %), so that a photograph stays in its split
+    whatever is added to the folder or renamed in it.
+
+    Args:
+        root: The folder tree.
+        shown: Whether to report progress.
+    """
+    paths = originals.find_pictures(root)
+    by_folder = any(_top_folder(path, root) in SPLITS_BY_FOLDER for path in paths)
+    splits: dict[str, list[Photo]] = {"train": [], "validation": [], "test": []}
+    seen: dict[str, tuple[str, Path]] = {}
+    for path in progress.track(paths, len(paths), "photos, comparing", shown):
+        sha256 = hashlib.sha256(originals.read_bytes(path)).hexdigest()
+        split = _split_by_folder(path, root) if by_folder else _split_by_hash(sha256)
+        if sha256 not in seen:
+            seen[sha256] = (split, path)
+            splits[split].append(Photo(path, sha256))
+            continue
+        other_split, other = seen[sha256]
+        if other_split != split:
+            raise InputError(
+                f"{other} ({other_split}) and {path} ({split}) are the same picture; a photograph "
+                "may be in one split only"
+            )
+        LOG.warning("%s is left out: the same picture as %s", path, other)
+    for split, photos in splits.items():
+        if not photos:
+            raise InputError(
+                f"{root} gives split '{split}' none of its {len(seen)} pictures: add pictures, or "
+                "sort them into folders train, validation and test"
+            )
+    return splits
+
+
+def read_shrunk(path: Path, side: int) -> UInt8[np.ndarray, "h w 3"]:
+    """A photograph, RGB, shrunk to a short side of at most `side` pixels."""
+    picture = originals.read_picture(path)
+    short_side = min(picture.shape[:2])
+    if short_side < MIN_SIDE:
+        raise InputError(
+            f"the short side of {path} is {short_side} pixels; allowed: {MIN_SIDE} or more"
+        )
+    return originals.shrink(picture, side)
+
+
+def _top_folder(path: Path, root: Path) -> str:
+    return path.relative_to(root).parts[0].lower()
+
+
+def _split_by_folder(path: Path, root: Path) -> str:
+    split = SPLITS_BY_FOLDER.get(_top_folder(path, root))
+    if split is None:
+        raise InputError(
+            f"{path} is outside the folders train, validation (val) and test, of which {root} has "
+            "some: put every picture into one of them, or none"
+        )
+    return split
+
+
+def _split_by_hash(sha256: str) -> str:
+    share = int(sha256[:8], 16) / 2**32
+    if share < 0.70:
+        return "train"
+    return "validation" if share < 0.85 else "test"

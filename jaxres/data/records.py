@@ -1,0 +1,175 @@
+"""Reading prepared data sets: TFDS folders of ArrayRecord files, checked before they are believed.
+
+TFDS is imported on first use (0.5 s), so that the embedded data sets start without it.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jaxres.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+# MNIST and Fashion-MNIST carry the version of TFDS's own, whose features and splits they share:
+# a set that TFDS prepared in the same place is read as well.
+VERSIONS = {"mnist": "3.0.1", "fashion_mnist": "3.0.1", "photos": "1.0.0"}
+
+# One thread reads a shard front to back; read-ahead threads gain nothing on files of this size.
+READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+
+
+class Row(NamedTuple):
+    """A line of `jaxres data list`."""
+
+    name: str
+    title: str
+    ready: bool
+    path: str | None  # None where the data come with a dependency
+    examples: dict[str, int]  # per split; empty where the set is not ready
+    problem: str | None = None  # why a set that is there cannot be used
+
+
+def folder_of(name: str, data_dir: Path) -> Path:
+    """Where a prepared data set lies: DATA_DIR/NAME/VERSION, as everywhere in TFDS."""
+    return data_dir / name / VERSIONS[name]
+
+
+def open_prepared(name: str, data_dir: Path) -> "Prepared":
+    """A prepared data set whose files are all there; `Prepared.read` checks their content."""
+    folder = folder_of(name, data_dir)
+    if not folder.is_dir():
+        raise InputError(f"{name} is not prepared in {data_dir}: run `jaxres data prepare {name}`")
+    prepared = Prepared(name, folder)
+    prepared.check()
+    return prepared
+
+
+def describe(name: str, title: str, data_dir: Path) -> Row:
+    """The line of `jaxres data list` for a data set that is prepared on disk."""
+    folder = folder_of(name, data_dir)
+    try:
+        examples = open_prepared(name, data_dir).examples
+    except InputError as error:
+        problem = str(error) if folder.exists() else None
+        return Row(name, title, ready=False, path=str(folder), examples={}, problem=problem)
+    return Row(name, title, ready=True, path=str(folder), examples=examples)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A TFDS data set in ArrayRecord files on disk."""
+
+    name: str
+    folder: Path
+
+    @cached_property
+    def info(self) -> "tfds.core.DatasetInfo":
+        """What `dataset_info.json` and `features.json` say."""
+        import tensorflow_datasets as tfds
+        from google.protobuf.json_format import ParseError
+
+        try:
+            info = tfds.builder_from_directory(os.fspath(self.folder)).info
+        except (OSError, ValueError, ParseError) as error:
+            reason = str(error).splitlines()[0]
+            raise self._damaged(self.folder, f"TFDS cannot open it: {reason}") from error
+        file_format = info.file_format
+        if file_format is None or file_format.value != "array_record":
+            given = file_format.value if file_format else "unknown"
+            raise InputError(
+                f"{self.folder} is in TFDS file format '{given}'; allowed: array_record "
+                f"(give another data_dir, or replace it with `{self._remedy}`)"
+            )
+        return info
+
+    @property
+    def features(self) -> Any:
+        """TFDS's feature connectors by name."""
+        return self.info.features
+
+    @property
+    def examples(self) -> dict[str, int]:
+        """Examples per split."""
+        return {name: split.num_examples for name, split in self.info.splits.items()}
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the preparation noted beside the pictures."""
+        return dict(self.info.metadata or {})
+
+    def check(self) -> None:
+        """Refuse a set with a shard that is missing, cut short or of another length than recorded.
+
+        Reads the end of each shard only, where ArrayRecord keeps its index.
+        """
+        if not self.info.splits:
+            raise self._damaged(self.folder, "its dataset_info.json lists no splits")
+        for split in self.info.splits:
+            for path, recorded in self._shards(split):
+                self._open_shard(path, recorded)
+
+    def read(self, split: str, indices: Sequence[int] | None = None) -> Iterator[dict[str, Any]]:
+        """Examples of a split in file order, pictures still encoded.
+
+        Every record of the split is read, since ArrayRecord then verifies the checksum of each of
+        its chunks and the total size can be compared with the recorded one; only the examples at
+        `indices` (all by default) are parsed.
+        """
+        import tensorflow_datasets as tfds
+
+        if split not in self.info.splits:
+            raise self._damaged(self.folder, f"it has no split '{split}'")
+        records = self._records(split)
+        skip_pictures = {
+            name: tfds.decode.SkipDecoding()
+            for name, feature in self.features.items()
+            if isinstance(feature, tfds.features.Image)
+        }
+        for index in range(len(records)) if indices is None else indices:
+            yield self.features.deserialize_example_np(records[index], decoders=skip_pictures)
+
+    def _records(self, split: str) -> list[bytes]:
+        records = []
+        for path, recorded in self._shards(split):
+            reader = self._open_shard(path, recorded)
+            try:
+                records += reader.read_all()
+            except RuntimeError as error:
+                raise self._damaged(path, str(error)) from error
+        size, recorded_size = sum(map(len, records)), int(self.info.splits[split].num_bytes)
+        if size != recorded_size:
+            reason = f"split '{split}' has {size} bytes, its dataset_info.json says {recorded_size}"
+            raise self._damaged(self.folder, reason)
+        return records
+
+    def _shards(self, split: str) -> Iterator[tuple[Path, int]]:
+        info = self.info.splits[split]
+        for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
+            yield Path(path), length
+
+    def _open_shard(self, path: Path, recorded: int) -> Any:
+        from array_record.python.array_record_module import ArrayRecordReader
+
+        if not path.is_file():
+            raise self._damaged(path, "it is missing")
+        try:
+            reader = ArrayRecordReader(os.fspath(path), READER_OPTIONS)
+        except RuntimeError as error:
+            raise self._damaged(path, str(error)) from error
+        # A file cut at a block of 64 KiB can open as an empty one.
+        if reader.num_records() != recorded:
+            reason = f"it has {reader.num_records()} examples, dataset_info.json says {recorded}"
+            raise self._damaged(path, reason)
+        return reader
+
+    def _damaged(self, path: Path, reason: str) -> InputError:
+        return InputError(f"{path} cannot be used ({reason}): run `{self._remedy}`")
+
+    @property
+    def _remedy(self) -> str:
+        return f"jaxres data prepare {self.name} --overwrite"

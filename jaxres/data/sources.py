@@ -1,0 +1,159 @@
+"""Labelled pictures for training, validation and test, whole in memory.
+
+`digits` comes with scikit-learn and needs no preparation; the others are read from what
+`jaxres data prepare` wrote.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Int32, Int64, UInt8
+
+from jaxres.data import records
+from jaxres.errors import InputError, unknown_name
+
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+
+# scikit-learn's digits have no published split: 30 pictures of each digit are held out twice.
+DIGITS_PER_CLASS_HELD_OUT = 30
+
+
+class Source(NamedTuple):
+    """Grey pictures with their labels, 0 up to the number of classes."""
+
+    images: UInt8[np.ndarray, "n h w"]
+    labels: Int32[np.ndarray, " n"]
+    class_names: tuple[str, ...]
+
+
+class Selection(NamedTuple):
+    """Which part of a data set is asked for."""
+
+    split: SplitName
+    data_dir: Path
+    validation_examples: int
+    split_seed: int
+
+
+class Dataset(NamedTuple):
+    """A registry entry."""
+
+    title: str
+    load: Callable[[str, Selection], Source]
+    embedded_examples: dict[str, int] | None = None  # None: has to be prepared
+
+
+def load(
+    dataset: str,
+    split: SplitName,
+    *,
+    data_dir: Path,
+    validation_examples: int,
+    split_seed: int,
+) -> Source:
+    """One split of a data set.
+
+    Args:
+        dataset: A key of `DATASETS`.
+        split: `test` is the published test set where there is one, whatever the seed.
+        data_dir: Where prepared data sets live.
+        validation_examples: Pictures of the published training set that are held out, drawn by
+            `split_seed`. Without effect on `digits`, which is too small for the numbers that suit
+            the others: 300 for validation and 300 for test, 30 of each digit, 1,197 for training.
+        split_seed: 0 or more. The split depends on it alone.
+    """
+    if dataset not in DATASETS:
+        raise unknown_name("data set", dataset, DATASETS)
+    if split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    if split_seed < 0:
+        raise InputError(f"split_seed is {split_seed}; allowed: 0 or more")
+    selection = Selection(split, data_dir, validation_examples, split_seed)
+    return DATASETS[dataset].load(dataset, selection)
+
+
+def describe(data_dir: Path) -> list[records.Row]:
+    """A row per data set for `jaxres data list`."""
+    return [_row(name, dataset, data_dir) for name, dataset in DATASETS.items()]
+
+
+def _row(name: str, dataset: Dataset, data_dir: Path) -> records.Row:
+    if dataset.embedded_examples is None:
+        return records.describe(name, dataset.title, data_dir)
+    return records.Row(name, dataset.title, True, None, dataset.embedded_examples)
+
+
+def _load_digits(name: str, selection: Selection) -> Source:
+    from sklearn.datasets import load_digits  # 1 s to import
+
+    bunch: Any = load_digits()
+    # Values 0..16 count the dark pixels in blocks of 4x4.
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    labels = bunch.target.astype(np.int32)
+    order = _shuffled(len(labels), selection.split_seed)
+    parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    for digit in range(10):
+        members = order[labels[order] == digit]
+        cuts = (DIGITS_PER_CLASS_HELD_OUT, 2 * DIGITS_PER_CLASS_HELD_OUT)
+        for split, part in zip(
+            ("test", "validation", "train"), np.split(members, cuts), strict=True
+        ):
+            parts[split].append(part)
+    chosen = np.sort(np.concatenate(parts[selection.split]))
+    return Source(images[chosen], labels[chosen], tuple("0123456789"))
+
+
+def _load_prepared(name: str, selection: Selection) -> Source:
+    """A prepared data set with published splits `train` and `test`."""
+    prepared = records.open_prepared(name, selection.data_dir)
+    if selection.split == "test":
+        return _decode(prepared, "test", range(prepared.examples.get("test", 0)))
+
+    published = prepared.examples.get("train", 0)
+    held_out = selection.validation_examples
+    if not 0 <= held_out < published:
+        raise InputError(
+            f"validation_examples is {held_out}; allowed for {name}: 0 to {published - 1}"
+        )
+    if selection.split == "validation" and held_out == 0:
+        raise InputError(f"validation_examples is 0: {name} then has no split 'validation'")
+    order = _shuffled(published, selection.split_seed)
+    chosen = order[:held_out] if selection.split == "validation" else order[held_out:]
+    return _decode(prepared, "train", np.sort(chosen).tolist())
+
+
+def _shuffled(count: int, seed: int) -> Int64[np.ndarray, " count"]:
+    """The numbers below `count` in an order drawn by the seed.
+
+    From the raw bits of a counter-based generator, which NumPy keeps the same for ever; the
+    shuffling on top of them may change with any version (NEP 19).
+    """
+    return np.argsort(np.random.Philox(seed).random_raw(count), kind="stable")
+
+
+def _decode(prepared: records.Prepared, split: str, indices: Sequence[int]) -> Source:
+    images, labels = [], []
+    for example in prepared.read(split, indices):
+        encoded = np.frombuffer(example["image"], np.uint8)
+        image = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
+        if image is None:
+            raise InputError(f"{prepared.folder} holds a picture that OpenCV cannot decode")
+        images.append(image)
+        labels.append(example["label"])
+    class_names = tuple(prepared.features["label"].names)
+    return Source(np.stack(images), np.array(labels, np.int32), class_names)
+
+
+DATASETS: dict[str, Dataset] = {
+    "digits": Dataset(
+        "scikit-learn's handwritten digits, 8x8",
+        _load_digits,
+        embedded_examples={"train": 1197, "validation": 300, "test": 300},
+    ),
+    "mnist": Dataset("MNIST handwritten digits, 28x28", _load_prepared),
+    "fashion_mnist": Dataset("Fashion-MNIST articles of clothing, 28x28", _load_prepared),
+}

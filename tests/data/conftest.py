@@ -1,0 +1,106 @@
+"""Small originals made on the spot, and the real ones where the machine has them."""
+
+import gzip
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from jaxres.data import prepare
+from jaxres.data.originals import PUBLISHED
+
+SYNTHETIC_TRAIN, SYNTHETIC_TEST = 200, 50
+
+
+def idx_bytes(array: np.ndarray, *, idx_type: int = 0x08) -> bytes:
+    """An array in IDX format, written independently of the reader."""
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return bytes([0, 0, idx_type, array.ndim]) + sizes + array.tobytes()
+
+
+def write_photo(path: Path, seed: int, *, height: int = 48, width: int = 64) -> Path:
+    """A smooth random colour picture in the format of its suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    encoded = cv2.imencode(path.suffix.lower(), cv2.resize(coarse, (width, height)))[1]
+    path.write_bytes(encoded.tobytes())
+    return path
+
+
+@pytest.fixture(scope="session", name="originals_dir")
+def _originals_dir(originals: Path) -> Path:
+    """The folder of real original files, under a name that is not also a module's."""
+    return originals
+
+
+@pytest.fixture(scope="session")
+def real_data_dir(originals_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MNIST and the 500 scenes, prepared once for all tests."""
+    data_dir = tmp_path_factory.mktemp("prepared")
+    for name, folder in (("mnist", "mnist"), ("photos", "scenes")):
+        prepare.prepare(name, from_dir=originals_dir / folder, data_dir=data_dir, progress=False)
+    return data_dir
+
+
+@pytest.fixture
+def digits_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Originals in MNIST's form, 200 and 50 random pictures; their checksums are the published."""
+    folder = tmp_path / "originals"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    files = {}
+    for key, file in PUBLISHED["mnist"].files.items():
+        count = SYNTHETIC_TRAIN if key.startswith("train") else SYNTHETIC_TEST
+        shape, high = ((count, 28, 28), 256) if key.endswith("images") else ((count,), 10)
+        content = idx_bytes(rng.integers(0, high, shape, dtype=np.uint8))
+        (folder / f"{file.name}.gz").write_bytes(gzip.compress(content, compresslevel=1))
+        files[key] = file._replace(md5=hashlib.md5(content).hexdigest())
+    synthetic = PUBLISHED["mnist"]._replace(files=files)
+    monkeypatch.setitem(PUBLISHED, "mnist", synthetic)
+    return folder
+
+
+@pytest.fixture
+def photos_dir(tmp_path: Path) -> Path:
+    """Eight photographs in folders train (4), val (2) and test (2), in all five formats."""
+    folder = tmp_path / "photographs"
+    names = ("train/a.jpg", "train/b.PNG", "train/sub/c.webp", "train/d.bmp")
+    names += ("val/e.jpeg", "val/f.png", "test/g.png", "test/h.jpg")
+    for seed, name in enumerate(names):
+        write_photo(folder / name, seed)
+    return folder
+
+
+@pytest.fixture
+def synthetic_data_dir(digits_dir: Path, photos_dir: Path, tmp_path: Path) -> Path:
+    """The synthetic `mnist` and `photos`, prepared."""
+    data_dir = tmp_path / "data"
+    for name, folder in (("mnist", digits_dir), ("photos", photos_dir)):
+        prepare.prepare(name, from_dir=folder, data_dir=data_dir, progress=False)
+    return data_dir
+
+
+@pytest.fixture
+def damage() -> Callable[[Path, str], None]:
+    """Spoil a file in one of the ways that disks and copies do."""
+
+    def spoil(path: Path, how: str) -> None:
+        content = path.read_bytes()
+        if how == "missing":
+            path.unlink()
+        elif how == "empty":
+            path.write_bytes(b"")
+        elif how == "cut":
+            path.write_bytes(content[: len(content) * 2 // 3])
+        elif how == "cut at a block":
+            path.write_bytes(content[: 1 << 16])
+        else:
+            assert how == "one bit"
+            position = 2_000  # among the first records: the end of a shard is padding
+            flipped = bytes([content[position] ^ 1])
+            path.write_bytes(content[:position] + flipped + content[position + 1 :])
+
+    return spoil
