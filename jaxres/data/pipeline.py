@@ -1,0 +1,220 @@
+"""From settings to batches: the splits of a run, and the Grain pipeline that plans them.
+
+A Grain element is a whole batch: element by element Grain costs more than the rendering itself.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import grain
+import numpy as np
+from jaxtyping import Int32
+
+from jaxres.config import Config
+from jaxres.data import backgrounds, render_host, sources
+from jaxres.data.paths import data_dir
+from jaxres.data.plan import ScaleBlend, epoch_order
+from jaxres.data.sources import Source
+from jaxres.errors import InputError
+
+Split = Literal["train", "validation", "test"]
+Batch = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """One split, ready to be planned and rendered."""
+
+    split: Split
+    source: Source
+    photos: np.ndarray  # uint8, "photos s s 3"
+    compose: ScaleBlend
+    render: Literal["device", "host"]
+    seed: int
+
+    def __len__(self) -> int:
+        """Number of pictures in an epoch."""
+        return len(self.source.labels)
+
+    def batch(self, digits: Int32[np.ndarray, " n"], *, epoch: int, first: int) -> Batch:
+        """The batch that shows `digits` at positions first, first + 1, ... of an epoch.
+
+        Holds `label` (int32, n) and either `plan` (fields of n) or `image` (uint8, n h w 3).
+        """
+        plan = self.compose.draw(
+            digits, seed=self.seed, stream=self.split, epoch=epoch, first=first
+        )
+        labels = self.source.labels[digits]
+        if self.render == "device":
+            return {"plan": plan, "label": labels}
+        images = render_host.render(
+            plan, self.source.images, self.photos, canvas=self.compose.canvas
+        )
+        return {"image": images, "label": labels}
+
+
+def open_split(config: Config, split: Split) -> Pictures:
+    """Load the digits and the background bank of a split into memory.
+
+    Raises:
+        InputError: a data set is unknown, not prepared or damaged, or has no such pictures.
+    """
+    data = config.data
+    folder: Path = data_dir(data.data_dir)
+    source = sources.load(
+        data.dataset,
+        split,
+        data_dir=folder,
+        validation_examples=data.validation_examples,
+        split_seed=data.split_seed,
+    )
+    limit = (
+        config.train.limit_train_examples if split == "train" else config.train.limit_eval_examples
+    )
+    photos = backgrounds.load(
+        data.backgrounds, split, data_dir=folder, canvas=data.canvas, photo_side=data.photo_side
+    )
+    sides = data.digit_side
+    if data.digit_side_range is not None:
+        low, high = data.digit_side_range
+        sides = tuple(range(low, high + 1))
+    compose = ScaleBlend(
+        canvas=data.canvas,
+        sides=sides,
+        placement=data.placement,
+        opacity=data.opacity,
+        photos=photos.shape[0],
+        photo_side=photos.shape[1],
+    )
+    return Pictures(
+        split=split,
+        source=source._replace(images=source.images[:limit], labels=source.labels[:limit]),
+        photos=photos,
+        compose=compose,
+        render=data.render,
+        seed=config.train.seed,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainBatch:
+    """Grain's map function: the number of a step to this process's part of its batch."""
+
+    pictures: Pictures
+    batch_size: int  # of all processes together
+    process: int = 0
+    processes: int = 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch; what is left over is not used."""
+        return len(self.pictures) // self.batch_size
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step, counted from the start of training."""
+        epoch, step = divmod(int(step), self.steps_per_epoch)
+        share = self.batch_size // self.processes
+        first = step * self.batch_size + self.process * share
+        order = epoch_order(len(self.pictures), seed=self.pictures.seed, epoch=epoch)
+        digits = order[first : first + share].astype(np.int32)
+        return self.pictures.batch(digits, epoch=epoch, first=first)
+
+
+class TrainBatches:
+    """Iterator over the batches of a training run, with a state that can be saved.
+
+    The state is the number of the next step, so a state saved under one number of processes,
+    threads or workers continues under any other with the exact next plan.
+    """
+
+    def __init__(self, make: TrainBatch, *, total_steps: int, workers: int = 0):
+        """Start at step 0 of `total_steps`; `workers` processes render (0: one thread)."""
+        self._make = make
+        self._total_steps = total_steps
+        self._workers = workers
+        self.steps_per_epoch = make.steps_per_epoch
+        self.set_state({"next_step": 0})
+
+    def __iter__(self) -> "TrainBatches":
+        """Itself."""
+        return self
+
+    def __next__(self) -> Batch:
+        """The batch of the next step."""
+        batch = next(self._batches)
+        self._next_step += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """What `set_state` takes to continue after the batch last returned."""
+        return {"next_step": self._next_step}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Continue from a state of `get_state`."""
+        self._next_step = state["next_step"]
+        # Plans are cheaper than a hand-over between threads; pictures are not.
+        threads = 0 if self._make.pictures.render == "device" else 1
+        dataset = (
+            grain.MapDataset.range(self._next_step, self._total_steps)
+            .map(self._make)
+            .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4))
+        )
+        if self._workers:
+            _mark_flags_parsed()
+            dataset = dataset.mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=self._workers),
+                worker_init_fn=_init_worker,
+            )
+        self._batches = iter(dataset)
+
+
+def train_batches(
+    pictures: Pictures,
+    config: Config,
+    *,
+    process: int = 0,
+    processes: int = 1,
+) -> TrainBatches:
+    """The training batches of a run.
+
+    Raises:
+        InputError: the split holds less than one batch.
+    """
+    make = TrainBatch(pictures, config.data.batch_size, process, processes)
+    if make.steps_per_epoch == 0:
+        raise InputError(
+            f"data.batch_size is {config.data.batch_size} but '{config.data.dataset}' has "
+            f"{len(pictures)} training examples; allowed: 1 to {len(pictures)}"
+        )
+    return TrainBatches(
+        make,
+        total_steps=config.train.epochs * make.steps_per_epoch,
+        workers=config.data.workers,
+    )
+
+
+def eval_batches(pictures: Pictures, batch_size: int) -> Iterator[tuple[Batch, int]]:
+    """Every picture of a split once, in order, with the number of real pictures in the batch.
+
+    The last batch is filled up with copies of its last picture; its real pictures come first.
+    """
+    for first in range(0, len(pictures), batch_size):
+        digits = np.arange(first, min(first + batch_size, len(pictures)), dtype=np.int32)
+        padded = np.pad(digits, (0, batch_size - len(digits)), mode="edge")
+        yield pictures.batch(padded, epoch=0, first=first), len(digits)
+
+
+def _init_worker(index: int, count: int) -> None:
+    del index, count
+    cv2.setNumThreads(0)  # one process a core already
+
+
+def _mark_flags_parsed() -> None:
+    """Grain's worker processes read absl flags, which only absl's own `app.run` parses."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()

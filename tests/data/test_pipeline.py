@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+
+from jaxres.data.feed import Feed
+from jaxres.data.pipeline import (
+    Batch,
+    TrainBatch,
+    TrainBatches,
+    eval_batches,
+    open_split,
+    train_batches,
+)
+from jaxres.errors import InputError
+
+
+def same(ours: Batch, theirs: Batch) -> bool:
+    leaves = [(ours["label"], theirs["label"])]
+    if "image" in ours:
+        leaves.append((ours["image"], theirs["image"]))
+    else:
+        leaves += list(zip(ours["plan"], theirs["plan"], strict=True))
+    return all(np.array_equal(one, other) for one, other in leaves)
+
+
+@pytest.mark.parametrize("render", ["device", "host"])
+def test_a_restored_iterator_goes_on_with_the_exact_next_plan(tiny_config, render: str) -> None:
+    config = tiny_config("--data.render", render, "--data.placement=random")
+    pictures = open_split(config, "train")
+    straight = list(train_batches(pictures, config))
+    assert len(straight) == 20
+    for stop in (0, 7, 13):  # within an epoch, and within the next
+        first = train_batches(pictures, config)
+        for _ in range(stop):
+            next(first)
+        second = train_batches(pictures, config)
+        second.set_state(first.get_state())
+        rest = list(second)
+        assert len(rest) == 20 - stop
+        assert all(same(*pair) for pair in zip(rest, straight[stop:], strict=True))
+
+
+def test_worker_processes_give_the_same_batches_and_restore(tiny_config) -> None:
+    plain = tiny_config("--data.render=host")
+    config = tiny_config("--data.render=host", "--data.workers=2")
+    pictures = open_split(config, "train")
+    straight = list(train_batches(pictures, plain))
+    batches = train_batches(pictures, config)
+    batches.set_state({"next_step": 9})
+    rest = list(batches)
+    assert len(rest) == 11
+    assert all(same(*pair) for pair in zip(rest, straight[9:], strict=True))
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_split_the_same_global_batch(tiny_config, processes: int) -> None:
+    config = tiny_config()
+    pictures = open_split(config, "train")
+    whole = TrainBatch(pictures, 32)
+    for step in (0, 9, 10, 19):
+        parts = [TrainBatch(pictures, 32, index, processes)(step) for index in range(processes)]
+        joined = {
+            "label": np.concatenate([part["label"] for part in parts]),
+            "plan": [
+                np.concatenate(fields) for fields in zip(*(p["plan"] for p in parts), strict=True)
+            ],
+        }
+        assert same(whole(step), joined)
+
+
+def test_an_epoch_shows_every_example_at_most_once_and_epochs_differ(tiny_config) -> None:
+    config = tiny_config()
+    batches = list(train_batches(open_split(config, "train"), config))
+    for epoch in (batches[:10], batches[10:]):
+        shown = np.concatenate([batch["plan"].digit for batch in epoch])
+        assert len(set(shown)) == len(shown) == 320
+    assert not same(batches[0], batches[10])
+
+
+def test_both_renderers_get_the_same_plan(tiny_config) -> None:
+    device = train_batches(*(lambda c: (open_split(c, "train"), c))(tiny_config()))
+    host = train_batches(
+        *(lambda c: (open_split(c, "train"), c))(tiny_config("--data.render=host"))
+    )
+    for ours, theirs in zip(device, host, strict=True):
+        np.testing.assert_array_equal(ours["label"], theirs["label"])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 50, 64])
+def test_evaluation_shows_every_example_once(tiny_config, batch_size: int) -> None:
+    pictures = open_split(tiny_config(), "test")
+    shown = []
+    for batch, real in eval_batches(pictures, batch_size):
+        assert len(batch["label"]) == batch_size
+        shown += batch["plan"].digit[:real].tolist()
+    assert shown == list(range(50))
+
+
+def test_evaluation_plans_do_not_depend_on_the_batch_size(tiny_config) -> None:
+    pictures = open_split(tiny_config("--data.placement=random"), "test")
+
+    def corners(batch_size: int) -> np.ndarray:
+        parts = [b["plan"].corner[:real] for b, real in eval_batches(pictures, batch_size)]
+        return np.concatenate(parts)
+
+    np.testing.assert_array_equal(corners(7), corners(64))
+
+
+def test_splits_share_no_digit_and_no_photograph(tiny_config) -> None:
+    splits = [open_split(tiny_config(), name) for name in ("train", "validation", "test")]
+    pictures = [{image.tobytes() for image in split.source.images} for split in splits]
+    photos = [{photo.tobytes() for photo in split.photos} for split in splits]
+    for sets in (pictures, photos):
+        assert not sets[0] & sets[1]
+        assert not sets[0] & sets[2]
+        assert not sets[1] & sets[2]
+
+
+def test_a_batch_larger_than_the_split_is_refused(tiny_config) -> None:
+    config = tiny_config("--data.batch-size=321")
+    with pytest.raises(InputError, match=r"data.batch_size is 321 .* allowed: 1 to 320"):
+        train_batches(open_split(config, "train"), config)
+
+
+def test_a_range_of_sides_is_drawn_from(tiny_config) -> None:
+    config = tiny_config("--data.digit-side-range", "10", "14")
+    sides = next(train_batches(open_split(config, "train"), config))["plan"].side
+    assert set(sides) == {10, 11, 12, 13, 14}
+
+
+def test_the_feed_keeps_order_and_stacks_steps(tiny_config) -> None:
+    config = tiny_config()
+    pictures = open_split(config, "train")
+    straight = list(train_batches(pictures, config))
+    put = []
+
+    def note(batch: Batch, steps: int) -> Batch:
+        put.append(steps)
+        return batch
+
+    feed = Feed(TrainBatches(TrainBatch(pictures, 32), total_steps=20), [1, 4, 1, 4], note, depth=2)
+    taken = []
+    for count, (batch, steps) in enumerate(feed, 1):
+        taken.append(steps)
+        assert len(put) == min(count + 1, 4)  # one ahead
+        first = sum(taken[:-1])
+        labels = batch["label"] if steps > 1 else batch["label"][None]
+        for k in range(steps):
+            np.testing.assert_array_equal(labels[k], straight[first + k]["label"])
+    assert taken == [1, 4, 1, 4]
