@@ -1,0 +1,366 @@
+"""Convolution of NHWC pictures: the one place that decides how it is computed.
+
+XLA's own convolution is the choice everywhere but on CPU, where several shapes fall off its fast
+path. `choose` holds the rules, measured on two cores of an AMD EPYC (avx512) with jax 0.10.2 in
+float32; the forward pass and both gradients choose on their own.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jaxres.ops import winograd
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+
+class Geometry(NamedTuple):
+    """All that is static about a convolution: sizes, stride, padding, groups and dtype."""
+
+    batch: int
+    size: tuple[int, int]
+    channels: int
+    kernel: tuple[int, int]
+    features: int
+    stride: tuple[int, int]
+    padding: Padding
+    groups: int
+    dtype: str
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """Height and width of the result."""
+        height, width = (
+            (size + sum(pads) - extent) // stride + 1
+            for size, pads, extent, stride in zip(
+                self.size, self.padding, self.kernel, self.stride, strict=True
+            )
+        )
+        return height, width
+
+    @property
+    def pointwise(self) -> bool:
+        """A product of pixels by a matrix, nothing else."""
+        return self.kernel == (1, 1) and self.padding == ((0, 0), (0, 0)) and self.groups == 1
+
+    @property
+    def depthwise(self) -> bool:
+        """Each output channel reads one input channel."""
+        return self.groups == self.channels > 1
+
+    @property
+    def winograd(self) -> bool:
+        """A 3x3 convolution of stride 1 in a dtype with precision to spare."""
+        shape_fits = self.kernel == (3, 3) and self.stride == (1, 1) and self.groups == 1
+        return shape_fits and self.dtype in ("float32", "float64") and max(self._overhang) <= 2
+
+    @property
+    def _overhang(self) -> tuple[int, ...]:
+        return *self.padding[0], *self.padding[1]
+
+
+class Choice(NamedTuple):
+    """Names of the lowerings of a convolution and of its two gradients."""
+
+    forward: str
+    input_gradient: str
+    kernel_gradient: str
+
+
+class Lowering(NamedTuple):
+    """One way of computing a convolution. A gradient that is None is derived from `forward`."""
+
+    applies: Callable[[Geometry], bool]
+    forward: Callable[[Array, Array, Geometry], Array]
+    input_gradient: Callable[[Array, Array, Geometry], Array] | None = None
+    kernel_gradient: Callable[[Array, Array, Geometry], Array] | None = None
+
+
+def conv2d(
+    images: Float[Array, "n h w ci"],
+    kernel: Float[Array, "kh kw ci_group co"],
+    *,
+    stride: int | tuple[int, int] = 1,
+    padding: int | Padding | Literal["SAME"] = 0,
+    groups: int = 1,
+) -> Float[Array, "n oh ow co"]:
+    """Convolve pictures (cross-correlation, as every deep learning library defines it).
+
+    `padding` is zeros on every side, ((top, bottom), (left, right)), or "SAME" as TensorFlow
+    defines it (output ceil(size / stride), the odd zero after). `ci_group` is channels / groups, so
+    depthwise is groups = ci. Both arrays have one dtype, which the result keeps.
+
+    Raises:
+        ValueError: channels do not fit groups, or the kernel is larger than the padded picture.
+    """
+    geometry = _geometry(images, kernel, stride, padding, groups)
+    forced = _forced.get()
+    choice = choose(geometry, jax.default_backend()) if forced is None else Choice(*[forced] * 3)
+    for name in choice:
+        if not LOWERINGS[name].applies(geometry):
+            raise ValueError(f"lowering '{name}' cannot express {geometry}")
+    if choice == Choice("xla", "xla", "xla"):
+        return _xla(images, kernel, geometry)
+    return _convolve(*_vary_alike(images, kernel), geometry, choice)
+
+
+def choose(geometry: Geometry, backend: str) -> Choice:
+    """The fastest known lowerings. Times in the comments: forward / input / kernel gradient, ms."""
+    if backend != "cpu":
+        return Choice("xla", "xla", "xla")
+    if geometry.pointwise:
+        # 16 to 8 px, 64 to 128 channels, batch 64: xla 0.7 / 0.9 / 2.6, dot 0.4 / 0.4 / 0.6.
+        return Choice("dot", "dot", "dot")
+    if geometry.depthwise:
+        # 3x3, 144 channels, 56 px, batch 16: xla 218 / 209 / 852, shifted 22 / 7 / 45.
+        return Choice("shifted", "shifted", "shifted")
+    if geometry.groups > 1:
+        return Choice("xla", "xla", "xla")
+    # Batch 16: 56 px, 64 channels: xla 39 / 38 / 45, winograd 17 / 17 / 28; 28 px, 128: xla
+    # 19 / 19 / 22, winograd 14 / 13 / 17; 7 px, 512: xla 22 / 26 / 20, winograd 13 / 14 / 16.
+    # Batch 64: 16 px, 64: xla 12 / 12 / 15, winograd 5.5 / 7 / 10; 4 px, 256: xla 7 / 7 / 8,
+    # winograd 4 / 3.5 / 5; 2 px, 512: patches 7 / 12 / 7.6, winograd 4.3 / 4.9 / 5.0.
+    if geometry.winograd and _winograd_pays(geometry):
+        return Choice("winograd", "winograd", "winograd")
+    forward = input_gradient = "xla"
+    strided = geometry.stride != (1, 1)
+    # The cliff: a picture smaller than the kernel. 3x3 at 2 px, 512 channels, batch 64: xla
+    # 530 / 532 / 6.7, patches 7 / 12 / 7.6; 7x7 at 6 px, 64 channels: xla 68 / 68 / 5, patches
+    # 25 / 7 / 21.
+    if _smaller(geometry.size, geometry.kernel):
+        forward = "patches"
+    # 4 to 2 px, 256 to 512 channels: xla 135, patches 3.6. Larger pictures of stride 2 gain 5 to
+    # 20 % (56 px: 14.3 and 13.4; 28 px: 10.9 and 10.6; 14 px: 11.5 and 9.8).
+    if _smaller(geometry.output_size, geometry.kernel) or strided:
+        input_gradient = "patches"
+    return Choice(forward, input_gradient, "xla")
+
+
+@contextlib.contextmanager
+def force_lowering(name: str) -> Iterator[None]:
+    """Use one lowering for every convolution traced inside, whatever the rules say.
+
+    For tests, counting and comparisons. A function compiled before is not traced again, so it keeps
+    its lowerings. "xla" and "patches" express every convolution; a convolution that the named
+    lowering cannot express raises ValueError.
+
+    Raises:
+        ValueError: no lowering has this name.
+    """
+    if name not in LOWERINGS:
+        raise ValueError(f"unknown lowering '{name}' (allowed: {', '.join(LOWERINGS)})")
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+_forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("lowering", default=None)
+
+
+def _smaller(size: tuple[int, int], kernel: tuple[int, int]) -> bool:
+    return any(side < extent for side, extent in zip(size, kernel, strict=True))
+
+
+def _winograd_pays(geometry: Geometry) -> bool:
+    """Enough tiles to repay transforming the kernel, and products large enough to be fast.
+
+    At 1/8 tile per feature (4 px, 512 channels, batch 16) 5.3 / 5.6 / 5.0 ms against xla's
+    8.2 / 12 / 8.4; at 1/32 (2 px) 1.8 / 3.7 / 2.5 against 1.8 / 1.6 / 1.9 of patches. At 32
+    channels (16 px, batch 64) 2.2 / 1.8 / 3.1 against 2.9 / 2.9 / 4.0; at 16 (28 px) 5.5 against
+    3.6.
+    """
+    height, width = geometry.output_size
+    tiles = geometry.batch * -(-height // 2) * -(-width // 2)
+    wide, narrow = (kind(geometry.channels, geometry.features) for kind in (max, min))
+    return 8 * tiles >= wide and narrow >= 32
+
+
+def _geometry(
+    images: Array,
+    kernel: Array,
+    stride: int | tuple[int, int],
+    padding: int | Padding | Literal["SAME"],
+    groups: int,
+) -> Geometry:
+    n, height, width, channels = images.shape
+    kernel_height, kernel_width, channels_per_group, features = kernel.shape
+    strides = (stride, stride) if isinstance(stride, int) else stride
+    if padding == "SAME":
+        rows, columns = lax.padtype_to_pads((height, width), kernel.shape[:2], strides, "SAME")
+        pads = ((rows[0], rows[1]), (columns[0], columns[1]))
+    elif isinstance(padding, int):
+        pads = ((padding, padding), (padding, padding))
+    else:
+        pads = padding
+    if channels != channels_per_group * groups or features % groups:
+        raise ValueError(
+            f"a kernel of shape {kernel.shape} in {groups} groups does not fit {channels} channels"
+        )
+    geometry = Geometry(
+        batch=n,
+        size=(height, width),
+        channels=channels,
+        kernel=(kernel_height, kernel_width),
+        features=features,
+        stride=strides,
+        padding=pads,
+        groups=groups,
+        dtype=images.dtype.name,
+    )
+    if min(geometry.output_size) < 1:
+        raise ValueError(
+            f"a kernel of {kernel_height}x{kernel_width} is larger than the padded picture "
+            f"({height}x{width}, padding {pads})"
+        )
+    return geometry
+
+
+def _vary_alike(images: Array, kernel: Array) -> tuple[Array, Array]:
+    """Inside shard_map, let both arrays vary over the same mesh axes.
+
+    A custom gradient must have its argument's type; the cast's own gradient sums over devices.
+    """
+    over = [jax.typeof(array).manual_axis_type.varying for array in (images, kernel)]
+    images, kernel = (
+        lax.pcast(array, tuple(missing), to="varying") if missing else array
+        for array, missing in ((images, over[1] - over[0]), (kernel, over[0] - over[1]))
+    )
+    return images, kernel
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(images: Array, kernel: Array, geometry: Geometry, choice: Choice) -> Array:
+    return LOWERINGS[choice.forward].forward(images, kernel, geometry)
+
+
+def _convolve_forward(
+    images: Array, kernel: Array, geometry: Geometry, choice: Choice
+) -> tuple[Array, tuple[Array, Array]]:
+    return _convolve(images, kernel, geometry, choice), (images, kernel)
+
+
+def _convolve_backward(
+    geometry: Geometry, choice: Choice, saved: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
+    images, kernel = saved
+    to_input, to_kernel = LOWERINGS[choice.input_gradient], LOWERINGS[choice.kernel_gradient]
+    if to_input.input_gradient is None:
+        _, pull = jax.vjp(lambda images: to_input.forward(images, kernel, geometry), images)
+        (input_gradient,) = pull(gradient)
+    else:
+        input_gradient = to_input.input_gradient(gradient, kernel, geometry)
+    if to_kernel.kernel_gradient is None:
+        _, pull = jax.vjp(lambda kernel: to_kernel.forward(images, kernel, geometry), kernel)
+        (kernel_gradient,) = pull(gradient)
+    else:
+        kernel_gradient = to_kernel.kernel_gradient(images, gradient, geometry)
+    return input_gradient, kernel_gradient
+
+
+_convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _xla(images: Array, kernel: Array, geometry: Geometry) -> Array:
+    return lax.conv_general_dilated(
+        images,
+        kernel,
+        geometry.stride,
+        geometry.padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=geometry.groups,
+    )
+
+
+def _dot(images: Array, kernel: Array, geometry: Geometry) -> Array:
+    stride_y, stride_x = geometry.stride
+    return images[:, ::stride_y, ::stride_x] @ kernel[0, 0]
+
+
+def _taps(images: Array, geometry: Geometry) -> list[Array]:
+    """For each place of the kernel, row by row, what it reads: arrays of the output's size."""
+    (height, width), (stride_y, stride_x) = geometry.output_size, geometry.stride
+    padded = jnp.pad(images, ((0, 0), *geometry.padding, (0, 0)))
+    return [
+        padded[
+            :,
+            y : y + (height - 1) * stride_y + 1 : stride_y,
+            x : x + (width - 1) * stride_x + 1 : stride_x,
+        ]
+        for y in range(geometry.kernel[0])
+        for x in range(geometry.kernel[1])
+    ]
+
+
+def _patches(images: Array, kernel: Array, geometry: Geometry) -> Array:
+    taps, groups = _taps(images, geometry), geometry.groups
+    if groups == 1:
+        return jnp.concatenate(taps, axis=-1) @ kernel.reshape(-1, geometry.features)
+    shape = (geometry.batch, *geometry.output_size)
+    patches = jnp.stack(taps, axis=3).reshape(*shape, len(taps), groups, -1)
+    kernels = kernel.reshape(len(taps), geometry.channels // groups, groups, -1)
+    return jnp.einsum("nyxtgi,tigo->nyxgo", patches, kernels).reshape(*shape, geometry.features)
+
+
+def _shifted(images: Array, kernel: Array, geometry: Geometry) -> Array:
+    """Depthwise: multiply each shifted picture by its place of the kernel and add."""
+    weights = kernel.reshape(-1, geometry.features).astype(
+        jnp.promote_types(kernel.dtype, "float32")
+    )
+    copies = geometry.features // geometry.channels
+    taps = _taps(images if copies == 1 else jnp.repeat(images, copies, axis=-1), geometry)
+    total = sum(tap * weight for tap, weight in zip(taps, weights, strict=True))
+    return jnp.asarray(total, images.dtype)
+
+
+def _shifted_kernel_gradient(images: Array, gradient: Array, geometry: Geometry) -> Array:
+    """One picture at a time, in cache: 16 ms against 81 (56 px, 144 channels, batch 16)."""
+    one = geometry._replace(batch=1)
+    copies = geometry.features // geometry.channels
+    images = images if copies == 1 else jnp.repeat(images, copies, axis=-1)
+
+    def of_picture(picture_and_gradient: tuple[Array, Array]) -> Array:
+        picture, gradient = picture_and_gradient
+        wide = jnp.promote_types(gradient.dtype, "float32")
+        return jnp.stack(
+            [(tap[0] * gradient).sum((0, 1), dtype=wide) for tap in _taps(picture[None], one)]
+        )
+
+    sums = lax.map(of_picture, (images, gradient)).sum(0)
+    return sums.astype(images.dtype).reshape(*geometry.kernel, 1, geometry.features)
+
+
+def _winograd(images: Array, kernel: Array, geometry: Geometry) -> Array:
+    return winograd.convolve(images, kernel, geometry.padding)
+
+
+def _winograd_input_gradient(gradient: Array, kernel: Array, geometry: Geometry) -> Array:
+    return winograd.input_gradient(gradient, kernel, geometry.padding)
+
+
+def _winograd_kernel_gradient(images: Array, gradient: Array, geometry: Geometry) -> Array:
+    return winograd.kernel_gradient(images, gradient, geometry.padding)
+
+
+LOWERINGS = {
+    "xla": Lowering(lambda geometry: True, _xla),
+    "dot": Lowering(lambda geometry: geometry.pointwise, _dot),
+    "patches": Lowering(lambda geometry: True, _patches),
+    "shifted": Lowering(
+        lambda geometry: geometry.depthwise, _shifted, kernel_gradient=_shifted_kernel_gradient
+    ),
+    "winograd": Lowering(
+        lambda geometry: geometry.winograd,
+        _winograd,
+        _winograd_input_gradient,
+        _winograd_kernel_gradient,
+    ),
+}

@@ -1,0 +1,163 @@
+"""Pooling of NHWC pictures: maximum and average over windows, over channels, over the picture."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+
+def max_pool(
+    images: Float[Array, "n h w c"], *, window: int, stride: int, padding: int = 0
+) -> Float[Array, "n oh ow c"]:
+    """The largest value of each window; padding never wins.
+
+    Where values tie, the gradient goes to the first of them, row by row. On CPU the gradient is not
+    XLA's select-and-scatter: 3x3, stride 2, 64 pictures of 32x32x64 take 3.7 ms against 69.
+
+    Raises:
+        ValueError: padding of more than half a window, or a window larger than the padded picture.
+    """
+    if 2 * padding > window:
+        raise ValueError(f"padding is {padding}; allowed: at most half the window ({window})")
+    _require_fit(images, window, padding)
+    if jax.default_backend() != "cpu":
+        return _reduce_windows(images, -jnp.inf, lax.max, window, stride, padding)
+    return _max_pool(images, window, stride, padding)
+
+
+def average_pool(
+    images: Float[Array, "n h w c"], *, window: int, stride: int, padding: int = 0
+) -> Float[Array, "n oh ow c"]:
+    """The mean of each window, padding counted as zeros (torch's default).
+
+    Raises:
+        ValueError: a window larger than the padded picture.
+    """
+    _require_fit(images, window, padding)
+    wide = images.astype(_wide(images))
+    total = _reduce_windows(wide, 0.0, lax.add, window, stride, padding)
+    return (total / window**2).astype(images.dtype)
+
+
+def channel_pool(
+    images: Float[Array, "n h w c"], *, window: int, kind: Literal["max", "mean"] = "max"
+) -> Float[Array, "n h w groups"]:
+    """Depthwise pooling: the maximum or mean of each run of `window` neighbouring channels.
+
+    Raises:
+        ValueError: `window` does not divide the number of channels.
+    """
+    channels = images.shape[-1]
+    if channels % window:
+        raise ValueError(f"window is {window}; allowed: a divisor of the {channels} channels")
+    runs = images.reshape(*images.shape[:-1], channels // window, window)
+    return (
+        runs.max(-1) if kind == "max" else runs.mean(-1, dtype=_wide(images)).astype(images.dtype)
+    )
+
+
+def global_average_pool(images: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
+    """The mean over each picture, summed in float32 at least."""
+    return images.mean((1, 2), dtype=_wide(images)).astype(images.dtype)
+
+
+def global_max_pool(images: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
+    """The maximum over each picture."""
+    return images.max((1, 2))
+
+
+def _wide(images: Array) -> jnp.dtype:
+    return jnp.promote_types(images.dtype, jnp.float32)
+
+
+def _require_fit(images: Array, window: int, padding: int) -> None:
+    height, width = images.shape[1:3]
+    if min(height, width) + 2 * padding < window:
+        raise ValueError(
+            f"window is {window}; allowed: at most the padded picture "
+            f"({height}x{width}, padding {padding})"
+        )
+
+
+def _reduce_windows(
+    images: Array, start: float, combine: Callable, window: int, stride: int, padding: int
+) -> Array:
+    pads = (padding, padding)
+    return lax.reduce_window(
+        images,
+        np.asarray(start, images.dtype),  # a traced value would hide the maximum from autodiff
+        combine,
+        (1, window, window, 1),
+        (1, stride, stride, 1),
+        ((0, 0), pads, pads, (0, 0)),
+    )
+
+
+def _taps(images: Array, window: int, stride: int, padding: int) -> list[Array]:
+    """For each place of the window, row by row, what it reads: arrays of the output's size."""
+    pads = (padding, padding)
+    padded = jnp.pad(images, ((0, 0), pads, pads, (0, 0)), constant_values=-jnp.inf)
+    last_y, last_x = ((side - window) // stride * stride + 1 for side in padded.shape[1:3])
+    return [
+        padded[:, y : y + last_y : stride, x : x + last_x : stride]
+        for y in range(window)
+        for x in range(window)
+    ]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_pool(images: Array, window: int, stride: int, padding: int) -> Array:
+    taps = _taps(images, window, stride, padding)
+    largest = taps[0]
+    for tap in taps[1:]:
+        largest = jnp.maximum(largest, tap)
+    return largest
+
+
+def _max_pool_forward(
+    images: Array, window: int, stride: int, padding: int
+) -> tuple[Array, tuple[Array, Array]]:
+    largest: Array = _max_pool(images, window, stride, padding)
+    return largest, (images, largest)
+
+
+def _max_pool_backward(
+    window: int, stride: int, padding: int, saved: tuple[Array, Array], gradient: Array
+) -> tuple[Array]:
+    """Each pixel gathers from the windows that chose it.
+
+    Pixels whose coordinates agree modulo the stride are reached by the same places of the window,
+    so each such phase is a sum of a few dense arrays and the phases are interleaved at the end.
+    """
+    images, largest = saved
+    n, height, width, channels = images.shape
+    first = jnp.full(largest.shape, window**2, jnp.uint16)
+    for place, tap in reversed(list(enumerate(_taps(images, window, stride, padding)))):
+        first = jnp.where(tap == largest, jnp.uint16(place), first)
+    # bfloat16 sums of masked arrays are slow on CPU (35 ms against 4) and lose bits.
+    wide = gradient.astype(_wide(gradient))
+    rows, columns = (-(-(side + 2 * padding) // stride) for side in (height, width))
+
+    def phase(offset_y: int, offset_x: int) -> Array:
+        total = jnp.zeros((n, rows, columns, channels), wide.dtype)
+        for y in range(offset_y, window, stride):
+            for x in range(offset_x, window, stride):
+                share = jnp.where(first == y * window + x, wide, 0)
+                before = (y // stride, x // stride)
+                after = (rows - share.shape[1] - before[0], columns - share.shape[2] - before[1])
+                pads = ((0, 0), (before[0], after[0]), (before[1], after[1]), (0, 0))
+                total = total + jnp.pad(share, pads)
+        return total
+
+    lines = [jnp.stack([phase(y, x) for x in range(stride)], axis=3) for y in range(stride)]
+    whole = jnp.stack(lines, axis=2).reshape(n, rows * stride, columns * stride, channels)
+    inner = whole[:, padding : padding + height, padding : padding + width]
+    return (inner.astype(gradient.dtype),)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
