@@ -1,0 +1,54 @@
+"""Evaluating a run from its directory alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxres import recipe
+from jaxres.data.pipeline import Split, open_split
+from jaxres.errors import InputError
+from jaxres.evaluation.evaluate import Evaluator
+from jaxres.training.checkpoint import Checkpoints, abstract_like
+from jaxres.training.parallel import make_mesh
+from jaxres.training.state import abstract_network
+
+
+def open_checkpoints(run_dir: Path) -> Checkpoints:
+    """The checkpoints of a run directory, for reading.
+
+    Raises:
+        InputError: it is no run directory.
+    """
+    folder = run_dir / "checkpoints"
+    if not folder.is_dir():
+        raise InputError(f"'{run_dir}' is no run directory: it has no folder 'checkpoints'")
+    return Checkpoints(folder)
+
+
+def evaluate(
+    run_dir: Path, *, which: str = "best", split: Split = "test", flags: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Metrics of a checkpoint (`best`, `last` or a step) on a split.
+
+    `flags` override settings, as `--data.dataset mnist`. Gives what `Evaluator` gives and
+    `checkpoint` (the step), `split` and `dataset`.
+
+    Raises:
+        InputError: no such run or checkpoint, a damaged one, or a data set that is not there.
+    """
+    checkpoints = open_checkpoints(run_dir)
+    step = checkpoints.find(which)
+    config = recipe.from_dict(checkpoints.read(step, "config"), flags)
+    pictures = open_split(config, split)
+    mesh = make_mesh(config.train.devices)
+    net = abstract_network(config, classes=len(pictures.source.class_names))
+    abstract = abstract_like({"params": net.params, "stats": net.stats}, NamedSharding(mesh, P()))
+    variables = checkpoints.restore_weights(step, abstract)
+    with jax.transfer_guard("disallow"):
+        metrics = Evaluator(net, config, pictures, mesh)(variables)
+    checkpoints.close()
+    return {**metrics, "checkpoint": step, "split": split, "dataset": config.data.dataset}

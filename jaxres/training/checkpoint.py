@@ -1,0 +1,211 @@
+"""Checkpoints: Orbax's manager, with what JaxRes keeps in each and how damage is reported.
+
+A checkpoint holds, as items of their own, `variables` (params and stats), `ema` (the same,
+averaged, if the run averages), `optimizer` (step and optimiser state), `progress` (iterator state,
+metrics so far), `config` (every setting) and `checksums` of the others. Evaluation reads `config`
+and the weights only.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers as policies
+
+from jaxres.config import CheckpointConfig
+from jaxres.errors import InputError
+from jaxres.training import checksum
+from jaxres.training.state import State
+
+PyTree = Any
+WEIGHTS = ("params", "stats")
+
+
+def rank(metrics: dict[str, Any]) -> tuple[float, float]:
+    """What makes a checkpoint better than another: accuracy, then a smaller loss."""
+    return metrics["accuracy"], -metrics["loss"]
+
+
+class Checkpoints:
+    """The checkpoints of one run, by step."""
+
+    def __init__(self, folder: Path, config: CheckpointConfig | None = None):
+        """Open a run's checkpoints, for writing if `config` says which to keep."""
+        self.folder = folder.absolute()
+        if config is None:
+            options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0)
+        else:
+            by_rank: Any = rank  # declared as giving a float; anything that sorts will do
+            best = policies.BestN(
+                get_metric_fn=by_rank, n=config.keep_best, keep_checkpoints_without_metrics=False
+            )
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [policies.LatestN(config.keep_last), best]
+                ),
+                best_fn=lambda metrics: metrics["accuracy"],
+                # A killed run's unfinished checkpoints carry a temporary name; remove them.
+                cleanup_tmp_directories=True,
+                enable_async_checkpointing=True,
+            )
+        self._manager = ocp.CheckpointManager(epath.Path(self.folder), options=options)
+
+    def steps(self) -> list[int]:
+        """Steps with a finished checkpoint, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def latest(self) -> int | None:
+        """The newest step with a finished checkpoint."""
+        return max(self.steps(), default=None)
+
+    def save(
+        self,
+        step: int,
+        state: State,
+        *,
+        progress: dict[str, Any],
+        config: dict[str, Any],
+        metrics: dict[str, float] | None = None,
+    ) -> None:
+        """Start writing a checkpoint; returns when the state has been copied to the host.
+
+        `state` holds replicated arrays nobody donates. `metrics` (accuracy, loss) rank it.
+        """
+        arrays = {"variables": {key: state[key] for key in WEIGHTS}}
+        arrays["optimizer"] = _optimizer_item(state)
+        if "ema" in state:
+            arrays["ema"] = state["ema"]
+        values = {"progress": progress, "config": config}
+        values["checksums"] = {
+            **{item: checksum.of_arrays(tree) for item, tree in arrays.items()},
+            **{item: checksum.of_json(value) for item, value in values.items()},
+        }
+        items = {
+            **{item: ocp.args.StandardSave(tree) for item, tree in arrays.items()},
+            **{item: ocp.args.JsonSave(value) for item, value in values.items()},
+        }
+        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+
+    def read(self, step: int, item: str) -> dict[str, Any]:
+        """The JSON item `progress` or `config`.
+
+        Raises:
+            InputError: the checkpoint is damaged.
+        """
+        return self._restore(step, {item: ocp.args.JsonRestore()})[item]
+
+    def restore(self, step: int, abstract: State) -> State:
+        """The whole training state; `abstract` gives shapes, types and shardings.
+
+        Raises:
+            InputError: the checkpoint is damaged or of another network or optimiser.
+        """
+        items = {
+            "variables": ocp.args.StandardRestore({key: abstract[key] for key in WEIGHTS}),
+            "optimizer": ocp.args.StandardRestore(_optimizer_item(abstract)),
+        }
+        if "ema" in abstract:
+            items["ema"] = ocp.args.StandardRestore(abstract["ema"])
+        restored = self._restore(step, items)
+        state = {**restored["variables"], **restored["optimizer"]}
+        return {**state, "ema": restored["ema"]} if "ema" in abstract else state
+
+    def restore_weights(self, step: int, abstract: PyTree) -> PyTree:
+        """The `params` and `stats` to evaluate: the averaged ones where the run averages.
+
+        Raises:
+            InputError: the checkpoint is damaged or of another network.
+        """
+        item = "ema" if (self.folder / str(step) / "ema").is_dir() else "variables"
+        return self._restore(step, {item: ocp.args.StandardRestore(abstract)})[item]
+
+    def find(self, which: str) -> int:
+        """The step that `best`, `last` or a number names.
+
+        Raises:
+            InputError: there is no such checkpoint.
+        """
+        steps = self.steps()
+        if not steps:
+            raise InputError(f"no finished checkpoint in '{self.folder}'")
+        if which == "last":
+            return steps[-1]
+        if which == "best":
+            best = self.read(steps[-1], "progress")["best"]
+            return best["step"] if best and best["step"] in steps else steps[-1]
+        if which.isdecimal() and int(which) in steps:
+            return int(which)
+        listed = ", ".join(map(str, steps))
+        raise InputError(
+            f"no checkpoint '{which}' in '{self.folder}'; allowed: best, last, {listed}"
+        )
+
+    def wait(self) -> None:
+        """Until everything saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait and release."""
+        self._manager.close()
+
+    def _restore(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
+        """Read items and compare them with their checksums."""
+        sums = {"checksums": ocp.args.JsonRestore()}
+        try:
+            with _quiet_stragglers():
+                args = ocp.args.Composite(**items, **sums)
+                restored = dict(self._manager.restore(step, args=args).items())
+            expected = restored.pop("checksums")
+            for item, value in restored.items():
+                is_json = isinstance(items[item], ocp.args.JsonRestore)
+                found = checksum.of_json(value) if is_json else checksum.of_arrays(value)
+                if found != expected[item]:
+                    raise ValueError(f"the checksum of '{item}' is {found}, not {expected[item]}")
+        # Orbax and TensorStore raise whatever their layers met: OSError, KeyError, ValueError, ...
+        except Exception as error:
+            others = [str(other) for other in self.steps() if other != step]
+            detail = " ".join(str(error).split())[:300] or type(error).__name__
+            remedy = (
+                f"remove that folder to go back to step {others[-1]}"
+                if others
+                else "there is no other checkpoint"
+            )
+            raise InputError(
+                f"checkpoint '{self.folder / str(step)}' is damaged or does not fit "
+                f"({detail}); {remedy}"
+            ) from error
+        return restored
+
+
+@contextlib.contextmanager
+def _quiet_stragglers() -> Iterator[None]:
+    """Keep reads that are still under way when one has failed from printing tracebacks.
+
+    Orbax closes its event loop at the first failure; the others then find it closed, some of them
+    after the failure has been reported, so the filter stays once there was one.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    yield
+    sys.unraisablehook = before
+
+
+def _optimizer_item(state: State) -> PyTree:
+    return {"step": state["step"], "opt_state": state["opt_state"]}
+
+
+def abstract_like(tree: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
+    """Shapes and types of a tree, to be restored with one sharding."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+    )

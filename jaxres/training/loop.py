@@ -1,0 +1,283 @@
+"""The training loop: take a batch, step, log, evaluate, save."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxres.config import Config, to_dict
+from jaxres.data.feed import Feed
+from jaxres.data.pipeline import open_split, train_batches
+from jaxres.evaluation.evaluate import Evaluator, resident_of
+from jaxres.training import optim, parallel
+from jaxres.training.checkpoint import abstract_like, rank
+from jaxres.training.logs import RunLog
+from jaxres.training.profile import StepProfiler
+from jaxres.training.rundir import open_run, write_whole
+from jaxres.training.signals import StopSignal
+from jaxres.training.state import abstract_network, network, new_state, variables
+from jaxres.training.step import make_train_step
+from jaxres.training.summary import summarise
+from jaxres.training.window import Window, first_not_finite
+
+TOTALS = ("pictures", "seconds", "wait_s", "compile_s")
+
+
+class TrainingFailed(RuntimeError):  # noqa: N818
+    """Training cannot go on; the message says at which step and what is kept."""
+
+
+class Interrupted(Exception):  # noqa: N818
+    """A signal asked the run to stop, and its state is saved."""
+
+
+def train(config: Config, run_dir: Path, *, profile: bool = False) -> dict[str, Any]:
+    """Train, or go on training, in a run directory; then evaluate the best checkpoint on test.
+
+    Gives what `summary.json` holds. With `profile`, a `jax.profiler` trace of some steps is
+    written to `run_dir/profile`.
+
+    Raises:
+        InputError: settings, data or the run directory do not fit; nothing has been changed.
+        TrainingFailed: the loss is no longer finite.
+        Interrupted: SIGTERM or SIGINT came and the state has been saved.
+    """
+    started = time.perf_counter()
+    with Run(config, run_dir, profile=profile) as run, jax.transfer_guard("disallow"):
+        run.train()
+        test = run.test()
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(run.net.params))
+    summary = summarise(config, parameters, run.progress, test)
+    summary["wall_s"] = time.perf_counter() - started
+    write_whole(run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+class Run:
+    """A run in progress: the state and what logging, evaluating and saving it share."""
+
+    def __init__(self, config: Config, run_dir: Path, *, profile: bool):
+        """Load the data and take the run directory, then start afresh or from its checkpoint."""
+        self.config = config
+        self.run_dir = run_dir
+        self.mesh = parallel.make_mesh(config.train.devices)
+        parallel.check_batch(config.data.batch_size, self.mesh.size, config.optim.accumulate_steps)
+        self.pictures = {
+            split: open_split(config, split) for split in ("train", "validation", "test")
+        }
+        self.batches = train_batches(self.pictures["train"], config)
+        self.steps_per_epoch = self.batches.steps_per_epoch
+        self.total_steps = config.train.epochs * self.steps_per_epoch
+        classes = len(self.pictures["train"].source.class_names)
+        self.net = abstract_network(config, classes=classes)
+        self.optimizer = optim.create(config.optim, self.total_steps)
+        self.learning_rate = optim.learning_rate(config.optim, self.total_steps)
+        self.way = parallel.create(config.train.parallel, self.mesh)
+        self.calls: dict[int, Callable[..., Any]] = {}  # by the number of steps they run
+        self.profiler = StepProfiler(run_dir / "profile" if profile else None)
+
+        self.checkpoints, self.opened = open_run(run_dir, config)
+        try:
+            self._begin(classes)
+        except BaseException:
+            self.opened.close()
+            raise
+
+    def _begin(self, classes: int) -> None:
+        """Start afresh, or from the newest checkpoint."""
+        self.saved = self.checkpoints.latest()
+        self.step = self.saved or 0
+        if self.saved is None:
+            self.state = self._first_state(classes)
+            totals = dict.fromkeys(TOTALS, 0.0)
+            self.progress: dict[str, Any] = {"history": [], "best": None, "totals": totals}
+        else:
+            self.state = self._restored_state(self.saved)
+            self.progress = self.checkpoints.read(self.saved, "progress")
+            self.batches.set_state(self.progress["iterator"])
+        self.log = RunLog(self.run_dir, total_steps=self.total_steps, first_step=self.step)
+        self.opened.callback(self.log.close)
+        self.opened.callback(self.profiler.close)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.opened.close()
+
+    def train(self) -> None:
+        """Every step up to the last."""
+        config = self.config
+        self._announce()
+        lengths = call_lengths(
+            self.step, self.total_steps, self.steps_per_epoch, config.train.steps_per_call
+        )
+        feed = Feed(self.batches, lengths, self.way.put_batch, depth=config.data.prefetch)
+        self.window = Window(feed, self.way, config.data.batch_size)
+        self.evaluator = Evaluator(self.net, config, self.pictures["validation"], self.mesh)
+        resident = self.way.put_resident(resident_of(self.pictures["train"]))
+        self.state = self.way.enter(self.state)
+        with StopSignal() as stop:
+            for batch, steps in feed:
+                self._call(resident, batch, steps)
+                if self._ends_epoch() or self._crossed(steps, config.train.log_every_steps):
+                    self._log_window()
+                if self._evaluates():
+                    self._save(evaluate=True)
+                elif stop.name or self._crossed(steps, config.checkpoint.every_steps):
+                    self._save(evaluate=False)
+                if stop.name and self.step < self.total_steps:
+                    self.checkpoints.wait()
+                    raise Interrupted(
+                        f"{stop.name}: saved step {self.step} of {self.total_steps} in "
+                        f"'{self.run_dir}'; the same command goes on from there"
+                    )
+        self.checkpoints.wait()
+
+    def test(self) -> dict[str, Any]:
+        """Metrics of the best checkpoint on the test split, and the best checkpoint's step."""
+        best = self.checkpoints.find("best")
+        abstract = {"params": self.net.params, "stats": self.net.stats}
+        weights = self.checkpoints.restore_weights(best, self._replicated(abstract))
+        metrics = Evaluator(self.net, self.config, self.pictures["test"], self.mesh)(weights)
+        return {**metrics, "checkpoint": best}
+
+    def _first_state(self, classes: int) -> Any:
+        fresh = network(self.config, classes=classes)
+        ema = self.config.optim.ema_decay > 0
+        state = new_state(fresh.params, fresh.stats, self.optimizer, ema=ema)
+        return parallel.replicate(self.mesh, state)
+
+    def _restored_state(self, step: int) -> Any:
+        ema = self.config.optim.ema_decay > 0
+        abstract = jax.eval_shape(
+            lambda params, stats: new_state(params, stats, self.optimizer, ema=ema),
+            self.net.params,
+            self.net.stats,
+        )
+        return self.checkpoints.restore(step, self._replicated(abstract))
+
+    def _replicated(self, abstract: Any) -> Any:
+        return abstract_like(abstract, NamedSharding(self.mesh, P()))
+
+    def _announce(self) -> None:
+        config, device = self.config, self.mesh.devices.flat[0]
+        self.log.say(
+            f"{config.model.name} on {config.data.dataset}: "
+            f"{len(self.pictures['train'])} training examples, "
+            f"{self.total_steps} steps of {config.data.batch_size}, "
+            f"{self.mesh.size} x {device.device_kind} by {config.train.parallel}, "
+            f"rendered on the {config.data.render}"
+        )
+        if self.step:
+            self.log.say(f"going on from step {self.step} in '{self.run_dir}'")
+
+    def _call(self, resident: Any, batch: Any, steps: int) -> None:
+        """One dispatch of `steps` training steps; the first of a length compiles."""
+        self.profiler.before(self.step)
+        began = time.perf_counter()
+        compiles = steps not in self.calls
+        if compiles:
+            step = make_train_step(self.net, self.optimizer, self.learning_rate, self.config)
+            self.calls[steps] = self.way.compile(step, steps)
+        self.state, metrics = self.calls[steps](self.state, resident, batch)
+        self.step += steps
+        if compiles:
+            self.window.add_untimed(metrics)
+            self.progress["totals"]["compile_s"] += time.perf_counter() - began
+        else:
+            self.window.add(metrics, steps=steps)
+        self.profiler.after(self.step, metrics)
+        self.log.advance(self.step)
+
+    def _crossed(self, steps: int, every: int | None) -> bool:
+        """Whether a multiple of `every` lies in the last `steps` steps."""
+        return every is not None and self.step // every > (self.step - steps) // every
+
+    def _ends_epoch(self) -> bool:
+        return self.step % self.steps_per_epoch == 0
+
+    def _evaluates(self) -> bool:
+        epoch = self.step // self.steps_per_epoch
+        due = self._ends_epoch() and epoch % self.config.train.evaluate_every_epochs == 0
+        return due or self.step == self.total_steps
+
+    def _log_window(self) -> None:
+        """Fetch the window's metrics and write its row; stop the run if they are not finite."""
+        numbers = self.window.close()
+        if not numbers:
+            return
+        self._require_finite(numbers)
+        totals = self.progress["totals"]
+        for key in ("pictures", "seconds", "wait_s"):
+            totals[key] += numbers[key]
+        # A window of nothing but the compiling call has no speed.
+        timed = numbers["pictures"] > 0
+        self.log.row(
+            {
+                "step": self.step,
+                "epoch": self.step / self.steps_per_epoch,
+                "split": "train",
+                "loss": numbers["loss"],
+                "accuracy": numbers["accuracy"],
+                "learning_rate": numbers["learning_rate"],
+                "grad_norm": numbers["grad_norm"],
+                "images_per_s": numbers["pictures"] / numbers["seconds"] if timed else None,
+                "data_wait_share": numbers["wait_s"] / numbers["seconds"] if timed else None,
+            }
+        )
+
+    def _save(self, *, evaluate: bool) -> None:
+        """Start writing a checkpoint, after an evaluation if asked."""
+        self._log_window()
+        state = self.way.leave(self.state)
+        metrics = self._evaluate(variables(state)) if evaluate else None
+        self.progress["iterator"] = {"next_step": self.step}
+        self.checkpoints.save(
+            self.step, state, progress=self.progress, config=to_dict(self.config), metrics=metrics
+        )
+        self.saved = self.step
+        self.window.restart()
+
+    def _evaluate(self, weights: dict[str, Any]) -> dict[str, float]:
+        """Accuracy and loss on the validation split, noted in the log and the progress."""
+        began = time.perf_counter()
+        metrics = self.evaluator(weights)
+        ranked = {"accuracy": metrics["accuracy"], "loss": metrics["loss"]}
+        self._require_finite({"validation loss": metrics["loss"]})
+        row = {
+            "step": self.step,
+            "epoch": self.step / self.steps_per_epoch,
+            "split": "validation",
+            **ranked,
+            "examples": metrics["examples"],
+            "seconds": time.perf_counter() - began,
+        }
+        self.log.row(row)
+        self.progress["history"].append(row)
+        best = self.progress["best"]
+        if best is None or rank(ranked) >= rank(best):
+            self.progress["best"] = {"step": self.step, "epoch": row["epoch"], **ranked}
+        return ranked
+
+    def _require_finite(self, numbers: dict[str, float]) -> None:
+        if bad := first_not_finite(numbers):
+            kept = f"the checkpoint of step {self.saved} is kept" if self.saved else "none saved"
+            raise TrainingFailed(
+                f"{bad} is {numbers[bad]} at step {self.step}: stopped; {kept} in '{self.run_dir}'"
+            )
+
+
+def call_lengths(
+    step: int, total_steps: int, steps_per_epoch: int, steps_per_call: int
+) -> Iterator[int]:
+    """How many steps each dispatch runs: `steps_per_call`, less where an epoch ends before."""
+    while step < total_steps:
+        length = min(steps_per_call, steps_per_epoch - step % steps_per_epoch)
+        yield length
+        step += length

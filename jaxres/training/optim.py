@@ -1,0 +1,88 @@
+"""Optimisers and learning-rate schedules by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from jaxres.config import OptimConfig
+from jaxres.errors import unknown_name
+
+Schedule = Callable[[Any], Any]
+Optimizer = Callable[[OptimConfig, Schedule], optax.GradientTransformation]
+
+
+def _kernels(params: Any) -> Any:
+    """Weight decay is for kernels: biases and batch norm's scales have one dimension."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def _l2(config: OptimConfig) -> optax.GradientTransformation:
+    return optax.add_decayed_weights(config.weight_decay, mask=_kernels)
+
+
+def _adadelta(config: OptimConfig, rate: Schedule) -> optax.GradientTransformation:
+    # Zeiler 2012; with learning rate 1, rho 0.95 and epsilon 1e-7 the original Keras default.
+    adadelta = optax.scale_by_adadelta(rho=config.rho, eps=config.epsilon)
+    return optax.chain(_l2(config), adadelta, optax.scale_by_learning_rate(rate))
+
+
+def _adam(config: OptimConfig, rate: Schedule) -> optax.GradientTransformation:
+    adam = optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
+    return optax.chain(_l2(config), adam, optax.scale_by_learning_rate(rate))
+
+
+def _adamw(config: OptimConfig, rate: Schedule) -> optax.GradientTransformation:
+    adam = optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
+    return optax.chain(adam, _l2(config), optax.scale_by_learning_rate(rate))
+
+
+def _sgd(config: OptimConfig, rate: Schedule) -> optax.GradientTransformation:
+    return optax.chain(_l2(config), optax.sgd(rate, config.momentum))
+
+
+def _nesterov(config: OptimConfig, rate: Schedule) -> optax.GradientTransformation:
+    return optax.chain(_l2(config), optax.sgd(rate, config.momentum, nesterov=True))
+
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    "adadelta": _adadelta,
+    "adam": _adam,
+    "adamw": _adamw,
+    "nesterov": _nesterov,
+    "sgd": _sgd,
+}
+
+
+def learning_rate(config: OptimConfig, total_steps: int) -> Schedule:
+    """The learning rate as a function of the step.
+
+    `constant` and `cosine` rise linearly from 0 over the warm-up; `cosine` then falls to 0.
+    `one_cycle` is Smith and Topin's (2018) with cosine flanks: from 1/25 of the peak up over the
+    warm-up, then down to 1/250,000 of it.
+    """
+    peak = config.learning_rate
+    if config.schedule == "one_cycle":
+        return optax.cosine_onecycle_schedule(total_steps, peak, config.warmup_fraction)
+    warmup_steps = round(config.warmup_fraction * total_steps)
+    rise = optax.linear_schedule(0.0, peak, warmup_steps)
+    rest: Schedule = optax.constant_schedule(peak)
+    if config.schedule == "cosine":
+        rest = optax.cosine_decay_schedule(peak, max(1, total_steps - warmup_steps))
+    return optax.join_schedules([rise, rest], [warmup_steps]) if warmup_steps else rest
+
+
+def create(config: OptimConfig, total_steps: int) -> optax.GradientTransformation:
+    """The optimiser of a run.
+
+    Raises:
+        InputError: the name is not registered.
+    """
+    if config.name not in OPTIMIZERS:
+        raise unknown_name("optimiser in optim.name", config.name, OPTIMIZERS)
+    rate = learning_rate(config, total_steps)
+    optimizer = OPTIMIZERS[config.name](config, rate)
+    if config.clip_norm is None:
+        return optimizer
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)

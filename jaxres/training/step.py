@@ -1,0 +1,157 @@
+"""The training and evaluation steps: pure functions of one device's part of a batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int32, UInt8
+
+from jaxres.config import Config
+from jaxres.data import render_device
+from jaxres.data.pipeline import Batch
+from jaxres.models.pure import Net
+from jaxres.training.optim import Schedule
+from jaxres.training.state import State
+
+AXIS = "data"  # the name of the devices' axis in every step
+Resident = render_device.Resident | None
+Step = Callable[[State, Resident, Batch], tuple[State, dict[str, Array]]]
+
+
+def images_of(
+    config: Config, resident: Resident, batch: Batch
+) -> UInt8[Array, "n canvas canvas 3"]:
+    """The pictures of a batch: as the host rendered them, or rendered here from the plan."""
+    if resident is None:
+        return batch["image"]
+    return render_device.render(batch["plan"], resident, canvas=config.data.canvas)
+
+
+def normalise(config: Config, images: UInt8[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    """(pixels / 255 - data.mean) / data.std in the model's dtype."""
+    mean, std = jnp.array(config.data.mean), jnp.array(config.data.std)
+    values = images.astype(jnp.float32) * (1 / (255 * std)) - mean / std
+    return values.astype(config.model.dtype)
+
+
+def cross_entropy(
+    logits: Float[Array, "n classes"], labels: Int32[Array, " n"], *, smoothing: float = 0.0
+) -> Float[Array, " n"]:
+    """Per-example cross-entropy against labels smoothed as by Szegedy et al. 2016, section 7."""
+    if smoothing == 0.0:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    targets = jax.nn.one_hot(labels, logits.shape[-1])
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
+
+
+def make_train_step(
+    net: Net,
+    optimizer: optax.GradientTransformation,
+    learning_rate: Schedule,
+    config: Config,
+) -> Step:
+    """A step that trains on one device's part of a batch and averages over the axis `data`.
+
+    Gradients, running statistics and metrics are averaged together. The running statistics are
+    linear in each batch's, so averaging them at every step gives what averaging them at the end
+    would, and the whole state stays the same on every device.
+    """
+    parts = config.optim.accumulate_steps
+    decay = config.optim.ema_decay
+
+    def loss_of(
+        params: Any, stats: Any, images: Array, labels: Array, key: Array
+    ) -> tuple[Array, tuple[Any, Array]]:
+        logits, stats = net.apply(params, stats, normalise(config, images), train=True, key=key)
+        smoothing = config.optim.label_smoothing
+        loss = cross_entropy(logits, labels, smoothing=smoothing).mean()
+        accuracy = jnp.mean(logits.argmax(-1) == labels, dtype=jnp.float32)
+        return loss, (stats, accuracy)
+
+    gradient = jax.value_and_grad(loss_of, has_aux=True)
+
+    def part_by_part(
+        params: Any, stats: Any, images: Array, labels: Array, key: Array
+    ) -> tuple[Any, Any, Array, Array]:
+        """Gradients, statistics, loss and accuracy of the batch taken in `parts` parts."""
+
+        def one(stats: Any, part: tuple[Array, Array, Array]) -> tuple[Any, Any]:
+            (loss, (stats, accuracy)), grads = gradient(params, stats, *part)
+            return stats, (grads, loss, accuracy)
+
+        if parts == 1:
+            stats, (grads, loss, accuracy) = one(stats, (images, labels, key))
+            return grads, stats, loss, accuracy
+        cut = (
+            images.reshape(parts, -1, *images.shape[1:]),
+            labels.reshape(parts, -1),
+            jax.random.split(key, parts),
+        )
+        zeros = jax.tree.map(jnp.zeros_like, params)
+
+        def add(carry: tuple[Any, Any, Array, Array], part: Any) -> tuple[Any, None]:
+            stats, *sums = carry
+            stats, new = one(stats, part)
+            return (stats, *jax.tree.map(jnp.add, tuple(sums), new)), None
+
+        start = (stats, zeros, jnp.zeros(()), jnp.zeros(()))
+        (stats, *sums), _ = jax.lax.scan(add, start, cut)
+        grads, loss, accuracy = jax.tree.map(lambda total: total / parts, sums)
+        return grads, stats, loss, accuracy
+
+    def step(state: State, resident: Resident, batch: Batch) -> tuple[State, dict[str, Array]]:
+        key = jax.random.fold_in(jax.random.key(config.train.seed), state["step"])
+        key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+        images = images_of(config, resident, batch)
+        grads, stats, loss, accuracy = part_by_part(
+            state["params"], state["stats"], images, batch["label"], key
+        )
+        grads, stats, loss, accuracy = jax.lax.pmean((grads, stats, loss, accuracy), AXIS)
+        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+        new = {
+            "step": state["step"] + 1,
+            "params": optax.apply_updates(state["params"], updates),
+            "stats": stats,
+            "opt_state": opt_state,
+        }
+        if decay:
+            # A young average follows faster, or it would remember the random start for long.
+            warm = jnp.minimum(decay, (1 + state["step"]) / (10 + state["step"]))
+            new["ema"] = jax.tree.map(
+                lambda old, now: warm * old + (1 - warm) * now,
+                state["ema"],
+                {"params": new["params"], "stats": new["stats"]},
+            )
+        metrics = {
+            "loss": loss,
+            "accuracy": accuracy,
+            "learning_rate": jnp.asarray(learning_rate(state["step"]), jnp.float32),
+            "grad_norm": optax.tree.norm(grads),
+            "update_norm": optax.tree.norm(updates),
+        }
+        return new, metrics
+
+    return step
+
+
+def make_eval_step(
+    net: Net, config: Config
+) -> Callable[[dict[str, Any], Resident, Batch], dict[str, Array]]:
+    """A step from one device's part of a batch to per-example `loss`, `predicted`, `probability`.
+
+    `loss` is the plain cross-entropy, without label smoothing; `probability` is that of the
+    predicted class.
+    """
+
+    def step(variables: dict[str, Any], resident: Resident, batch: Batch) -> dict[str, Array]:
+        images = normalise(config, images_of(config, resident, batch))
+        logits, _ = net.apply(variables["params"], variables["stats"], images, train=False)
+        return {
+            "loss": cross_entropy(logits, batch["label"]),
+            "predicted": logits.argmax(-1).astype(jnp.int32),
+            "probability": jax.nn.softmax(logits).max(-1),
+        }
+
+    return step

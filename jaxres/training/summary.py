@@ -1,0 +1,87 @@
+"""What a finished run says of itself: results, speed, devices, versions, commit and command."""
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxres import __version__
+from jaxres.config import Config
+
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "numpy",
+    "opencv-python-headless",
+)
+
+
+def summarise(
+    config: Config, parameters: int, progress: dict[str, Any], test: dict[str, Any]
+) -> dict[str, Any]:
+    """The contents of `summary.json`.
+
+    Speed and waiting are over all timed steps of all processes that worked on the run; compiling
+    and the first step after it, evaluation and checkpoints are left out.
+    """
+    totals = progress["totals"]
+    seconds = totals["seconds"]
+    return {
+        "model": config.model.name,
+        "dataset": config.data.dataset,
+        "parameters": parameters,
+        "test": test,
+        "best": progress["best"],
+        "images_per_s": totals["pictures"] / seconds if seconds else None,
+        "compile_s": totals["compile_s"],
+        "data_wait_share": totals["wait_s"] / seconds if seconds else None,
+        **environment(),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Devices, versions, commit, command and date: what a number is worth nothing without."""
+    device = jax.devices()[0]
+    return {
+        "devices": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+            "processes": jax.process_count(),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "jaxres": __version__,
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+        "commit": _commit(),
+        "command": " ".join(["jaxres", *sys.argv[1:]]),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of this package's source checkout, None for an installed package."""
+    source = Path(__file__).resolve().parents[2]
+    if not (source / ".git").exists():
+        return None
+    try:
+        said = subprocess.run(
+            ["git", "-C", str(source), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.stdout.strip()

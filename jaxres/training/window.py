@@ -1,0 +1,70 @@
+"""Metrics and time between two log rows."""
+
+import math
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxres.data.feed import Feed
+from jaxres.training.parallel import Parallel
+
+LAST = ("learning_rate", "grad_norm", "update_norm")
+
+
+class Window:
+    """Collects metrics on the devices and fetches them once, when it is closed.
+
+    The clock runs from `restart` or the last `close`; steps added as untimed (the first call,
+    which compiles) count for the metrics but not for the speed.
+    """
+
+    def __init__(self, feed: Feed, parallel: Parallel, batch_size: int):
+        self._feed = feed
+        self._parallel = parallel
+        self._batch_size = batch_size
+        self._metrics: list[Any] = []
+        self.restart()
+
+    def restart(self) -> None:
+        """Start the clock anew, leaving out the time since it was last started."""
+        self._pictures = 0
+        self._waited = self._feed.wait_s
+        self._started = time.perf_counter()
+
+    def add(self, metrics: Any, *, steps: int) -> None:
+        """The metrics of a call, still on the devices."""
+        self._metrics.append(metrics)
+        self._pictures += steps * self._batch_size
+
+    def add_untimed(self, metrics: Any) -> None:
+        """The metrics of a call whose time does not count; waits for it and restarts the clock."""
+        self._metrics.append(jax.block_until_ready(metrics))
+        self.restart()
+
+    def close(self) -> dict[str, float]:
+        """Means of loss and accuracy, the last of LAST, and the pictures, seconds and waiting.
+
+        Waits for the steps added. Without any, `{}`.
+        """
+        if not self._metrics:
+            return {}
+        rows = [self._parallel.metrics(row) for row in jax.device_get(self._metrics)]
+        values = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
+        numbers = {
+            "loss": float(values["loss"].mean()),
+            "accuracy": float(values["accuracy"].mean()),
+            **{key: float(values[key][-1]) for key in LAST},
+            "pictures": self._pictures,
+            "seconds": time.perf_counter() - self._started,
+            "wait_s": self._feed.wait_s - self._waited,
+        }
+        self._metrics = []
+        self.restart()
+        return numbers
+
+
+def first_not_finite(numbers: dict[str, float]) -> str | None:
+    """The name of a number that is NaN or infinite, None if all are finite."""
+    return next((key for key, value in numbers.items() if not math.isfinite(value)), None)

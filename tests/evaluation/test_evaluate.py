@@ -1,0 +1,43 @@
+import jax
+import numpy as np
+import pytest
+
+from jaxres.data.pipeline import open_split
+from jaxres.evaluation.evaluate import Evaluator
+from jaxres.training.parallel import make_mesh, replicate
+from jaxres.training.state import network
+
+
+@pytest.mark.parametrize("render", ["device", "host"])
+def test_the_padded_tail_counts_for_nothing(tiny_config, render: str) -> None:
+    results = []
+    # 50 examples: in one batch, in batches that fit, and with tails of 2, 18 and 49 places.
+    for batch_size, devices in ((50, 1), (10, 1), (8, 1), (17, 4), (1, 4), (64, 2)):
+        config = tiny_config(f"--data.batch-size={batch_size}", f"--data.render={render}")
+        net = network(config, classes=10)
+        mesh = make_mesh(devices)
+        evaluator = Evaluator(net, config, open_split(config, "test"), mesh)
+        weights = replicate(mesh, {"params": net.params, "stats": net.stats})
+        with jax.transfer_guard("disallow"):
+            results.append(evaluator(weights))
+    for result in results:
+        assert result["examples"] == 50
+        assert result["confusion"] == results[0]["confusion"]
+        assert result["loss"] == pytest.approx(results[0]["loss"], rel=1e-6)
+
+
+def test_per_example_results_are_in_the_order_of_the_split(tiny_config) -> None:
+    config = tiny_config("--data.batch-size=8")
+    net = network(config, classes=10)
+    pictures = open_split(config, "test")
+    evaluator = Evaluator(net, config, pictures, make_mesh(1))
+    weights = {"params": net.params, "stats": net.stats}
+    results = evaluator.predict(weights)
+    metrics = evaluator(weights)
+    assert {key: value.shape for key, value in results.items()} == {
+        "loss": (50,),
+        "predicted": (50,),
+        "probability": (50,),
+    }
+    assert metrics["accuracy"] == np.mean(results["predicted"] == pictures.source.labels)
+    assert ((results["probability"] > 0) & (results["probability"] <= 1)).all()

@@ -1,0 +1,131 @@
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxres.config import CheckpointConfig
+from jaxres.errors import InputError
+from jaxres.training import checksum
+from jaxres.training.checkpoint import Checkpoints, abstract_like
+from jaxres.training.parallel import make_mesh
+
+STATE = {
+    "step": jnp.int32(3),
+    "params": {"conv": {"kernel": jnp.arange(12.0).reshape(3, 4)}},
+    "stats": {"norm": {"mean": jnp.ones(4)}},
+    "opt_state": ({"count": jnp.int32(3)}, (jnp.zeros((3, 4)),)),
+}
+EMA = {
+    "params": {"conv": {"kernel": jnp.full((3, 4), 7.0)}},
+    "stats": {"norm": {"mean": jnp.zeros(4)}},
+}
+PROGRESS = {"best": None, "iterator": {"next_step": 3}, "history": []}
+
+
+def save(checkpoints: Checkpoints, step: int, accuracy: float | None = None, loss: float = 1.0):
+    metrics = None if accuracy is None else {"accuracy": accuracy, "loss": loss}
+    best = metrics and {"step": step, **metrics}
+    checkpoints.save(
+        step, STATE, progress={**PROGRESS, "best": best}, config={"a": {"b": 1}}, metrics=metrics
+    )
+    checkpoints.wait()
+
+
+def abstract(tree):
+    return abstract_like(tree, NamedSharding(make_mesh(4), P()))
+
+
+def test_state_progress_and_config_come_back(tmp_path: pathlib.Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig())
+    save(checkpoints, 3)
+    restored = checkpoints.restore(3, abstract(STATE))
+    assert jax.tree.structure(restored) == jax.tree.structure(STATE)
+    jax.tree.map(np.testing.assert_array_equal, restored, STATE)
+    assert jax.tree.leaves(restored)[0].sharding.mesh.size == 4
+    assert checkpoints.read(3, "progress") == PROGRESS
+    assert checkpoints.read(3, "config") == {"a": {"b": 1}}
+    checkpoints.close()
+
+
+def test_evaluation_reads_the_moving_average_where_there_is_one(tmp_path: pathlib.Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig())
+    weights = {key: STATE[key] for key in ("params", "stats")}
+    save(checkpoints, 3)
+    checkpoints.save(4, {**STATE, "ema": EMA}, progress=PROGRESS, config={})
+    checkpoints.wait()
+    for step, expected in ((3, weights), (4, EMA)):
+        restored = checkpoints.restore_weights(step, abstract(weights))
+        jax.tree.map(np.testing.assert_array_equal, restored, expected)
+    checkpoints.close()
+
+
+def test_the_newest_and_the_best_are_kept_and_found(tmp_path: pathlib.Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig(keep_last=2, keep_best=1))
+    save(checkpoints, 1, accuracy=0.5)
+    save(checkpoints, 2, accuracy=0.9, loss=0.4)
+    save(checkpoints, 3, accuracy=0.9, loss=0.3)
+    for step in (4, 5, 6):
+        save(checkpoints, step)
+    checkpoints.close()
+    reader = Checkpoints(tmp_path / "checkpoints")
+    assert reader.steps() == [3, 5, 6]
+    assert reader.find("last") == 6
+    assert reader.find("5") == 5
+    with pytest.raises(InputError, match=r"no checkpoint '4'.*allowed: best, last, 3, 5, 6"):
+        reader.find("4")
+    reader.close()
+
+
+def test_an_unfinished_checkpoint_is_never_taken_for_a_whole_one(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "checkpoints"
+    writer = Checkpoints(folder, CheckpointConfig())
+    save(writer, 3)
+    writer.close()
+    # What a process killed while saving leaves behind.
+    unfinished = folder / "9.orbax-checkpoint-tmp"
+    (unfinished / "variables").mkdir(parents=True)
+    assert Checkpoints(folder).steps() == [3]
+    writer = Checkpoints(folder, CheckpointConfig())
+    assert writer.latest() == 3
+    save(writer, 9)
+    writer.close()
+    assert sorted(path.name for path in folder.iterdir()) == ["3", "9"]
+
+
+def test_saving_does_not_see_later_changes_of_donated_buffers(tmp_path: pathlib.Path) -> None:
+    from jaxres.training import parallel
+
+    way = parallel.Jit(make_mesh(1))
+    grow = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree), donate_argnums=0)
+    state = parallel.replicate(way.mesh, {**STATE, "params": {"w": jnp.zeros((512, 512))}})
+    checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig(keep_last=9))
+    for step in range(5):
+        checkpoints.save(step, way.leave(state), progress=PROGRESS, config={})
+        state = grow(state)
+    checkpoints.wait()
+    for step in range(5):
+        weights = {"params": {"w": jnp.zeros((512, 512))}, "stats": STATE["stats"]}
+        restored = checkpoints.restore_weights(step, abstract(weights))
+        assert (restored["params"]["w"] == step).all()
+    checkpoints.close()
+
+
+def test_a_checksum_changes_with_any_bit_and_not_with_the_devices() -> None:
+    tree = {"a": np.arange(1000, dtype=np.float32), "b": np.int32(5)}
+    one = checksum.of_arrays(tree)
+    spread = jax.device_put(tree["a"], NamedSharding(make_mesh(4), P("data")))
+    assert checksum.of_arrays({**tree, "a": spread}) == one
+    words = tree["a"].view(np.uint32)
+    for place, bit in ((0, 0), (500, 31), (999, 7)):
+        words[place] ^= np.uint32(1 << bit)
+        assert checksum.of_arrays(tree) != one
+        words[place] ^= np.uint32(1 << bit)
+    assert checksum.of_arrays(tree) == one
+    swapped = {**tree, "a": tree["a"][::-1].copy()}
+    assert checksum.of_arrays(swapped) != one
+    assert checksum.of_json({"a": 1, "b": [0.1]}) == checksum.of_json({"b": [0.1], "a": 1})
+    assert checksum.of_json({"a": 1}) != checksum.of_json({"a": 2})

@@ -1,0 +1,309 @@
+"""The loop end to end on a small network: files written, resuming, stopping, refusing."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+import yaml
+
+from jaxres.cli import main
+from jaxres.config import to_dict
+from jaxres.errors import InputError
+from jaxres.evaluation import run as runs
+from jaxres.training import loop
+from jaxres.training.loop import call_lengths
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def rows(run_dir: pathlib.Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def saved_leaves(run_dir: pathlib.Path, step: int) -> list[np.ndarray]:
+    """Every array of a checkpoint, read without JaxRes."""
+    leaves = []
+    for item in ("variables", "optimizer"):
+        path = (run_dir / "checkpoints" / str(step) / item).absolute()
+        with ocp.StandardCheckpointer() as reader:
+            leaves += [np.asarray(leaf) for leaf in jax.tree.leaves(reader.restore(path))]
+    return leaves
+
+
+def assert_same_end(one: pathlib.Path, other: pathlib.Path, step: int) -> None:
+    ours, theirs = saved_leaves(one, step), saved_leaves(other, step)
+    assert len(ours) == len(theirs) > 10
+    for left, right in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_a_run_writes_what_the_design_names(tiny_config, tmp_path: pathlib.Path) -> None:
+    config = tiny_config()
+    summary = loop.train(config, tmp_path / "run", profile=True)
+    written = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert written == summary
+    assert written["model"] == "tiny"
+    assert written["dataset"] == "digits"
+    assert written["parameters"] == 8 * 27 + 16 * 72 + 2 * (8 + 16) + 170
+    assert written["test"]["examples"] == 50
+    assert written["best"]["step"] in (10, 20)
+    assert written["devices"]["count"] == 4
+    assert written["versions"]["jax"] == jax.__version__
+    assert written["images_per_s"] > 0
+    assert written["compile_s"] > 0
+    assert 0 <= written["data_wait_share"] < 1
+    assert written["commit"] is None or len(written["commit"]) == 40
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert saved == to_dict(config)
+
+    logged = rows(tmp_path / "run")
+    train = [row for row in logged if row["split"] == "train"]
+    assert [row["step"] for row in train] == [4, 8, 10, 12, 16, 20]
+    assert [row["step"] for row in logged if row["split"] == "validation"] == [10, 20]
+    assert all(row["images_per_s"] > 0 for row in train[1:])
+    assert train[-1]["loss"] < train[0]["loss"]
+    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
+    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+
+
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_a_resumed_run_ends_as_a_straight_one_bit_for_bit(
+    tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    config = tiny_config(
+        f"--train.parallel={mode}",
+        "--checkpoint.every-steps=3",
+        "--checkpoint.keep-last=9",
+        "--optim.ema-decay=0.9",
+        "--model.dropout=0.2",
+        "--data.placement=random",
+    )
+    loop.train(config, tmp_path / "straight")
+
+    call = loop.Run._call
+
+    def failing_at(step: int):
+        def failing(self: loop.Run, *arguments) -> None:
+            if self.step == step:
+                raise RuntimeError("pulled the plug")
+            call(self, *arguments)
+
+        return failing
+
+    for step in (5, 14):
+        with monkeypatch.context() as patched:
+            patched.setattr(loop.Run, "_call", failing_at(step))
+            with pytest.raises(RuntimeError, match="pulled the plug"):
+                loop.train(config, tmp_path / "broken")
+    loop.train(config, tmp_path / "broken")
+
+    assert_same_end(tmp_path / "straight", tmp_path / "broken", 20)
+    ours, theirs = rows(tmp_path / "straight"), rows(tmp_path / "broken")
+    for split in ("train", "validation"):
+        steps = [row["step"] for row in theirs if row["split"] == split]
+        assert steps == sorted(set(steps))  # no row twice
+    keep = ("step", "loss", "accuracy")
+    validation = [[r[k] for k in keep] for r in ours if r["split"] == "validation"]
+    assert validation == [[r[k] for k in keep] for r in theirs if r["split"] == "validation"]
+
+
+def test_a_run_goes_on_with_the_other_compilation_and_device_count(
+    tiny_config, tmp_path: pathlib.Path
+) -> None:
+    flags = ["--model.sync-batch-norm=True", "--checkpoint.keep-last=9"]
+    loop.train(tiny_config(*flags), tmp_path / "straight")
+    first = tiny_config(*flags)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop.Run, "test", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(loop.Run, "total_steps", 10, raising=False)
+        patched.setattr(loop, "call_lengths", lambda *_: iter([1] * 10))
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(first, tmp_path / "moved")
+    loop.train(
+        tiny_config(*flags, "--train.parallel=pmap", "--train.devices=2"), tmp_path / "moved"
+    )
+    for left, right in zip(
+        saved_leaves(tmp_path / "straight", 20), saved_leaves(tmp_path / "moved", 20), strict=True
+    ):
+        # Other device counts add in another order: see tests/training/test_step.py.
+        np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-4)
+
+
+def test_several_steps_per_call_end_at_epochs() -> None:
+    assert list(call_lengths(0, 10, 5, 2)) == [2, 2, 1, 2, 2, 1]
+    assert list(call_lengths(4, 10, 5, 3)) == [1, 3, 2]
+    assert list(call_lengths(10, 10, 5, 3)) == []
+
+
+def test_steps_per_call_trains_the_same(tiny_config, tmp_path: pathlib.Path) -> None:
+    loop.train(tiny_config(), tmp_path / "one")
+    loop.train(tiny_config("--train.steps-per-call=4"), tmp_path / "four")
+    for left, right in zip(
+        saved_leaves(tmp_path / "one", 20), saved_leaves(tmp_path / "four", 20), strict=True
+    ):
+        np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-4)
+
+
+def test_the_best_and_the_last_checkpoints_are_kept(tiny_config, tmp_path: pathlib.Path) -> None:
+    config = tiny_config(
+        "--train.epochs=6", "--checkpoint.keep-last=2", "--checkpoint.every-steps=7"
+    )
+    summary = loop.train(config, tmp_path / "run")
+    kept = {
+        int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir() if path.is_dir()
+    }
+    newest = {56, 60}
+    assert kept == newest | {summary["best"]["step"]}
+    scores = {
+        r["step"]: r["accuracy"] for r in rows(tmp_path / "run") if r["split"] == "validation"
+    }
+    assert scores[summary["best"]["step"]] == max(scores.values())
+
+
+def test_evaluation_of_a_copied_run_gives_the_summarys_metrics(
+    tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = loop.train(tiny_config("--optim.ema-decay=0.5"), tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    for name in ("summary.json", "config.yaml", "metrics.jsonl"):
+        (tmp_path / "moved" / name).unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    result = runs.evaluate(pathlib.Path("../moved"))
+    for key in ("accuracy", "loss", "per_class", "confusion", "examples", "checkpoint"):
+        assert result[key] == summary["test"][key]
+
+
+def test_a_run_with_other_settings_is_refused_naming_the_keys(
+    tiny_config, tmp_path: pathlib.Path
+) -> None:
+    loop.train(tiny_config(), tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.jsonl")}
+    with pytest.raises(InputError, match=r"data.opacity is 0.7, was 0.5; train.seed is 1, was 0"):
+        loop.train(tiny_config("--train.seed=1", "--data.opacity=0.7"), tmp_path / "run")
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_folder_of_something_else_is_left_alone(tiny_config, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="holds other files"):
+        loop.train(tiny_config(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    with pytest.raises(InputError, match="is a file"):
+        loop.train(tiny_config(), tmp_path / "thesis.txt")
+
+
+def test_two_runs_do_not_share_a_folder(tiny_config, tmp_path: pathlib.Path) -> None:
+    with (
+        loop.Run(tiny_config(), tmp_path / "run", profile=False),
+        pytest.raises(InputError, match="another process is training"),
+    ):
+        loop.train(tiny_config(), tmp_path / "run")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+    tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config("--checkpoint.every-steps=5")
+    with loop.Run(config, tmp_path / "run", profile=False) as broken:
+        call = broken._call
+
+        def poison(*arguments) -> None:
+            call(*arguments)
+            if broken.step == 13:
+                broken.state["params"] = jax.tree.map(
+                    lambda leaf: leaf * np.nan, broken.state["params"]
+                )
+
+        monkeypatch.setattr(broken, "_call", poison)
+        with pytest.raises(loop.TrainingFailed, match=r"loss is nan at step 15.*step 10 is kept"):
+            broken.train()
+    assert runs.open_checkpoints(tmp_path / "run").find("last") == 10
+
+
+def test_nan_is_exit_status_one(tmp_path: pathlib.Path, tiny_flags, capfd) -> None:
+    import tests.tiny  # noqa: F401
+
+    (tmp_path / "recipe.yaml").write_text("{}")
+    words = [str(tmp_path / "recipe.yaml"), "--output-dir", str(tmp_path / "run"), *tiny_flags]
+    assert main(["train", *words, "--optim.name=sgd", "--optim.learning-rate=1e30"]) == 1
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "at step 4" in last
+
+
+def start(recipe_path: pathlib.Path, run_dir: pathlib.Path, flags: list[str]) -> subprocess.Popen:
+    """`jaxres train` in a process of its own; what it says goes to `RUN_DIR.log`."""
+    command = [sys.executable, "-m", "tests.tiny", "train", str(recipe_path)]
+    with run_dir.with_suffix(".log").open("w") as log:
+        return subprocess.Popen(
+            [*command, "--output-dir", str(run_dir), *flags], cwd=ROOT, stdout=log, stderr=log
+        )
+
+
+def said(run_dir: pathlib.Path) -> str:
+    return run_dir.with_suffix(".log").read_text()
+
+
+def wait_for_step(run_dir: pathlib.Path, step: int, process: subprocess.Popen) -> None:
+    """Until the run has logged a step."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        path = run_dir / "metrics.jsonl"
+        if path.exists() and any(f'"step": {k},' in path.read_text() for k in range(step, 999)):
+            return
+        time.sleep(0.005)
+    pytest.fail(f"no step {step} in time: {said(run_dir)}")
+
+
+KILL_FLAGS = [
+    "--checkpoint.every-steps=10",
+    "--checkpoint.keep-last=9",
+    "--train.epochs=12",
+    "--train.log-every-steps=1",
+    "--model.dropout=0.2",
+]
+
+
+def test_a_run_killed_three_times_ends_bit_equal_to_an_undisturbed_one(
+    tmp_path: pathlib.Path, tiny_flags
+) -> None:
+    recipe_path = tmp_path / "recipe.yaml"
+    recipe_path.write_text("{}")
+    flags = [*tiny_flags, *KILL_FLAGS]
+    straight = start(recipe_path, tmp_path / "straight", flags)
+    assert straight.wait(300) == 0, said(tmp_path / "straight")
+    seed = int(np.random.SeedSequence().generate_state(1)[0])
+    print("seed", seed)  # pytest shows it when the test fails
+    for step in np.sort(np.random.default_rng(seed).integers(5, 115, 3)):
+        killed = start(recipe_path, tmp_path / "killed", flags)
+        wait_for_step(tmp_path / "killed", int(step), killed)
+        killed.send_signal(signal.SIGKILL)
+        assert killed.wait(60) == -signal.SIGKILL
+    finished = start(recipe_path, tmp_path / "killed", flags)
+    assert finished.wait(300) == 0, said(tmp_path / "killed")
+    assert "going on from step" in said(tmp_path / "killed")
+    assert_same_end(tmp_path / "straight", tmp_path / "killed", 120)
+    left = [path.name for path in (tmp_path / "killed" / "checkpoints").iterdir()]
+    assert all(name.isdecimal() for name in left), left
+
+
+def test_sigterm_saves_and_exits_zero(tmp_path: pathlib.Path, tiny_flags) -> None:
+    recipe_path = tmp_path / "recipe.yaml"
+    recipe_path.write_text("{}")
+    flags = [*tiny_flags, *KILL_FLAGS, "--train.epochs=400"]
+    process = start(recipe_path, tmp_path / "run", flags)
+    wait_for_step(tmp_path / "run", 7, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0, said(tmp_path / "run")
+    output = said(tmp_path / "run")
+    assert "SIGTERM: saved step" in output.splitlines()[-1]
+    step = int(output.rsplit("saved step ", 1)[1].split()[0])
+    assert runs.open_checkpoints(tmp_path / "run").find("last") == step >= 7
