@@ -1,0 +1,8 @@
+"""`python -m jaxres`."""
+
+import sys
+
+from jaxres.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

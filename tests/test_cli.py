@@ -1,0 +1,251 @@
+"""What a user meets: one clear line and status 2 for every mistake, clean JSON, help."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from jaxres import __version__
+from jaxres.cli import COMMANDS, default_run_dir, main, split_settings
+from tests import tiny
+
+assert tiny.tiny
+ROOT = pathlib.Path(__file__).parents[1]
+QUICKSTART = str(ROOT / "configs" / "quickstart.yaml")
+
+
+def fails(capfd: pytest.CaptureFixture, words: list[str]) -> str:
+    """The one line that a wrong command says; checks status 2 and silence otherwise."""
+    assert main(words) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "did you mean 'train'"),
+        (["data"], "prepare"),
+        (["data", "perpare"], "did you mean 'prepare'"),
+        (["train"], "Missing from jaxres train: PATH YAML file"),
+        (["train", "nowhere.yaml"], "no recipe at 'nowhere.yaml'"),
+        (["train", QUICKSTART, "--data.batch-size", "-64"], "data.batch_size is -64; allowed"),
+        (["train", QUICKSTART, "--data.batch-szie", "64"], "did you mean '--data.batch_size'"),
+        (["train", QUICKSTART, "--outptu-dir", "x"], "did you mean '--output_dir'"),
+        (["train", QUICKSTART, "--model.name", "resnet81"], "did you mean 'resnet18'"),
+        (["train", QUICKSTART, "--data.dataset", "mnits"], "did you mean 'mnist'"),
+        (["train", QUICKSTART, "--data.backgrounds", "photo"], "did you mean 'photos'"),
+        (["train", QUICKSTART, "--optim.name", "adan"], "did you mean 'adam"),
+        (["train", QUICKSTART, "--data.batch-size", "63"], "nearest allowed: 60 or 64"),
+        (["train", QUICKSTART, "--data.batch-size", "2000"], "allowed: 1 to 1197"),
+        (["train", QUICKSTART, "--train.devices", "64"], "allowed: 1 to 4"),
+        (["train", QUICKSTART, "--data.dataset", "mnist", "--data.data-dir", "no"], "data prepare"),
+        (["evaluate", "nowhere"], "'nowhere' is no run directory"),
+        (["evaluate", "nowhere", "--split", "tset"], "'test'"),
+        (["models", "resent*"], "did you mean 'resnet"),
+        (["models", "--image-size", "8"], "32"),
+        (["models", "--classes", "0"], "--classes is 0"),
+        (["data", "prepare", "mnits"], "did you mean 'mnist'"),
+        (["data", "preview", QUICKSTART, "-o", "sheet.gif"], "allowed: a name ending in .png"),
+        (["data", "preview", QUICKSTART, "-o", "no/such/sheet.png"], "cannot write"),
+        (["data", "preview", QUICKSTART, "--count", "0"], "--count is 0"),
+    ],
+)
+def test_mistakes_are_one_line(
+    words: list[str],
+    message: str,
+    capfd: pytest.CaptureFixture,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in fails(capfd, words)
+    assert list(tmp_path.iterdir()) == []  # nothing half-written
+
+
+def test_help_and_version(capfd: pytest.CaptureFixture) -> None:
+    assert main([]) == 2
+    assert main(["--help"]) == 0
+    said = capfd.readouterr().out
+    assert all(name in said for name in COMMANDS)
+    assert main(["--version"]) == 0
+    assert capfd.readouterr().out == f"jaxres {__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str, capfd: pytest.CaptureFixture) -> None:
+    assert main([*name.split(), "--help"]) == 0
+    said = capfd.readouterr().out
+    assert f"usage: jaxres {name}" in said
+    if name == "train":
+        assert "--data.digit-side" in said
+        assert "Side of a picture in pixels" in said
+
+
+def test_settings_are_told_from_a_commands_own_words() -> None:
+    words = ["r.yaml", "--output-dir", "a.b", "--data.digit-side", "8", "9", "--profile"]
+    own, settings = split_settings([*words, "--optim.learning-rate=-1"])
+    assert own == ["r.yaml", "--output-dir", "a.b", "--profile"]
+    assert settings == ["--data.digit-side", "8", "9", "--optim.learning-rate=-1"]
+
+
+def test_run_directories_follow_the_recipes() -> None:
+    assert default_run_dir(pathlib.Path("configs/quickstart.yaml")) == pathlib.Path(
+        "runs/quickstart"
+    )
+    mini = pathlib.Path("configs/scaled_mnist/mini_100pct.yaml")
+    assert default_run_dir(mini) == pathlib.Path("runs/scaled_mnist/mini_100pct")
+
+
+def test_models_as_json_and_table(capfd: pytest.CaptureFixture) -> None:
+    assert main(["models", "resnet50", "--json"]) == 0
+    listed = json.loads(capfd.readouterr().out)
+    (model,) = listed["models"]
+    assert model["name"] == "resnet50"
+    assert model["parameters"] == 25_557_032
+    assert model["gflop"] == pytest.approx(8.18, abs=0.01)
+    assert set(model) == {"name", "parameters", "parameters_with_stats", "gflop", "activations"}
+    assert main(["models", "resnet[15]*", "--classes", "10"]) == 0
+    assert "42,520,650" in capfd.readouterr().out
+
+
+def test_data_list_as_json_and_table(capfd, tmp_path: pathlib.Path) -> None:
+    assert main(["data", "list", "--json", "--data-dir", str(tmp_path)]) == 0
+    listed = json.loads(capfd.readouterr().out)
+    ready = {row["name"]: row["ready"] for row in listed["datasets"]}
+    assert ready["digits"]
+    assert ready["embedded"]
+    assert not ready["mnist"]
+    assert main(["data", "list", "--data-dir", str(tmp_path)]) == 0
+    assert "digits" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("render", ["device", "host"])
+def test_preview_writes_a_sheet(render: str, tmp_path: pathlib.Path, capfd) -> None:
+    sheet = tmp_path / "sheet.png"
+    flags = ["--count", "9", f"--data.render={render}", "--split", "test"]
+    assert main(["data", "preview", QUICKSTART, "-o", str(sheet), *flags]) == 0
+    picture = cv2.imread(str(sheet))
+    assert picture is not None
+    assert picture.shape == (3 * (64 + 16 + 4) + 4, 3 * (64 + 4) + 4, 3)
+    assert picture[4:68, 4:68].std() > 10  # a photograph, not an empty cell
+
+
+def test_train_evaluate_and_override(
+    tmp_path: pathlib.Path, tiny_flags: list[str], capfd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "configs" / "mine.yaml"
+    recipe.parent.mkdir()
+    recipe.write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", str(recipe), *tiny_flags]) == 0
+    out = capfd.readouterr().out.splitlines()
+    assert out[0].startswith("test accuracy 0.")
+    assert out[1] == f"run directory: {pathlib.Path('runs/mine')}"
+    summary = json.loads((tmp_path / "runs/mine/summary.json").read_text())
+
+    assert main(["evaluate", "runs/mine", "--json"]) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert result["accuracy"] == summary["test"]["accuracy"]
+    assert np.array(result["confusion"]).sum() == result["examples"] == 50
+    assert main(["evaluate", "runs/mine", "--checkpoint", "last", "--split", "validation"]) == 0
+    assert "precision" in capfd.readouterr().out
+    override = ["--train.limit-eval-examples", "33", "--data.digit-side", "16"]
+    assert main(["evaluate", "runs/mine", "--json", *override]) == 0
+    assert json.loads(capfd.readouterr().out)["examples"] == 33
+    assert "allowed: best, last, 10, 20" in fails(
+        capfd, ["evaluate", "runs/mine", "--checkpoint", "7"]
+    )
+    assert "dropuot" in fails(capfd, ["evaluate", "runs/mine", "--model.dropuot", "0"])
+    assert "other settings" in fails(
+        capfd, ["train", str(recipe), *tiny_flags, "--train.seed", "9"]
+    )
+
+
+def damage(path: pathlib.Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    "what", ["arrays", "flipped byte", "missing item", "progress", "edited config", "metadata"]
+)
+def test_a_damaged_checkpoint_is_reported_and_the_other_one_offered(
+    what: str, tmp_path: pathlib.Path, tiny_flags: list[str], capfd
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("{}")
+    train = ["train", str(recipe), "--output-dir", str(tmp_path / "run"), *tiny_flags]
+    assert main(train) == 0
+    newest = tmp_path / "run" / "checkpoints" / "20"
+    if what == "arrays":
+        for path in (newest / "variables").rglob("d/*"):
+            damage(path)
+    elif what == "flipped byte":
+        largest = max((newest / "variables").rglob("d/*"), key=lambda path: path.stat().st_size)
+        content = bytearray(largest.read_bytes())
+        content[len(content) // 2] ^= 0x10
+        largest.write_bytes(content)
+    elif what == "edited config":
+        path = newest / "config" / "metadata"
+        path.write_text(path.read_text().replace('"opacity": 0.5', '"opacity": 0.6'))
+    elif what == "missing item":
+        shutil.rmtree(newest / "variables")
+    elif what == "progress":
+        damage(newest / "progress" / "metadata")
+    else:
+        damage(newest / "variables" / "_METADATA")
+    capfd.readouterr()
+    for words in (train, ["evaluate", str(tmp_path / "run"), "--checkpoint", "last"]):
+        if what == "progress" and words[0] == "evaluate":
+            continue  # evaluation does not read it
+        assert main(words) == 2
+        said = capfd.readouterr().err.strip().splitlines()[-1]
+        assert said.startswith("error: checkpoint '")
+        assert "is damaged or does not fit" in said
+        assert "step 10" in said
+    shutil.rmtree(newest)
+    assert main(train) == 0  # the remedy named works
+
+
+def test_a_checkpoint_of_another_network_is_refused(
+    tmp_path: pathlib.Path, tiny_flags: list[str], capfd
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("{}")
+    run = str(tmp_path / "run")
+    assert main(["train", str(recipe), "--output-dir", run, *tiny_flags]) == 0
+    capfd.readouterr()
+    said = fails(capfd, ["evaluate", run, "--model.head", "flatten"])
+    assert "does not fit" in said
+
+
+def test_the_installed_program_and_the_module_run() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    said = subprocess.run(
+        [sys.executable, "-m", "jaxres", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    assert said.stdout == f"jaxres {__version__}\n"
+
+
+def test_help_does_not_wait_for_jax() -> None:
+    code = (
+        "import sys, jaxres.cli; print('jax' in sys.modules, 'tensorflow_datasets' in sys.modules)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert said.stdout == "False False\n"
