@@ -122,6 +122,17 @@ class Checkpoints:
             InputError: the checkpoint is damaged or of another network.
         """
         item = "ema" if (self.folder / str(step) / "ema").is_dir() else "variables"
+        with self._reporting_damage(step):
+            with ocp.StandardCheckpointer() as reader:
+                metadata = reader.metadata(self.folder / str(step) / item).item_metadata
+            saved = _shapes(metadata.tree)
+        asked = _shapes(abstract)
+        for key in sorted(saved.keys() | asked.keys()):
+            if saved.get(key) != asked.get(key):
+                raise InputError(
+                    f"checkpoint '{self.folder / str(step)}' is of another network: {key} has "
+                    f"shape {saved.get(key)}, the settings ask for {asked.get(key)}"
+                )
         return self._restore(step, {item: ocp.args.StandardRestore(abstract)})[item]
 
     def find(self, which: str) -> int:
@@ -156,16 +167,23 @@ class Checkpoints:
     def _restore(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
         """Read items and compare them with their checksums."""
         sums = {"checksums": ocp.args.JsonRestore()}
-        try:
-            with _quiet_stragglers():
-                args = ocp.args.Composite(**items, **sums)
-                restored = dict(self._manager.restore(step, args=args).items())
+        with self._reporting_damage(step):
+            args = ocp.args.Composite(**items, **sums)
+            restored = dict(self._manager.restore(step, args=args).items())
             expected = restored.pop("checksums")
             for item, value in restored.items():
                 is_json = isinstance(items[item], ocp.args.JsonRestore)
                 found = checksum.of_json(value) if is_json else checksum.of_arrays(value)
                 if found != expected[item]:
                     raise ValueError(f"the checksum of '{item}' is {found}, not {expected[item]}")
+        return restored
+
+    @contextlib.contextmanager
+    def _reporting_damage(self, step: int) -> Iterator[None]:
+        """Turn whatever fails while a checkpoint is read into one sentence with the remedy."""
+        try:
+            with _quiet_stragglers():
+                yield
         # Orbax and TensorStore raise whatever their layers met: OSError, KeyError, ValueError, ...
         except Exception as error:
             others = [str(other) for other in self.steps() if other != step]
@@ -176,10 +194,8 @@ class Checkpoints:
                 else "there is no other checkpoint"
             )
             raise InputError(
-                f"checkpoint '{self.folder / str(step)}' is damaged or does not fit "
-                f"({detail}); {remedy}"
+                f"checkpoint '{self.folder / str(step)}' is damaged ({detail}); {remedy}"
             ) from error
-        return restored
 
 
 @contextlib.contextmanager
@@ -198,6 +214,14 @@ def _quiet_stragglers() -> Iterator[None]:
     sys.unraisablehook = hook
     yield
     sys.unraisablehook = before
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    """Shape by path, as `params.head.linear.bias`."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
 
 
 def _optimizer_item(state: State) -> PyTree:
