@@ -22,6 +22,7 @@ from jaxres.errors import InputError, unknown_name
 from jaxres.recipe import Settings
 
 Split = Literal["train", "validation", "test"]
+DEFAULTS = Config()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Train:
     """Run directory; default: runs/ and the recipe's name. If it holds a run, go on with it."""
     profile: bool = False
     """Write a jax.profiler trace of some steps to the run directory."""
-    settings: Settings = Config()
+    settings: Settings = DEFAULTS
 
 
 def train(words: Sequence[str]) -> int:
@@ -75,7 +76,7 @@ class Evaluate:
     """Which part of the data set."""
     json: bool = False
     """Print one JSON object and nothing else."""
-    settings: Settings = Config()
+    settings: Settings = DEFAULTS
 
 
 def evaluate(words: Sequence[str]) -> int:
@@ -224,7 +225,7 @@ class DataPreview:
     """Which part of the data set."""
     count: int = 64
     """Number of pictures."""
-    settings: Settings = Config()
+    settings: Settings = DEFAULTS
 
 
 def data_preview(words: Sequence[str]) -> int:

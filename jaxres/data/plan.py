@@ -84,7 +84,7 @@ def raw_words(
 def below(
     words: UInt64[np.ndarray, " n"], bound: int | Int32[np.ndarray, " n"]
 ) -> Int32[np.ndarray, " n"]:
-    """Integers uniform in [0, bound), by multiplying the upper 32 bits (bias under 2**-32 * bound)."""
+    """Integers uniform in [0, bound), with a bias of at most bound / 2**32."""
     return ((words >> np.uint64(32)) * np.asarray(bound, np.uint64) >> np.uint64(32)).astype(
         np.int32
     )
