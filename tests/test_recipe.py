@@ -1,12 +1,15 @@
 import dataclasses
 import pathlib
 
+import jax
 import pytest
 
 from jaxres import config as settings
 from jaxres import recipe
 from jaxres.config import Config, DataConfig
 from jaxres.errors import InputError
+from jaxres.training import optim
+from jaxres.training.state import abstract_network, new_state
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 RECIPES = sorted(CONFIGS.rglob("*.yaml"))
@@ -21,6 +24,26 @@ def write(folder: pathlib.Path, text: str) -> pathlib.Path:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_is_read_and_differs_from_the_defaults(path: pathlib.Path) -> None:
     assert recipe.load(path) != Config()
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_builds_its_network_and_optimiser(path: pathlib.Path) -> None:
+    config = recipe.load(path)
+    net = abstract_network(config, classes=10)
+    optimizer = optim.create(config.optim, total_steps=100)
+    images = jax.ShapeDtypeStruct((2, *[config.data.canvas] * 2, 3), config.model.dtype)
+    logits, stats = jax.eval_shape(
+        lambda *inputs: net.apply(*inputs, train=True, key=jax.random.key(0)),
+        net.params,
+        net.stats,
+        images,
+    )
+    assert logits.shape == (2, 10)
+    assert jax.tree.structure(stats) == jax.tree.structure(net.stats)
+    state = jax.eval_shape(
+        lambda *weights: new_state(*weights, optimizer, ema=False), net.params, net.stats
+    )
+    assert state["step"].shape == ()
 
 
 def test_there_are_recipes() -> None:

@@ -117,7 +117,8 @@ def test_a_resumed_run_ends_as_a_straight_one_bit_for_bit(
 def test_a_run_goes_on_with_the_other_compilation_and_device_count(
     tiny_config, tmp_path: pathlib.Path
 ) -> None:
-    flags = ["--model.sync-batch-norm=True", "--checkpoint.keep-last=9"]
+    # SGD: Adam divides by the gradient's size, so that rounding decides where a gradient is tiny.
+    flags = ["--model.sync-batch-norm=True", "--checkpoint.keep-last=9", "--optim.name=sgd"]
     loop.train(tiny_config(*flags), tmp_path / "straight")
     first = tiny_config(*flags)
     with pytest.MonkeyPatch.context() as patched:
@@ -133,7 +134,7 @@ def test_a_run_goes_on_with_the_other_compilation_and_device_count(
         saved_leaves(tmp_path / "straight", 20), saved_leaves(tmp_path / "moved", 20), strict=True
     ):
         # Other device counts add in another order: see tests/training/test_step.py.
-        np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)
 
 
 def test_several_steps_per_call_end_at_epochs() -> None:
@@ -143,12 +144,12 @@ def test_several_steps_per_call_end_at_epochs() -> None:
 
 
 def test_steps_per_call_trains_the_same(tiny_config, tmp_path: pathlib.Path) -> None:
-    loop.train(tiny_config(), tmp_path / "one")
-    loop.train(tiny_config("--train.steps-per-call=4"), tmp_path / "four")
+    loop.train(tiny_config("--optim.name=sgd"), tmp_path / "one")
+    loop.train(tiny_config("--optim.name=sgd", "--train.steps-per-call=4"), tmp_path / "four")
     for left, right in zip(
         saved_leaves(tmp_path / "one", 20), saved_leaves(tmp_path / "four", 20), strict=True
     ):
-        np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)
 
 
 def test_the_best_and_the_last_checkpoints_are_kept(tiny_config, tmp_path: pathlib.Path) -> None:

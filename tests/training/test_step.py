@@ -20,7 +20,7 @@ def run(config: Config, *, devices: int, steps: int = 5) -> tuple[dict[str, np.n
     """Metrics of the first steps, and the state after them."""
     pictures = open_split(config, "train")
     batches = train_batches(pictures, config)
-    total = 2 * batches.steps_per_epoch
+    total = config.train.epochs * batches.steps_per_epoch
     net = network(config, classes=10)
     optimizer = optim.create(config.optim, total)
     rate = optim.learning_rate(config.optim, total)
@@ -70,6 +70,20 @@ def test_jit_and_pmap_give_the_same_numbers(tiny_config, sync: bool) -> None:
     pmap, pmap_state = run(tiny_config(*flags, "--train.parallel=pmap"), devices=4)
     np.testing.assert_allclose(pmap["loss"], jit["loss"], rtol=1e-6)
     assert_close(pmap_state, jit_state, rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_learns_32_pictures_by_heart(tiny_config) -> None:
+    config = tiny_config(
+        "--data.backgrounds=black",
+        "--train.limit-train-examples=32",
+        "--train.epochs=150",
+        "--optim.learning-rate=0.02",
+        "--model.head=flatten",
+    )
+    metrics, _ = run(config, devices=1, steps=150)
+    assert metrics["accuracy"][:3].mean() < 0.5
+    assert (metrics["accuracy"][-5:] == 1.0).all()
+    assert metrics["loss"][-1] < 0.05
 
 
 def test_statistics_are_per_device_unless_shared(tiny_config) -> None:
