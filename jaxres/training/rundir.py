@@ -12,6 +12,9 @@ from jaxres.config import Config, differing_keys, to_dict
 from jaxres.errors import InputError
 from jaxres.training.checkpoint import Checkpoints
 
+# What a run killed in its first moments can leave without its config.yaml.
+FIRST_MADE = {"lock", "checkpoints", "config.yaml.tmp"}
+
 
 def open_run(run_dir: Path, config: Config) -> tuple[Checkpoints, contextlib.ExitStack]:
     """Take a run directory, new or to be gone on with: its checkpoints, and what closes it.
@@ -21,7 +24,8 @@ def open_run(run_dir: Path, config: Config) -> tuple[Checkpoints, contextlib.Exi
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise InputError(f"--output-dir is '{run_dir}', which is a file; allowed: a folder")
-    if run_dir.is_dir() and any(run_dir.iterdir()) and not (run_dir / "config.yaml").is_file():
+    is_run = (run_dir / "config.yaml").is_file()
+    if run_dir.is_dir() and not is_run and {path.name for path in run_dir.iterdir()} - FIRST_MADE:
         raise InputError(
             f"--output-dir is '{run_dir}', which holds other files; "
             "allowed: a new or empty folder, or that of a run to go on with"

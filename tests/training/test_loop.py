@@ -201,6 +201,16 @@ def test_a_folder_of_something_else_is_left_alone(tiny_config, tmp_path: pathlib
         loop.train(tiny_config(), tmp_path / "thesis.txt")
 
 
+def test_a_run_killed_in_its_first_moments_can_be_started_again(
+    tiny_config, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "lock").touch()
+    with loop.Run(tiny_config(), tmp_path / "run", profile=False) as run:
+        assert run.step == 0
+    assert (tmp_path / "run" / "config.yaml").is_file()
+
+
 def test_two_runs_do_not_share_a_folder(tiny_config, tmp_path: pathlib.Path) -> None:
     with (
         loop.Run(tiny_config(), tmp_path / "run", profile=False),
