@@ -12,16 +12,16 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, TextIO
 
+import tyro
 from tyro.conf import Positional
 
 from jaxres import recipe as recipes
-from jaxres.config import Config
+from jaxres.config import Config, Split
 from jaxres.errors import InputError, unknown_name
 from jaxres.recipe import Settings
 
-Split = Literal["train", "validation", "test"]
 DEFAULTS = Config()
 
 
@@ -178,7 +178,7 @@ class DataPrepare:
 
     name: Positional[str]
     """Which (see `jaxres data list`)."""
-    from_dir: Path | None = None
+    from_dir: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Folder with the published files, or the tree of pictures; without it they are downloaded."""
     data_dir: str = ""
     """Folder of prepared data sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
@@ -190,12 +190,7 @@ class DataPrepare:
 
 def data_prepare(words: Sequence[str]) -> int:
     """`jaxres data prepare`."""
-    # `from` is a word of Python's, so the field has another name than the flag.
-    renamed = [
-        "--from-dir" + word[len("--from") :] if word.partition("=")[0] == "--from" else word
-        for word in words
-    ]
-    args = recipes.parse(DataPrepare, renamed, prog="jaxres data prepare")
+    args = recipes.parse(DataPrepare, words, prog="jaxres data prepare")
     quiet_libraries()
     # As Ctrl-C does, SIGTERM unwinds, so that nothing half-written stays.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -280,9 +275,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def dispatch(words: list[str]) -> int:
     """Find the command and run it."""
-    if not words or words[0] in ("-h", "--help", "help"):
-        print_help()
-        return 0 if words else 2
+    if not words:
+        print_help(sys.stderr)
+        return 2
+    if words[0] in ("-h", "--help", "help"):
+        print_help(sys.stdout)
+        return 0
     if words[0] == "--version":
         from jaxres import __version__
 
@@ -298,11 +296,11 @@ def dispatch(words: list[str]) -> int:
     raise unknown_name("command", words[0], {name.partition(" ")[0] for name in COMMANDS})
 
 
-def print_help() -> None:
+def print_help(stream: TextIO) -> None:
     """The commands, a line each."""
-    print("usage: jaxres COMMAND [--help]\n")
+    print("usage: jaxres COMMAND [--help]\n", file=stream)
     for name, (_, arguments) in COMMANDS.items():
-        print(f"  {name:14} {(arguments.__doc__ or '').splitlines()[0]}")
+        print(f"  {name:14} {(arguments.__doc__ or '').splitlines()[0]}", file=stream)
 
 
 def split_settings(words: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -4,15 +4,31 @@
 """
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 MIN_DIGIT_SIDE = 8
-MIN_CANVAS = 28
+MIN_CANVAS, MAX_CANVAS = 28, 4096
+MAX_SEED = 2**32 - 1  # what JAX's random keys tell apart
+
+Split = Literal["train", "validation", "test"]
 
 
 def _require(holds: bool, message: str) -> None:
     if not holds:
         raise ValueError(message)
+
+
+def _require_finite(section: str, config: Any) -> None:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            finite = not isinstance(number, float) or math.isfinite(number)
+            _require(finite, f"{section}.{field.name} has {number}; allowed: finite numbers")
+
+
+def _require_seed(key: str, seed: int) -> None:
+    _require(0 <= seed <= MAX_SEED, f"{key} is {seed}; allowed: 0 to {MAX_SEED}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +72,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Check ranges and combinations."""
+        _require_finite("data", self)
         _require(self.batch_size >= 1, f"data.batch_size is {self.batch_size}; allowed: 1 or more")
         _require(
-            self.canvas >= MIN_CANVAS,
-            f"data.canvas is {self.canvas}; allowed: {MIN_CANVAS} or more",
+            MIN_CANVAS <= self.canvas <= MAX_CANVAS,
+            f"data.canvas is {self.canvas}; allowed: {MIN_CANVAS} to {MAX_CANVAS}",
         )
         allowed = f"allowed: {MIN_DIGIT_SIDE} to data.canvas ({self.canvas})"
         _require(len(self.digit_side) > 0, f"data.digit_side is empty; {allowed}, one or several")
@@ -80,7 +97,7 @@ class DataConfig:
             self.validation_examples >= 1,
             f"data.validation_examples is {self.validation_examples}; allowed: 1 or more",
         )
-        _require(self.split_seed >= 0, f"data.split_seed is {self.split_seed}; allowed: 0 or more")
+        _require_seed("data.split_seed", self.split_seed)
         _require(self.workers >= 0, f"data.workers is {self.workers}; allowed: 0 or more")
         _require(
             self.workers == 0 or self.render == "host",
@@ -109,6 +126,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        _require_finite("model", self)
         _require(
             0.0 <= self.dropout < 1.0, f"model.dropout is {self.dropout}; allowed: 0 to below 1"
         )
@@ -149,6 +167,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         """Check ranges and combinations."""
+        _require_finite("optim", self)
         _require(
             self.learning_rate > 0,
             f"optim.learning_rate is {self.learning_rate}; allowed: above 0",
@@ -203,7 +222,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _require(self.seed >= 0, f"train.seed is {self.seed}; allowed: 0 or more")
+        _require_seed("train.seed", self.seed)
         for key in (
             "epochs",
             "devices",

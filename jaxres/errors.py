@@ -15,6 +15,6 @@ class InputError(ValueError):
 def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> InputError:
     """An error for a name that is in no registry: what was given, the nearest, what is allowed."""
     names = sorted(allowed)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f" did you mean '{near[0]}'?" if near else ""
     return InputError(f"unknown {kind} '{given}':{hint} (allowed: {', '.join(names)})")

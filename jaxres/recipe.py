@@ -11,7 +11,7 @@ import dataclasses
 import io
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,17 @@ Settings = Annotated[Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff
 SPELLINGS = {"true": "True", "false": "False", "null": "None", "none": "None", "~": "None"}
 
 
+class _Loader(yaml.BaseLoader):
+    """Scalars stay text, to which tyro gives a type (1e-3 is a number); a key counts once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"key '{key}' stands twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
     """A recipe's sections and keys as nested plain values.
 
@@ -42,9 +53,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
             f"no recipe at '{path}'" + (f" (there: {', '.join(near)})" if near else "")
         )
     try:
-        # Only the text of a scalar counts: tyro gives it its type, so that 1e-3 is a number.
-        recipe = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        recipe = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         detail = " ".join(str(error).split())
         raise InputError(f"recipe '{path}' is not readable as YAML: {detail}") from None
     except RecursionError:
@@ -88,7 +98,7 @@ def to_flags(nested: dict[str, Any]) -> list[str]:
 def _word(key: str, value: Any) -> str:
     if isinstance(value, list | dict):
         raise InputError(f"{key} holds {value!r:.80}; allowed: a value or a plain list of values")
-    return SPELLINGS.get(str(value), str(value))
+    return str(value)
 
 
 def parse(target: type[T], words: Sequence[str], *, prog: str) -> T:
@@ -98,8 +108,7 @@ def parse(target: type[T], words: Sequence[str], *, prog: str) -> T:
         InputError: in one sentence, whatever is wrong.
         SystemExit: with status 0 after `--help`.
     """
-    check_flags(target, words)
-    spelled = [word if word.startswith("-") else SPELLINGS.get(word, word) for word in words]
+    spelled = _checked(target, words)
     markers: Any = [tyro.conf.FlagCreatePairsOff]
     if target is Config:
         markers.append(tyro.conf.FlagConversionOff)
@@ -113,36 +122,55 @@ def parse(target: type[T], words: Sequence[str], *, prog: str) -> T:
         raise InputError(_one_sentence(said.getvalue())) from None
 
 
-def check_flags(target: type, words: Sequence[str]) -> None:
-    """Refuse a flag `target` does not have, with the nearest that it has.
+def _checked(target: type, words: Sequence[str]) -> list[str]:
+    """The words with `true` and `null` spelled as tyro knows them, where a flag takes those.
 
     Raises:
-        InputError: naming the flag.
+        InputError: naming a flag that `target` does not have, and the nearest that it has.
     """
-    known = {*_flags_of(target), "help"}
+    flags = dict(_flags_of(target))
+    spelled, takes_words = [], False
     for word in words:
-        if not word.startswith("--") or word == "--":
-            continue
-        name = word[2:].partition("=")[0].replace("-", "_")
-        if name not in known:
-            section = name.partition(".")[0]
-            near = [flag for flag in known if flag.startswith(f"{section}.")] or known
-            raise unknown_name("flag", f"--{name}", (f"--{flag}" for flag in near))
-
-
-def _flags_of(target: Any, prefix: str = "") -> list[str]:
-    hints = typing.get_type_hints(target)
-    names = []
-    for name, hint in hints.items():
-        if name == "return":
-            continue
-        if hint is Config:
-            names += _flags_of(Config, prefix)
-        elif dataclasses.is_dataclass(hint):
-            names += _flags_of(hint, f"{prefix}{name}.")
+        if word.startswith("--"):
+            flag, equals, value = word.partition("=")
+            name = flag[2:].replace("-", "_")
+            if name != "help" and name not in flags:
+                raise _unknown_flag(name, flags)
+            takes_words = _takes_words(flags.get(name))
+            spelled.append(flag + equals + (SPELLINGS.get(value, value) if takes_words else value))
         else:
-            names.append(f"{prefix}{name}")
-    return names
+            spelled.append(SPELLINGS.get(word, word) if takes_words else word)
+    return spelled
+
+
+def _unknown_flag(name: str, flags: Iterable[str]) -> InputError:
+    section = name.partition(".")[0] if "." in name else ""
+    if section in _sections():
+        allowed = [flag for flag in flags if flag.startswith(f"{section}.")]
+        return unknown_name("flag", f"--{name}", (f"--{flag}" for flag in allowed))
+    own = [f"--{flag}" for flag in flags if "." not in flag]
+    settings = [f"--{section}.KEY" for section in _sections()] if len(own) < len([*flags]) else []
+    return unknown_name("flag", f"--{name}", [*own, *settings, "--help"])
+
+
+def _takes_words(hint: Any) -> bool:
+    """Whether true, false or null are values of a type."""
+    return hint is bool or bool({bool, type(None)} & set(typing.get_args(hint)))
+
+
+def _flags_of(target: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Names and types of the flags that tyro makes of a dataclass, without positional words."""
+    for name, hint in typing.get_type_hints(target, include_extras=True).items():
+        extras = getattr(hint, "__metadata__", ())
+        if tyro.conf.Positional in extras:
+            continue
+        plain = typing.get_args(hint)[0] if extras else hint
+        given = [extra.name for extra in extras if getattr(extra, "name", None) is not None]
+        full = f"{prefix}{given[0] if given else name}"
+        if dataclasses.is_dataclass(plain):
+            yield from _flags_of(plain, f"{full}." if full else "")
+        else:
+            yield full, plain
 
 
 def _one_sentence(box: str) -> str:
@@ -154,7 +182,9 @@ def _one_sentence(box: str) -> str:
             break
         message.append(line)
     text = re.sub(r"\[/?bold\]", "", " ".join(" ".join(message).split()))
-    return re.sub(r"^Error parsing [a-z]+: ", "", text) or " ".join(box.split())
+    text = re.sub(r"^Error parsing (?:[a-z]+: )?", "", text)
+    text = re.sub(r"^Missing from (jaxres.*?): (\S+) (.*) \(required\)$", r"\1 needs \2: \3", text)
+    return text or " ".join(box.split())
 
 
 def _sections() -> dict[str, type]:

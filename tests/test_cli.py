@@ -38,7 +38,7 @@ def fails(capfd: pytest.CaptureFixture, words: list[str]) -> str:
         (["trian"], "did you mean 'train'"),
         (["data"], "prepare"),
         (["data", "perpare"], "did you mean 'prepare'"),
-        (["train"], "Missing from jaxres train: PATH YAML file"),
+        (["train"], "jaxres train needs PATH: YAML file"),
         (["train", "nowhere.yaml"], "no recipe at 'nowhere.yaml'"),
         (["train", QUICKSTART, "--data.batch-size", "-64"], "data.batch_size is -64; allowed"),
         (["train", QUICKSTART, "--data.batch-szie", "64"], "did you mean '--data.batch_size'"),

@@ -41,7 +41,7 @@ def test_every_recipe_builds_its_network_and_optimiser(path: pathlib.Path) -> No
     assert logits.shape == (2, 10)
     assert jax.tree.structure(stats) == jax.tree.structure(net.stats)
     state = jax.eval_shape(
-        lambda *weights: new_state(*weights, optimizer, ema=False), net.params, net.stats
+        lambda params, stats: new_state(params, stats, optimizer, ema=False), net.params, net.stats
     )
     assert state["step"].shape == ()
 
@@ -70,6 +70,14 @@ model: {sync_batch_norm: true}
     assert config.optim.learning_rate == 1e-3
     assert config.model.sync_batch_norm is True
     assert recipe.load(tmp_path / "recipe.yaml", ["--model.sync-batch-norm", "false"]) != config
+
+
+def test_only_flags_that_take_them_know_true_and_null() -> None:
+    config = recipe.parse(
+        Config, ["--data.data-dir", "null", "--data.photo-side", "null"], prog="x"
+    )
+    assert config.data.data_dir == "null"
+    assert config.data.photo_side is None
 
 
 def test_saved_settings_are_read_back_equal() -> None:
@@ -104,11 +112,26 @@ def test_saved_settings_are_read_back_equal() -> None:
         ("{}", ["--model.dropout", "1"], "model.dropout is 1.0; allowed: 0 to below 1"),
         ("{}", ["--optim.schedule", "one_cycle"], "needs optim.warmup_fraction"),
         ("{}", ["--optim.learning-rate", "0"], "optim.learning_rate is 0.0; allowed: above 0"),
-        ("{}", ["--optim.learning-rate", "nan"], "optim.learning_rate is nan"),
+        (
+            "{}",
+            ["--optim.learning-rate", "nan"],
+            "optim.learning_rate has nan; allowed: finite numbers",
+        ),
         ("{}", ["--train.epochs", "0"], "train.epochs is 0; allowed: 1 or more"),
         ("{}", ["--train.limit-train-examples", "0"], "train.limit_train_examples is 0"),
         ("{}", ["--checkpoint.keep-last", "0"], "checkpoint.keep_last is 0"),
         ("{}", ["stray"], "stray"),
+        ("data: {canvas: 64, canvas: 32}", [], "key 'canvas' stands twice"),
+        ("{}", ["--data.std", "1", "nan", "1"], "data.std has nan"),
+        ("{}", ["--optim.weight-decay", "inf"], "optim.weight_decay has inf"),
+        (
+            "{}",
+            ["--train.seed", "4294967296"],
+            "train.seed is 4294967296; allowed: 0 to 4294967295",
+        ),
+        ("{}", ["--data.canvas", "1000000"], "data.canvas is 1000000; allowed: 28 to 4096"),
+        ("{}", ["--foo", "1"], "unknown flag '--foo'"),
+        ("{}", ["--data.digit-side", ""], "--data.digit-side: Could not find valid parse"),
     ],
 )
 def test_bad_settings_are_one_clear_sentence(

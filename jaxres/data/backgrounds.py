@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from jaxres.config import Split
 from jaxres.data import originals, records
-from jaxres.data.sources import SPLITS, SplitName
+from jaxres.data.sources import SPLITS
 from jaxres.errors import InputError, unknown_name
 
 # scikit-learn's two photographs are 640x427. Cut in halves of 320 columns they give every split
@@ -37,13 +38,13 @@ class Bank(NamedTuple):
     """A registry entry."""
 
     title: str
-    read: Callable[[SplitName, Path], list[Region]] | None  # None: no photographs, black
+    read: Callable[[Split, Path], list[Region]] | None  # None: no photographs, black
     prepared: bool = False
     embedded_examples: dict[str, int] | None = None
 
 
 def load(
-    name: str, split: SplitName, *, data_dir: Path, canvas: int, photo_side: int | None
+    name: str, split: Split, *, data_dir: Path, canvas: int, photo_side: int | None
 ) -> UInt8[np.ndarray, "m s s 3"]:
     """The bank of one split, RGB: m squares of side s, at least `canvas`.
 
@@ -106,7 +107,7 @@ def _squares(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "m s s 3"
     return np.stack([picture[:, start : start + side] for start in starts])
 
 
-def _read_embedded(split: SplitName, data_dir: Path) -> list[Region]:
+def _read_embedded(split: Split, data_dir: Path) -> list[Region]:
     folder = importlib.resources.files("sklearn.datasets.images")
     regions = []
     for file_name, half in EMBEDDED_HALVES[split]:
@@ -117,7 +118,7 @@ def _read_embedded(split: SplitName, data_dir: Path) -> list[Region]:
     return regions
 
 
-def _read_prepared(split: SplitName, data_dir: Path) -> list[Region]:
+def _read_prepared(split: Split, data_dir: Path) -> list[Region]:
     prepared = records.open_prepared("photos", data_dir)
     return [
         Region(

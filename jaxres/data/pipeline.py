@@ -3,7 +3,10 @@
 A Grain element is a whole batch: element by element Grain costs more than the rendering itself.
 """
 
+import ctypes
 import dataclasses
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -13,15 +16,15 @@ import grain
 import numpy as np
 from jaxtyping import Int32
 
-from jaxres.config import Config
+from jaxres.config import Config, Split
 from jaxres.data import backgrounds, render_host, sources
 from jaxres.data.paths import data_dir
 from jaxres.data.plan import ScaleBlend, epoch_order
 from jaxres.data.sources import Source
 from jaxres.errors import InputError
 
-Split = Literal["train", "validation", "test"]
 Batch = dict[str, Any]
+MAX_STEPS = 2**31 - 1  # the step is counted in int32 on the devices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +153,16 @@ class TrainBatches:
 
     def get_state(self) -> dict[str, int]:
         """What `set_state` takes to continue after the batch last returned."""
-        return {"next_step": self._next_step}
+        return self.state_after(self._next_step)
+
+    @staticmethod
+    def state_after(steps: int) -> dict[str, int]:
+        """The state after the first `steps` batches, whatever has been read ahead."""
+        return {"next_step": steps}
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._batches.close()
 
     def set_state(self, state: dict[str, int]) -> None:
         """Continue from a state of `get_state`."""
@@ -189,6 +201,9 @@ def train_batches(
             f"data.batch_size is {config.data.batch_size} but '{config.data.dataset}' has "
             f"{len(pictures)} training examples; allowed: 1 to {len(pictures)}"
         )
+    most = MAX_STEPS // make.steps_per_epoch
+    if config.train.epochs > most:
+        raise InputError(f"train.epochs is {config.train.epochs}; allowed here: 1 to {most}")
     return TrainBatches(
         make,
         total_steps=config.train.epochs * make.steps_per_epoch,
@@ -210,6 +225,9 @@ def eval_batches(pictures: Pictures, batch_size: int) -> Iterator[tuple[Batch, i
 def _init_worker(index: int, count: int) -> None:
     del index, count
     cv2.setNumThreads(0)  # one process a core already
+    if sys.platform == "linux":
+        # A killed trainer takes its workers along (prctl's PR_SET_PDEATHSIG is 1).
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def _mark_flags_parsed() -> None:

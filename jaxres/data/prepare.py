@@ -99,21 +99,32 @@ def prepare(
     recipe = RECIPES[name]
     settings = {key: getattr(request, key) for key in recipe.settings}
 
+    if from_dir is not None:
+        originals.require_folder(from_dir)
     folder = records.folder_of(name, data_dir)
     if folder.exists() and not overwrite:
         _require_same_settings(records.open_prepared(name, data_dir), settings)
-        say(f"{name} is already prepared in {folder}", progress)
+        say(f"{name} is already prepared in {folder}; --overwrite makes it again", progress)
         return folder
 
     content = recipe.read(request)
     with _writing_to(data_dir, name), _staging(data_dir, name) as stage:
         written = _write(request, content, settings, stage)
         folder.parent.mkdir(exist_ok=True)
-        if folder.exists():
-            folder.rename(stage / "replaced")
-        written.rename(folder)
-    say(f"{name} is prepared in {folder}", progress)
+        _put_in_place(written, folder, aside=stage / "replaced")
     return folder
+
+
+def _put_in_place(written: Path, folder: Path, *, aside: Path) -> None:
+    """Rename `written` to `folder`; what was there goes aside, and back if that fails."""
+    if folder.exists():
+        folder.rename(aside)
+    try:
+        written.rename(folder)
+    except BaseException:
+        if aside.exists():
+            aside.rename(folder)
+        raise
 
 
 def _require_same_settings(prepared: records.Prepared, settings: dict[str, Any]) -> None:

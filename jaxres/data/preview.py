@@ -7,9 +7,9 @@ import cv2
 import jax
 import numpy as np
 
-from jaxres.config import Config
+from jaxres.config import Config, Split
 from jaxres.data import render_device
-from jaxres.data.pipeline import Split, open_split
+from jaxres.data.pipeline import open_split
 from jaxres.errors import InputError
 
 MARGIN = 4  # pixels between pictures

@@ -6,17 +6,17 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
+from jaxres.config import Split
 from jaxres.data import records
 from jaxres.errors import InputError, unknown_name
 
-SplitName = Literal["train", "validation", "test"]
-SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 # scikit-learn's digits have no published split: 30 pictures of each digit are held out twice.
 DIGITS_PER_CLASS_HELD_OUT = 30
@@ -33,7 +33,7 @@ class Source(NamedTuple):
 class Selection(NamedTuple):
     """Which part of a data set is asked for."""
 
-    split: SplitName
+    split: Split
     data_dir: Path
     validation_examples: int
     split_seed: int
@@ -49,7 +49,7 @@ class Dataset(NamedTuple):
 
 def load(
     dataset: str,
-    split: SplitName,
+    split: Split,
     *,
     data_dir: Path,
     validation_examples: int,
@@ -115,12 +115,10 @@ def _load_prepared(name: str, selection: Selection) -> Source:
 
     published = prepared.examples.get("train", 0)
     held_out = selection.validation_examples
-    if not 0 <= held_out < published:
+    if not 0 < held_out < published:
         raise InputError(
-            f"validation_examples is {held_out}; allowed for {name}: 0 to {published - 1}"
+            f"data.validation_examples is {held_out}; allowed for {name}: 1 to {published - 1}"
         )
-    if selection.split == "validation" and held_out == 0:
-        raise InputError(f"validation_examples is 0: {name} then has no split 'validation'")
     order = _shuffled(published, selection.split_seed)
     chosen = order[:held_out] if selection.split == "validation" else order[held_out:]
     return _decode(prepared, "train", np.sort(chosen).tolist())

@@ -46,7 +46,7 @@ class Evaluator:
         )
 
     def predict(self, variables: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Per-example `loss`, `predicted` and `probability`, in the order of the split."""
+        """Per-example `loss` and `predicted` class, in the order of the split."""
         waiting: collections.deque[tuple[Any, int]] = collections.deque()
         done: list[Any] = []
 

@@ -9,7 +9,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxres import recipe
-from jaxres.data.pipeline import Split, open_split
+from jaxres.config import Split
+from jaxres.data.pipeline import open_split
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import Evaluator
 from jaxres.training.checkpoint import Checkpoints, abstract_like
@@ -42,7 +43,9 @@ def evaluate(
     """
     checkpoints = open_checkpoints(run_dir)
     step = checkpoints.find(which)
-    config = recipe.from_dict(checkpoints.read(step, "config"), flags)
+    saved = checkpoints.read(step, "config")
+    saved["train"]["devices"] = None  # the devices are those of this machine
+    config = recipe.from_dict(saved, flags)
     pictures = open_split(config, split)
     mesh = make_mesh(config.train.devices)
     net = abstract_network(config, classes=len(pictures.source.class_names))

@@ -147,7 +147,12 @@ class Checkpoints:
             return steps[-1]
         if which == "best":
             best = self.read(steps[-1], "progress")["best"]
-            return best["step"] if best and best["step"] in steps else steps[-1]
+            if best and best["step"] not in steps:
+                raise InputError(
+                    f"the best checkpoint, step {best['step']}, is gone from '{self.folder}'; "
+                    f"allowed: last, {', '.join(map(str, steps))}"
+                )
+            return best["step"] if best else steps[-1]
         if which.isdecimal() and int(which) in steps:
             return int(which)
         listed = ", ".join(map(str, steps))
@@ -188,7 +193,7 @@ class Checkpoints:
             others = [str(other) for other in self.steps() if other != step]
             detail = " ".join(str(error).split())[:300] or type(error).__name__
             remedy = (
-                f"remove that folder to go back to step {others[-1]}"
+                f"remove that folder to train on from step {others[-1]}, or evaluate that step"
                 if others
                 else "there is no other checkpoint"
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import yaml
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -18,7 +19,7 @@ from jaxres.training import optim, parallel
 from jaxres.training.checkpoint import abstract_like, rank
 from jaxres.training.logs import RunLog
 from jaxres.training.profile import StepProfiler
-from jaxres.training.rundir import open_run, write_whole
+from jaxres.training.rundir import RunDirectory, write_whole
 from jaxres.training.signals import StopSignal
 from jaxres.training.state import abstract_network, network, new_state, variables
 from jaxres.training.step import make_train_step
@@ -48,11 +49,15 @@ def train(config: Config, run_dir: Path, *, profile: bool = False) -> dict[str, 
         Interrupted: SIGTERM or SIGINT came and the state has been saved.
     """
     started = time.perf_counter()
-    with Run(config, run_dir, profile=profile) as run, jax.transfer_guard("disallow"):
-        run.train()
+    with (
+        StopSignal() as stop,
+        Run(config, run_dir, profile=profile) as run,
+        jax.transfer_guard("disallow"),
+    ):
+        run.train(stop)
         test = run.test()
     parameters = sum(leaf.size for leaf in jax.tree.leaves(run.net.params))
-    summary = summarise(config, parameters, run.progress, test)
+    summary = summarise(config, parameters, run.progress, test, run.mesh)
     summary["wall_s"] = time.perf_counter() - started
     write_whole(run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
@@ -70,7 +75,12 @@ class Run:
         self.pictures = {
             split: open_split(config, split) for split in ("train", "validation", "test")
         }
-        self.batches = train_batches(self.pictures["train"], config)
+        self.batches = train_batches(
+            self.pictures["train"],
+            config,
+            process=jax.process_index(),
+            processes=jax.process_count(),
+        )
         self.steps_per_epoch = self.batches.steps_per_epoch
         self.total_steps = config.train.epochs * self.steps_per_epoch
         classes = len(self.pictures["train"].source.class_names)
@@ -81,11 +91,12 @@ class Run:
         self.calls: dict[int, Callable[..., Any]] = {}  # by the number of steps they run
         self.profiler = StepProfiler(run_dir / "profile" if profile else None)
 
-        self.checkpoints, self.opened = open_run(run_dir, config)
+        self.directory = RunDirectory(run_dir, config)
+        self.checkpoints = self.directory.checkpoints
         try:
             self._begin(classes)
         except BaseException:
-            self.opened.close()
+            self.directory.give_up()
             raise
 
     def _begin(self, classes: int) -> None:
@@ -100,18 +111,20 @@ class Run:
             self.state = self._restored_state(self.saved)
             self.progress = self.checkpoints.read(self.saved, "progress")
             self.batches.set_state(self.progress["iterator"])
+        settings = yaml.safe_dump(to_dict(self.config), sort_keys=False)
+        write_whole(self.run_dir / "config.yaml", settings)
         self.log = RunLog(self.run_dir, total_steps=self.total_steps, first_step=self.step)
-        self.opened.callback(self.log.close)
-        self.opened.callback(self.profiler.close)
+        for made in (self.log, self.profiler, self.batches):
+            self.directory.opened.callback(made.close)
 
     def __enter__(self) -> "Run":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.opened.close()
+        self.directory.close()
 
-    def train(self) -> None:
-        """Every step up to the last."""
+    def train(self, stop: StopSignal) -> None:
+        """Every step up to the last, or up to a signal."""
         config = self.config
         self._announce()
         lengths = call_lengths(
@@ -122,29 +135,36 @@ class Run:
         self.evaluator = Evaluator(self.net, config, self.pictures["validation"], self.mesh)
         resident = self.way.put_resident(resident_of(self.pictures["train"]))
         self.state = self.way.enter(self.state)
-        with StopSignal() as stop:
-            for batch, steps in feed:
-                self._call(resident, batch, steps)
-                if self._ends_epoch() or self._crossed(steps, config.train.log_every_steps):
-                    self._log_window()
-                if self._evaluates():
-                    self._save(evaluate=True)
-                elif stop.name or self._crossed(steps, config.checkpoint.every_steps):
-                    self._save(evaluate=False)
-                if stop.name and self.step < self.total_steps:
-                    self.checkpoints.wait()
-                    raise Interrupted(
-                        f"{stop.name}: saved step {self.step} of {self.total_steps} in "
-                        f"'{self.run_dir}'; the same command goes on from there"
-                    )
+        for batch, steps in feed:
+            if stop.name and self.step == (self.saved or 0):
+                break  # nothing that is not saved
+            self._call(resident, batch, steps)
+            stopping = stop.name is not None
+            if self._ends_epoch() or self._crossed(steps, config.train.log_every_steps):
+                self._log_window()
+            if self._evaluates():
+                self._save(evaluate=True)
+            elif stopping or self._crossed(steps, config.checkpoint.every_steps):
+                self._save(evaluate=False)
+            if stopping:
+                break
         self.checkpoints.wait()
+        if stop.name and self.saved is None:
+            raise Interrupted(f"{stop.name}: stopped before the first step; nothing to save")
+        if stop.name:
+            raise Interrupted(
+                f"{stop.name}: saved step {self.saved} of {self.total_steps} in "
+                f"'{self.run_dir}'; the same command goes on from there"
+            )
 
     def test(self) -> dict[str, Any]:
         """Metrics of the best checkpoint on the test split, and the best checkpoint's step."""
         best = self.checkpoints.find("best")
         abstract = {"params": self.net.params, "stats": self.net.stats}
         weights = self.checkpoints.restore_weights(best, self._replicated(abstract))
+        began = time.perf_counter()
         metrics = Evaluator(self.net, self.config, self.pictures["test"], self.mesh)(weights)
+        self._log_evaluation("test", best, metrics, time.perf_counter() - began)
         return {**metrics, "checkpoint": best}
 
     def _first_state(self, classes: int) -> Any:
@@ -237,7 +257,7 @@ class Run:
         self._log_window()
         state = self.way.leave(self.state)
         metrics = self._evaluate(variables(state)) if evaluate else None
-        self.progress["iterator"] = {"next_step": self.step}
+        self.progress["iterator"] = self.batches.state_after(self.step)
         self.checkpoints.save(
             self.step, state, progress=self.progress, config=to_dict(self.config), metrics=metrics
         )
@@ -250,20 +270,28 @@ class Run:
         metrics = self.evaluator(weights)
         ranked = {"accuracy": metrics["accuracy"], "loss": metrics["loss"]}
         self._require_finite({"validation loss": metrics["loss"]})
-        row = {
-            "step": self.step,
-            "epoch": self.step / self.steps_per_epoch,
-            "split": "validation",
-            **ranked,
-            "examples": metrics["examples"],
-            "seconds": time.perf_counter() - began,
-        }
-        self.log.row(row)
+        row = self._log_evaluation("validation", self.step, metrics, time.perf_counter() - began)
         self.progress["history"].append(row)
         best = self.progress["best"]
         if best is None or rank(ranked) >= rank(best):
             self.progress["best"] = {"step": self.step, "epoch": row["epoch"], **ranked}
         return ranked
+
+    def _log_evaluation(
+        self, split: str, step: int, metrics: dict[str, Any], seconds: float
+    ) -> dict[str, Any]:
+        """Write the row of an evaluation of the weights after `step`."""
+        row = {
+            "step": step,
+            "epoch": step / self.steps_per_epoch,
+            "split": split,
+            "loss": metrics["loss"],
+            "accuracy": metrics["accuracy"],
+            "examples": metrics["examples"],
+            "seconds": seconds,
+        }
+        self.log.row(row)
+        return row
 
     def _require_finite(self, numbers: dict[str, float]) -> None:
         if bad := first_not_finite(numbers):

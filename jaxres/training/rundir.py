@@ -3,51 +3,69 @@
 import contextlib
 import fcntl
 import json
+import shutil
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from jaxres.config import Config, differing_keys, to_dict
 from jaxres.errors import InputError
 from jaxres.training.checkpoint import Checkpoints
 
-# What a run killed in its first moments can leave without its config.yaml.
-FIRST_MADE = {"lock", "checkpoints", "config.yaml.tmp"}
+# What a run killed in its first moments can leave without any checkpoint folder.
+FIRST_MADE = {"lock"}
 
 
-def open_run(run_dir: Path, config: Config) -> tuple[Checkpoints, contextlib.ExitStack]:
-    """Take a run directory, new or to be gone on with: its checkpoints, and what closes it.
+class RunDirectory:
+    """A run directory that this process holds: its lock and its checkpoints."""
 
-    Raises:
-        InputError: it is something else, in use, or was made with other settings.
-    """
-    if run_dir.exists() and not run_dir.is_dir():
-        raise InputError(f"--output-dir is '{run_dir}', which is a file; allowed: a folder")
-    is_run = (run_dir / "config.yaml").is_file()
-    if run_dir.is_dir() and not is_run and {path.name for path in run_dir.iterdir()} - FIRST_MADE:
+    def __init__(self, path: Path, config: Config):
+        """Take a directory, new or to be gone on with.
+
+        Raises:
+            InputError: it is something else, in use, or was made with other settings.
+        """
+        self.path = path
+        try:
+            self._is_new = not path.exists()
+            if not self._is_new:
+                _require_ours(path)
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = (path / "lock").open("w")
+        except OSError as error:
+            raise InputError(f"cannot write to --output-dir '{path}': {error.strerror}") from None
+        with contextlib.ExitStack() as opened:
+            opened.callback(self._lock.close)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InputError(f"another process is training in '{path}'") from None
+            self.checkpoints = Checkpoints(path / "checkpoints", config.checkpoint)
+            opened.callback(self.checkpoints.close)
+            if (latest := self.checkpoints.latest()) is not None:
+                _check_same(config, self.checkpoints.read(latest, "config"), path)
+            self.opened = opened.pop_all()
+
+    def close(self) -> None:
+        """Finish writing and release."""
+        self.opened.close()
+
+    def give_up(self) -> None:
+        """Close, and remove the directory if this process made it: the run did not begin."""
+        self.close()
+        if self._is_new:
+            shutil.rmtree(self.path)
+
+
+def _require_ours(path: Path) -> None:
+    """Refuse a directory with anything in it that is no run's."""
+    if not path.is_dir():
+        raise InputError(f"--output-dir is '{path}', which is a file; allowed: a folder")
+    names = {entry.name for entry in path.iterdir()}
+    if names - FIRST_MADE and not (path / "checkpoints").is_dir():
         raise InputError(
-            f"--output-dir is '{run_dir}', which holds other files; "
+            f"--output-dir is '{path}', which holds other files; "
             "allowed: a new or empty folder, or that of a run to go on with"
         )
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        lock = (run_dir / "lock").open("w")
-    except OSError as error:
-        raise InputError(f"cannot write to --output-dir '{run_dir}': {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise InputError(f"another process is training in '{run_dir}'") from None
-    with contextlib.ExitStack() as opened:
-        opened.callback(lock.close)
-        checkpoints = Checkpoints(run_dir / "checkpoints", config.checkpoint)
-        opened.callback(checkpoints.close)
-        if (latest := checkpoints.latest()) is not None:
-            _check_same(config, checkpoints.read(latest, "config"), run_dir)
-        write_whole(run_dir / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
-        return checkpoints, opened.pop_all()
 
 
 def _check_same(config: Config, saved: dict[str, Any], run_dir: Path) -> None:
@@ -72,18 +90,19 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def keep_rows(path: Path, last_step: int) -> None:
-    """Drop rows of `metrics.jsonl` after `last_step`, and a half-written last line.
+    """Drop rows of `metrics.jsonl` after `last_step`, test rows, and lines that are no whole row.
 
-    So no step appears twice when a killed run goes on from its last checkpoint.
+    So no step appears twice when a killed run goes on from its last checkpoint, and a run that
+    is evaluated again has one test row.
     """
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
-            break
-        if row["step"] <= last_step:
-            kept.append(line)
+            continue
+        if isinstance(row, dict) and row.get("split") != "test" and row["step"] <= last_step:
+            kept.append(line + "\n")
     write_whole(path, "".join(kept))

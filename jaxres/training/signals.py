@@ -7,7 +7,7 @@ from typing import Any
 
 
 class StopSignal:
-    """While open, SIGTERM and SIGINT are noted in `name` instead of ending the process."""
+    """While open, a first SIGTERM or SIGINT is noted in `name`; a second one acts as usual."""
 
     def __init__(self) -> None:
         self.name: str | None = None
@@ -25,8 +25,12 @@ class StopSignal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.name = signal.Signals(number).name
+        self._restore()

@@ -139,10 +139,9 @@ def make_train_step(
 def make_eval_step(
     net: Net, config: Config
 ) -> Callable[[dict[str, Any], Resident, Batch], dict[str, Array]]:
-    """A step from one device's part of a batch to per-example `loss`, `predicted`, `probability`.
+    """A step from one device's part of a batch to per-example `loss` and `predicted` class.
 
-    `loss` is the plain cross-entropy, without label smoothing; `probability` is that of the
-    predicted class.
+    `loss` is the plain cross-entropy, without label smoothing.
     """
 
     def step(variables: dict[str, Any], resident: Resident, batch: Batch) -> dict[str, Array]:
@@ -151,7 +150,6 @@ def make_eval_step(
         return {
             "loss": cross_entropy(logits, batch["label"]),
             "predicted": logits.argmax(-1).astype(jnp.int32),
-            "probability": jax.nn.softmax(logits).max(-1),
         }
 
     return step

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from jaxres import __version__
 from jaxres.config import Config
@@ -26,7 +28,7 @@ PACKAGES = (
 
 
 def summarise(
-    config: Config, parameters: int, progress: dict[str, Any], test: dict[str, Any]
+    config: Config, parameters: int, progress: dict[str, Any], test: dict[str, Any], mesh: Mesh
 ) -> dict[str, Any]:
     """The contents of `summary.json`.
 
@@ -44,18 +46,18 @@ def summarise(
         "images_per_s": totals["pictures"] / seconds if seconds else None,
         "compile_s": totals["compile_s"],
         "data_wait_share": totals["wait_s"] / seconds if seconds else None,
-        **environment(),
+        **environment(mesh),
     }
 
 
-def environment() -> dict[str, Any]:
+def environment(mesh: Mesh) -> dict[str, Any]:
     """Devices, versions, commit, command and date: what a number is worth nothing without."""
-    device = jax.devices()[0]
+    device = mesh.devices.flat[0]
     return {
         "devices": {
             "platform": device.platform,
             "kind": device.device_kind,
-            "count": jax.device_count(),
+            "count": mesh.size,
             "processes": jax.process_count(),
         },
         "versions": {
@@ -64,19 +66,28 @@ def environment() -> dict[str, Any]:
             **{name: importlib.metadata.version(name) for name in PACKAGES},
         },
         "commit": _commit(),
-        "command": " ".join(["jaxres", *sys.argv[1:]]),
+        "command": shlex.join(["jaxres", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
 
 def _commit() -> str | None:
-    """The commit of this package's source checkout, None for an installed package."""
+    """The commit of this source checkout (`-dirty` with changes), None for an installed package."""
     source = Path(__file__).resolve().parents[2]
     if not (source / ".git").exists():
         return None
     try:
         said = subprocess.run(
-            ["git", "-C", str(source), "rev-parse", "HEAD"],
+            [
+                "git",
+                "-C",
+                str(source),
+                "describe",
+                "--always",
+                "--dirty",
+                "--abbrev=40",
+                "--exclude=*",
+            ],
             capture_output=True,
             text=True,
             check=True,

@@ -5,15 +5,16 @@ import cv2
 import numpy as np
 import pytest
 
+from jaxres.config import Split
 from jaxres.data import backgrounds, originals, prepare
-from jaxres.data.sources import SPLITS, SplitName
+from jaxres.data.sources import SPLITS
 from jaxres.errors import InputError
 from tests.data.conftest import write_photo
 
 
 def load(
     name: str,
-    split: SplitName,
+    split: Split,
     data_dir: Path = Path("absent"),
     *,
     canvas: int = 32,
@@ -23,7 +24,7 @@ def load(
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 4), ("validation", 2), ("test", 2)])
-def test_embedded_covers_a_canvas_of_224(split: SplitName, count: int):
+def test_embedded_covers_a_canvas_of_224(split: Split, count: int):
     assert load("embedded", split, canvas=224).shape == (count, 320, 320, 3)
     assert load("embedded", split, canvas=224, photo_side=224).shape == (count, 224, 224, 3)
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from jaxres.data import render_host
 from jaxres.data.feed import Feed
 from jaxres.data.pipeline import (
     Batch,
@@ -47,6 +48,7 @@ def test_worker_processes_give_the_same_batches_and_restore(tiny_config) -> None
     batches = train_batches(pictures, config)
     batches.set_state({"next_step": 9})
     rest = list(batches)
+    batches.close()
     assert len(rest) == 11
     assert all(same(*pair) for pair in zip(rest, straight[9:], strict=True))
 
@@ -77,12 +79,17 @@ def test_an_epoch_shows_every_example_at_most_once_and_epochs_differ(tiny_config
 
 
 def test_both_renderers_get_the_same_plan(tiny_config) -> None:
-    device = train_batches(*(lambda c: (open_split(c, "train"), c))(tiny_config()))
-    host = train_batches(
-        *(lambda c: (open_split(c, "train"), c))(tiny_config("--data.render=host"))
-    )
+    flags = ["--data.placement=random", "--data.digit-side-range", "8", "32"]
+    config, hosted = tiny_config(*flags), tiny_config(*flags, "--data.render=host")
+    pictures = open_split(config, "train")
+    device = train_batches(pictures, config)
+    host = train_batches(open_split(hosted, "train"), hosted)
     for ours, theirs in zip(device, host, strict=True):
         np.testing.assert_array_equal(ours["label"], theirs["label"])
+        rendered = render_host.render(
+            ours["plan"], pictures.source.images, pictures.photos, canvas=32
+        )
+        np.testing.assert_array_equal(rendered, theirs["image"])
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 50, 64])
@@ -118,6 +125,14 @@ def test_splits_share_no_digit_and_no_photograph(tiny_config) -> None:
 def test_a_batch_larger_than_the_split_is_refused(tiny_config) -> None:
     config = tiny_config("--data.batch-size=321")
     with pytest.raises(InputError, match=r"data.batch_size is 321 .* allowed: 1 to 320"):
+        train_batches(open_split(config, "train"), config)
+
+
+def test_more_steps_than_the_devices_count_are_refused(tiny_config) -> None:
+    config = tiny_config("--train.epochs=5000000000")
+    with pytest.raises(
+        InputError, match=r"train.epochs is 5000000000; allowed here: 1 to 214748364"
+    ):
         train_batches(open_split(config, "train"), config)
 
 

@@ -99,7 +99,6 @@ def test_nothing_is_printed_on_standard_output(
     output, errors = capfd.readouterr()
     assert output == ""
     assert "mnist train: 100 of 200\n" in errors
-    assert errors.endswith(f"mnist is prepared in {tmp_path / 'lines' / 'mnist' / '3.0.1'}\n")
 
 
 def test_a_terminal_gets_a_bar(
@@ -121,7 +120,7 @@ def test_a_prepared_set_is_left_as_it_is(
 ):
     folder = prepare_quietly("mnist", digits_dir, tmp_path)
     before = (folder / "dataset_info.json").stat()
-    again = prepare.prepare("mnist", from_dir=Path("unused"), data_dir=tmp_path)
+    again = prepare.prepare("mnist", from_dir=digits_dir, data_dir=tmp_path)
     assert again == folder
     assert "already prepared" in capfd.readouterr().err
     assert (folder / "dataset_info.json").stat() == before
@@ -139,6 +138,30 @@ def test_a_failed_overwrite_keeps_the_old_set(synthetic_data_dir: Path, tmp_path
         prepare_quietly("photos", tmp_path / "new", synthetic_data_dir, overwrite=True)
     assert records.open_prepared("photos", synthetic_data_dir).examples["train"] == 4
     assert leftovers(synthetic_data_dir) == ["mnist", "photos"]
+
+
+def test_an_overwrite_that_fails_at_the_last_rename_puts_the_old_set_back(
+    synthetic_data_dir: Path, photos_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if target == records.folder_of("photos", synthetic_data_dir) and "replaced" not in str(
+            self
+        ):
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_quietly("photos", photos_dir, synthetic_data_dir, overwrite=True)
+    assert records.open_prepared("photos", synthetic_data_dir).examples["train"] == 4
+    assert leftovers(synthetic_data_dir) == ["mnist", "photos"]
+
+
+def test_a_folder_that_is_not_there_is_refused_even_if_the_set_is_ready(synthetic_data_dir: Path):
+    with pytest.raises(InputError, match="nowhere"):
+        prepare_quietly("photos", synthetic_data_dir / "nowhere", synthetic_data_dir)
 
 
 def test_another_photo_side_needs_overwrite(photos_dir: Path, tmp_path: Path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxres.config import Split
 from jaxres.data import originals, records, sources
 from jaxres.errors import InputError
 from tests.data.conftest import SYNTHETIC_TEST, SYNTHETIC_TRAIN
@@ -15,7 +16,7 @@ from tests.data.conftest import SYNTHETIC_TEST, SYNTHETIC_TRAIN
 
 def load(
     dataset: str,
-    split: sources.SplitName,
+    split: Split,
     data_dir: Path,
     *,
     validation_examples: int = 40,
@@ -113,13 +114,6 @@ def test_prepared_digits(synthetic_data_dir: Path, digits_dir: Path):
     assert test.labels.dtype == np.int32
 
 
-def test_no_validation_examples_leaves_all_for_training(synthetic_data_dir: Path):
-    source = load("mnist", "train", synthetic_data_dir, validation_examples=0)
-    assert len(source.labels) == SYNTHETIC_TRAIN
-    with pytest.raises(InputError, match="then has no split 'validation'"):
-        load("mnist", "validation", synthetic_data_dir, validation_examples=0)
-
-
 def test_real_mnist(real_data_dir: Path):
     train, validation, test = (
         load("mnist", split, real_data_dir, validation_examples=10_000) for split in sources.SPLITS
@@ -133,9 +127,9 @@ def test_real_mnist(real_data_dir: Path):
     assert total / (60_000 * 784 * 255) == pytest.approx(0.1307, abs=5e-5)
 
 
-@pytest.mark.parametrize("validation_examples", [-1, SYNTHETIC_TRAIN])
+@pytest.mark.parametrize("validation_examples", [-1, 0, SYNTHETIC_TRAIN])
 def test_impossible_validation_examples(synthetic_data_dir: Path, validation_examples: int):
-    with pytest.raises(InputError, match=f"is {validation_examples}; allowed for mnist: 0 to 199"):
+    with pytest.raises(InputError, match=f"is {validation_examples}; allowed for mnist: 1 to 199"):
         load("mnist", "train", synthetic_data_dir, validation_examples=validation_examples)
 
 

@@ -37,7 +37,5 @@ def test_per_example_results_are_in_the_order_of_the_split(tiny_config) -> None:
     assert {key: value.shape for key, value in results.items()} == {
         "loss": (50,),
         "predicted": (50,),
-        "probability": (50,),
     }
     assert metrics["accuracy"] == np.mean(results["predicted"] == pictures.source.labels)
-    assert ((results["probability"] > 0) & (results["probability"] <= 1)).all()

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from jaxres.errors import InputError
 from jaxres.evaluation import run as runs
 from jaxres.training import loop
 from jaxres.training.loop import call_lengths
+from jaxres.training.rundir import keep_rows
+from jaxres.training.signals import StopSignal
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -59,7 +62,7 @@ def test_a_run_writes_what_the_design_names(tiny_config, tmp_path: pathlib.Path)
     assert written["images_per_s"] > 0
     assert written["compile_s"] > 0
     assert 0 <= written["data_wait_share"] < 1
-    assert written["commit"] is None or len(written["commit"]) == 40
+    assert written["commit"] is None or len(written["commit"].removesuffix("-dirty")) == 40
     saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert saved == to_dict(config)
 
@@ -67,6 +70,7 @@ def test_a_run_writes_what_the_design_names(tiny_config, tmp_path: pathlib.Path)
     train = [row for row in logged if row["split"] == "train"]
     assert [row["step"] for row in train] == [4, 8, 10, 12, 16, 20]
     assert [row["step"] for row in logged if row["split"] == "validation"] == [10, 20]
+    assert [row["step"] for row in logged if row["split"] == "test"] == [written["best"]["step"]]
     assert all(row["images_per_s"] > 0 for row in train[1:])
     assert train[-1]["loss"] < train[0]["loss"]
     assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
@@ -182,6 +186,26 @@ def test_evaluation_of_a_copied_run_gives_the_summarys_metrics(
         assert result[key] == summary["test"][key]
 
 
+def test_a_best_checkpoint_that_is_gone_is_not_replaced_by_another(
+    tiny_config, tmp_path: pathlib.Path
+) -> None:
+    config = tiny_config("--train.epochs=3", "--checkpoint.keep-last=9")
+    best = loop.train(config, tmp_path / "run")["best"]["step"]
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / str(best))
+    with pytest.raises(InputError, match=rf"the best checkpoint, step {best}, is gone.*allowed"):
+        runs.evaluate(tmp_path / "run")
+    assert runs.evaluate(tmp_path / "run", which="last")["examples"] == 50
+
+
+def test_a_run_of_four_devices_is_evaluated_on_what_there_is(
+    tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = loop.train(tiny_config("--train.devices=3", "--data.batch-size=30"), tmp_path / "run")
+    assert summary["devices"]["count"] == 3
+    monkeypatch.setattr(jax, "devices", lambda: jax.local_devices()[:1])
+    assert runs.evaluate(tmp_path / "run")["confusion"] == summary["test"]["confusion"]
+
+
 def test_a_run_with_other_settings_is_refused_naming_the_keys(
     tiny_config, tmp_path: pathlib.Path
 ) -> None:
@@ -199,12 +223,47 @@ def test_a_folder_of_something_else_is_left_alone(tiny_config, tmp_path: pathlib
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     with pytest.raises(InputError, match="is a file"):
         loop.train(tiny_config(), tmp_path / "thesis.txt")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "config.yaml").write_text("title: mine")
+    with pytest.raises(InputError, match="holds other files"):
+        loop.train(tiny_config(), tmp_path / "site")
+    assert (tmp_path / "site" / "config.yaml").read_text() == "title: mine"
+    with pytest.raises(InputError, match="cannot write to --output-dir"):
+        loop.train(tiny_config(), tmp_path / ("x" * 300))
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(
+    tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: loop.Run, classes: int) -> None:
+        raise InputError("no")
+
+    monkeypatch.setattr(loop.Run, "_first_state", fail)
+    with pytest.raises(InputError, match="no"):
+        loop.train(tiny_config(), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_are_kept_whole_and_once(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    rows = [{"step": step, "split": split} for step in (1, 2, 3) for split in ("train", "test")]
+    lines = [json.dumps(row) for row in rows]
+    damaged = b"\n".join(
+        [b"5", b"\xff\xfe", *(line.encode() for line in lines), b'{"step": 2, "spl']
+    )
+    path.write_bytes(damaged)
+    keep_rows(path, 2)
+    expected = [line for line, row in zip(lines, rows, strict=True) if row["split"] == "train"][:2]
+    assert path.read_text() == "".join(line + "\n" for line in expected)
+    path.write_text(lines[0])  # whole, but for its end of line
+    keep_rows(path, 2)
+    assert path.read_text() == lines[0] + "\n"
 
 
 def test_a_run_killed_in_its_first_moments_can_be_started_again(
     tiny_config, tmp_path: pathlib.Path
 ) -> None:
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run").mkdir()
     (tmp_path / "run" / "lock").touch()
     with loop.Run(tiny_config(), tmp_path / "run", profile=False) as run:
         assert run.step == 0
@@ -235,7 +294,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
 
         monkeypatch.setattr(broken, "_call", poison)
         with pytest.raises(loop.TrainingFailed, match=r"loss is nan at step 15.*step 10 is kept"):
-            broken.train()
+            broken.train(StopSignal())
     assert runs.open_checkpoints(tmp_path / "run").find("last") == 10
 
 
@@ -248,6 +307,42 @@ def test_nan_is_exit_status_one(tmp_path: pathlib.Path, tiny_flags, capfd) -> No
     last = capfd.readouterr().err.splitlines()[-1]
     assert last.startswith("error: ")
     assert "at step 4" in last
+
+
+@pytest.mark.parametrize("when", ["_crossed", "_evaluate", "_announce", "test"])
+def test_a_signal_at_any_moment_leaves_a_run_that_goes_on(
+    tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    method = getattr(loop.Run, when)
+    raised = []
+
+    def signalled(self: loop.Run, *arguments, **options):
+        if self.step in (0, 10, 13, 20) and not raised:
+            raised.append(self.step)
+            signal.raise_signal(signal.SIGTERM)
+        return method(self, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Run, when, signalled)
+        if when == "test":
+            summary = loop.train(tiny_config(), tmp_path / "run")  # finished before it stops
+            assert summary["test"]["examples"] == 50
+        else:
+            with pytest.raises(loop.Interrupted, match="SIGTERM: ") as stopped:
+                loop.train(tiny_config(), tmp_path / "run")
+            saved = runs.open_checkpoints(tmp_path / "run").latest()
+            assert ("nothing to save" if saved is None else f"saved step {saved} ") in str(stopped)
+    assert len(raised) == 1
+    assert loop.train(tiny_config(), tmp_path / "run")["best"]["step"] in (10, 20)
+
+
+def test_a_second_signal_acts_as_usual() -> None:
+    with StopSignal() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.name == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def start(recipe_path: pathlib.Path, run_dir: pathlib.Path, flags: list[str]) -> subprocess.Popen:
