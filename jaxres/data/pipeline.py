@@ -5,6 +5,7 @@ A Grain element is a whole batch: element by element Grain costs more than the r
 
 import ctypes
 import dataclasses
+import gc
 import signal
 import sys
 from collections.abc import Iterator
@@ -161,8 +162,10 @@ class TrainBatches:
         return {"next_step": steps}
 
     def close(self) -> None:
-        """End the worker processes."""
+        """End the worker processes; there are no batches after this."""
         self._batches.close()
+        self._batches = iter(())  # what Grain's iterator still holds in shared memory goes with it
+        gc.collect()
 
     def set_state(self, state: dict[str, int]) -> None:
         """Continue from a state of `get_state`."""
@@ -180,7 +183,7 @@ class TrainBatches:
                 grain.MultiprocessingOptions(num_workers=self._workers),
                 worker_init_fn=_init_worker,
             )
-        self._batches = iter(dataset)
+        self._batches: Any = iter(dataset)
 
 
 def train_batches(
