@@ -88,7 +88,9 @@ class Checkpoints:
             **{item: ocp.args.StandardSave(tree) for item, tree in arrays.items()},
             **{item: ocp.args.JsonSave(value) for item, value in values.items()},
         }
-        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+        # Orbax fetches arrays implicitly, which the loop's transfer guard refuses on accelerators.
+        with jax.transfer_guard("allow"):
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
     def read(self, step: int, item: str) -> dict[str, Any]:
         """The JSON item `progress` or `config`.
@@ -186,7 +188,7 @@ class Checkpoints:
     def _reporting_damage(self, step: int) -> Iterator[None]:
         """Turn whatever fails while a checkpoint is read into one sentence with the remedy."""
         try:
-            with _quiet_stragglers():
+            with _quiet_stragglers(), jax.transfer_guard("allow"):
                 yield
         # Orbax and TensorStore raise whatever their layers met: OSError, KeyError, ValueError, ...
         except Exception as error:
