@@ -17,7 +17,11 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 COMMANDS = {
     "quickstart": [["jaxres", "train", "configs/quickstart.yaml"]],
     "test": [["pytest", "-n", "auto"]],
-    "lint": [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["pyright"]],
+    "lint": [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["pyright", "--pythonpath", BIN / "python"],
+    ],
     "setup": [],
 }
 
