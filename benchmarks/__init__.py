@@ -1,0 +1,1 @@
+"""Programs that measure: `python -m benchmarks.NAME --json FILE`; see docs/performance.md."""
