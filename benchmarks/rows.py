@@ -114,10 +114,10 @@ def names(text: str) -> list[str]:
 
 def numbers(text: str) -> list[int]:
     """A comma list of positive whole numbers, for argparse."""
-    values = [int(word) for word in names(text)]
-    if not values or min(values) < 1:
-        raise ValueError(text)
-    return values
+    words = names(text)
+    if not words or not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise argparse.ArgumentTypeError(f"'{text}'; allowed: whole numbers above 0 with commas")
+    return [int(word) for word in words]
 
 
 @functools.cache

@@ -49,4 +49,4 @@ def test_comma_lists_of_numbers_refuse(text, capsys):
     with pytest.raises(SystemExit) as ended:
         parser.parse_args(["--batch-size", text])
     assert ended.value.code == 2
-    assert "invalid numbers value" in capsys.readouterr().err
+    assert "allowed: whole numbers above 0" in capsys.readouterr().err
