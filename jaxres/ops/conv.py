@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxres.ops import winograd
+from jaxres.ops import target, winograd
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -102,7 +102,7 @@ def conv2d(
     """
     geometry = _geometry(images, kernel, stride, padding, groups)
     forced = _forced.get()
-    choice = choose(geometry, jax.default_backend()) if forced is None else Choice(*[forced] * 3)
+    choice = choose(geometry, target.backend()) if forced is None else Choice(*[forced] * 3)
     for name in choice:
         if not LOWERINGS[name].applies(geometry):
             raise ValueError(f"lowering '{name}' cannot express {geometry}")

@@ -10,6 +10,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxres.ops import target
+
 
 def max_pool(
     images: Float[Array, "n h w c"], *, window: int, stride: int, padding: int = 0
@@ -25,7 +27,7 @@ def max_pool(
     if 2 * padding > window:
         raise ValueError(f"padding is {padding}; allowed: at most half the window ({window})")
     _require_fit(images, window, padding)
-    if jax.default_backend() != "cpu":
+    if target.backend() != "cpu":
         return _reduce_windows(images, -jnp.inf, lax.max, window, stride, padding)
     return _max_pool(images, window, stride, padding)
 
