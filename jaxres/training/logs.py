@@ -1,6 +1,7 @@
 """What a run says and writes: progress bar or plain lines, metrics.jsonl, TensorBoard events."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,11 @@ class RunLog:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def row(self, row: dict[str, Any]) -> None:
-        """Add a row of metrics (with `step` and `split`) to the files and show it."""
-        self._file.write(json.dumps(row) + "\n")
+        """Add a row of metrics (with `step` and `split`) to the files and show it.
+
+        In `metrics.jsonl` it has the moment of writing too, `unix_time_s`.
+        """
+        self._file.write(json.dumps({**row, "unix_time_s": time.time()}) + "\n")
         self._file.flush()
         for key, value in row.items():
             if isinstance(value, float):

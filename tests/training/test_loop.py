@@ -49,6 +49,7 @@ def assert_same_end(one: pathlib.Path, other: pathlib.Path, step: int) -> None:
 
 def test_a_run_writes_what_the_design_names(tiny_config, tmp_path: pathlib.Path) -> None:
     config = tiny_config()
+    started = time.time()
     summary = loop.train(config, tmp_path / "run", profile=True)
     written = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert written == summary
@@ -72,6 +73,10 @@ def test_a_run_writes_what_the_design_names(tiny_config, tmp_path: pathlib.Path)
     assert [row["step"] for row in logged if row["split"] == "validation"] == [10, 20]
     assert [row["step"] for row in logged if row["split"] == "test"] == [written["best"]["step"]]
     assert all(row["images_per_s"] > 0 for row in train[1:])
+    moments = [row["unix_time_s"] for row in logged]
+    assert started < moments[0]
+    assert moments == sorted(moments)
+    assert moments[-1] < time.time()
     assert train[-1]["loss"] < train[0]["loss"]
     assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
