@@ -52,18 +52,16 @@ def _result(shape: str) -> str:
 
 def _bytes(shape: str) -> int:
     """The size of all arrays that a shape names, without padding."""
-    return (
-        sum(
-            math.prod(int(size) for size in sizes.split(",") if size) * _bits(dtype)
-            for dtype, sizes in _ARRAY.findall(shape)
-        )
-        // 8
-    )
+    return sum(bytes_of(dtype, sizes) for dtype, sizes in _ARRAY.findall(shape))
 
 
-def _bits(dtype: str) -> int:
-    """Width of an element: the first number in its name (f32, bf16, f8e4m3fn); a pred is a byte."""
+def bytes_of(dtype: str, sizes: str) -> int:
+    """The size of an array such as f32[8,4], of which `sizes` is "8,4".
+
+    A pred is a byte and a token nothing; of the others the name says the bits (bf16, f8e4m3fn).
+    """
     if dtype == "token":
         return 0
-    width = re.search(r"\d+", dtype)
-    return int(width[0]) if width else 8
+    bits = re.search(r"\d+", dtype)
+    elements = math.prod(int(size) for size in sizes.split(",") if size)
+    return elements * (int(bits[0]) if bits else 8) // 8

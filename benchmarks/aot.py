@@ -1,0 +1,236 @@
+"""Compile a recipe's training step for TPU topologies with no TPU: does it fit, what does it send?
+
+The step is the one that `jaxres train` runs by `train.parallel jit`, device rendering and all,
+one step per call. Nothing runs, so nothing here is a measured speed. It needs libtpu, the extra
+`tpu`. Where the recipe's data sets are not prepared, their sizes are assumed, and said.
+"""
+
+import os
+
+# Before JAX starts: the compiler is asked about chips of which this machine has none, and may be
+# in use by another process that does the same.
+if os.environ.setdefault("JAX_PLATFORMS", "cpu") == "cpu":
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from benchmarks import measure, rows, topology
+from benchmarks.collectives import summarise
+from benchmarks.topology import Topology
+from benchmarks.traffic import main_memory_bytes
+from jaxres import recipe as recipes
+from jaxres.cli import quiet_libraries, say, split_settings
+from jaxres.config import Config
+from jaxres.errors import InputError
+
+PER_MIB = 1 / 2**20
+USED = re.compile(r"Used ([\d.]+)([KMGT]) of")
+IN_MIB = {"K": 2**-10, "M": 1.0, "G": 2.0**10, "T": 2.0**20}
+MEMORY_COLUMNS = {
+    "case": "topology",
+    "chip": "device",
+    "devices": "device_count",
+    "batch": "batch_size",
+    "per device": "batch_per_device",
+    "compile s": "compile_s",
+    "arguments MiB": "memory_mib.arguments",
+    "outputs": "memory_mib.outputs",
+    "temporaries": "memory_mib.temporaries",
+    "code": "memory_mib.code",
+    "total": "peak_memory_mib",
+    "HBM": "hbm_mib",
+    "verdict": "verdict",
+}
+WORK_COLUMNS = {
+    "case": "topology",
+    "all-reduce": "collectives.all-reduce.count",
+    "MB": "collectives.all-reduce.mb",
+    "other collectives": "other_collectives",
+    "GFLOP": "gflop",
+    "per picture": "gflop_per_image",
+    "GB accessed": "gb_accessed",
+    "of it HBM": "hbm_gb",
+    "MB per picture": "hbm_mb_per_image",
+    "arithmetic ms": "bound_ms.arithmetic",
+    "traffic ms": "bound_ms.traffic",
+    "step bound ms": "bound_ms.step",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Status 0, also for what does not fit; 1 if a compilation fails; 2 for wrong requests."""
+    own, flags = split_settings(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_args(own)
+    quiet_libraries()
+    # What is reported is a compilation, not a look into the cache.
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        config = recipes.load(args.recipe, flags, prog="python -m benchmarks.aot")
+        targets = [topology.describe(name) for name in args.topology]
+        batches = [batch_for(config, target.devices, args.per_device_batch) for target in targets]
+        work = topology.workload(config)
+    except InputError as error:
+        say(f"error: {error}")
+        return 2
+    print(f"{config.model.name}, {work.told}")
+    if (parts := config.optim.accumulate_steps) > 1:
+        print(f"the compiler counts the work of a loop once: of one of {parts} accumulation parts")
+    made, failed = [], False
+    for target, (batch_size, why) in zip(targets, batches, strict=True):
+        if why:
+            print(f"{target.name}: {why}")
+        try:
+            made.append(row(args.recipe, config, work, target, batch_size))
+        except Exception as error:
+            say(f"error: {target.name}: {type(error).__name__}: {' '.join(str(error).split())}")
+            failed = True
+    rows.write(made, args.json)
+    show(made)
+    return 1 if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = rows.parser("aot", __doc__)
+    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="and --section.key VALUE ...")
+    parser.add_argument(
+        "--topology",
+        type=rows.names,
+        required=True,
+        metavar="NAME,...",
+        help=f"chip and shape, with commas, such as {','.join(topology.EXAMPLES)}",
+    )
+    parser.add_argument(
+        "--per-device-batch",
+        type=int,
+        metavar="N",
+        help="pictures per device and step, in place of data.batch_size over all devices",
+    )
+    return parser
+
+
+def batch_for(config: Config, devices: int, per_device: int | None) -> tuple[int, str]:
+    """The global batch for a number of devices, and why it is not the recipe's (or nothing).
+
+    Raises:
+        InputError: the batch of a device cannot be cut into the recipe's accumulation parts.
+    """
+    parts = config.optim.accumulate_steps
+    if per_device is not None:
+        if per_device < 1 or per_device % parts:
+            allowed = f"multiples of {parts} (optim.accumulate_steps)" if parts > 1 else "1 or more"
+            raise InputError(f"--per-device-batch is {per_device}; allowed: {allowed}")
+        return per_device * devices, ""
+    asked, unit = config.data.batch_size, devices * parts
+    batch_size = max(1, round(asked / unit)) * unit
+    if batch_size == asked:
+        return asked, ""
+    return batch_size, f"batch of {batch_size}, as {asked} does not divide over {unit} parts"
+
+
+def row(
+    recipe: Path, config: Config, work: topology.Workload, target: Topology, batch_size: int
+) -> dict[str, Any]:
+    """Compile for one topology and say what came of it.
+
+    Raises:
+        Exception: whatever the compiler raises but exhausted memory.
+    """
+    lowered = topology.lower(config, work, target, batch_size)
+    known = {
+        "topology": target.name,
+        "recipe": str(recipe),
+        "data": work.told,
+        "device": target.kind,
+        "device_count": target.devices,
+        "dtype": config.model.dtype,
+        "batch_size": batch_size,
+        "batch_per_device": batch_size // target.devices,
+        "image_size": config.data.canvas,
+        "sync_batch_norm": config.model.sync_batch_norm,
+        "chip": target.chip._asdict(),
+        "hbm_mib": target.chip.hbm_gib * 1024,
+    }
+    began = time.perf_counter()
+    try:
+        compiled = lowered.compile()
+    except Exception as error:
+        if not measure.out_of_memory(error):
+            raise
+        found = refusal(str(error))
+    else:
+        found = figures(compiled, target, batch_size)
+    known["compile_s"] = time.perf_counter() - began
+    return rows.row("aot", f"{recipe.stem} {target.name}", **known, **found)
+
+
+def figures(compiled: jax.stages.Compiled, target: Topology, batch_size: int) -> dict[str, Any]:
+    """Memory, messages and work of one device and step."""
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    text = compiled.as_text()
+    assert memory is not None
+    assert cost is not None
+    assert text is not None
+    parts = {
+        "arguments": memory.argument_size_in_bytes,
+        # The state is donated: the new one takes the old one's place.
+        "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+        "code": memory.generated_code_size_in_bytes,
+    }
+    total_mib = sum(parts.values()) * PER_MIB
+    fits = total_mib <= target.chip.hbm_gib * 1024
+    sent, moved = summarise(text), main_memory_bytes(text)
+    per_device = batch_size / target.devices
+    flop, accessed = cost["flops"], cost["bytes accessed"]
+    return {
+        "verdict": "fits" if fits else "does not fit",
+        "memory_mib": {name: size * PER_MIB for name, size in parts.items()},
+        "peak_memory_mib": total_mib,
+        "collectives": {
+            kind: {"count": each.count, "bytes": each.bytes, "mb": each.bytes / 1e6}
+            for kind, each in sent.items()
+        },
+        "other_collectives": sum(each.count for kind, each in sent.items() if kind != "all-reduce"),
+        "gflop": flop / 1e9,
+        "gflop_per_image": flop / 1e9 / per_device,
+        "gb_accessed": accessed / 1e9,
+        "mb_per_image": accessed / 1e6 / per_device,
+        "hbm_gb": moved / 1e9,
+        "hbm_mb_per_image": moved / 1e6 / per_device,
+        "bound_ms": target.chip.bound_ms(flop, moved),
+    }
+
+
+def refusal(message: str) -> dict[str, Any]:
+    """What the compiler says when the step does not fit: `Used 20.52G of 15.75G hbm`."""
+    used = USED.search(message)
+    said = {"verdict": "does not fit", "refused": " ".join(message.split())[:500]}
+    return said | ({"peak_memory_mib": float(used[1]) * IN_MIB[used[2]]} if used else {})
+
+
+def show(made: Sequence[dict[str, Any]]) -> None:
+    """Both tables."""
+    if not made:
+        return
+    rows.show("memory of one device", made, MEMORY_COLUMNS)
+    rows.show("one step on one device", made, WORK_COLUMNS)
+    print(
+        "A bound is the least time by the chip's specification for the arithmetic and the HBM\n"
+        "traffic of the compiled step, not a measurement. GB accessed is the compiler's count,\n"
+        "on-chip memory included."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""A training step lowered for TPU chips that are not there: shapes in place of arrays."""
+
+import dataclasses
+import importlib.util
+import math
+import re
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from benchmarks.chips import CHIPS, Chip
+from jaxres.config import Config
+from jaxres.data import backgrounds, sources
+from jaxres.data.paths import data_dir
+from jaxres.data.pipeline import Batch, open_split
+from jaxres.data.render_device import Resident
+from jaxres.errors import InputError
+from jaxres.evaluation.evaluate import resident_of
+from jaxres.ops.target import target_backend
+from jaxres.training import optim, parallel
+from jaxres.training.checkpoint import abstract_like
+from jaxres.training.state import abstract_network, new_state
+from jaxres.training.step import AXIS, make_train_step
+
+EXAMPLES = ("v5e:2x2", "v5e:4x4", "v5p:2x2x1", "v6e:2x2")
+_NAME = re.compile(rf"({'|'.join(CHIPS)}):(\d+(?:x\d+){{1,2}})")
+
+# What is assumed where the data sets of a recipe are not prepared: MNIST without the validation
+# examples, and 400 photographs, two squares each.
+ASSUMED = Resident(
+    digits=np.broadcast_to(np.uint8(0), (50_000, 28, 28)),
+    photos=np.broadcast_to(np.uint8(0), (800, 256, 256, 3)),
+)
+
+
+class Topology(NamedTuple):
+    """Chips joined in a shape, as the compiler knows them."""
+
+    name: str
+    chip: Chip
+    mesh: Mesh
+
+    @property
+    def devices(self) -> int:
+        """How many: one per chip."""
+        return self.mesh.size
+
+    @property
+    def kind(self) -> str:
+        """What JAX calls the chip."""
+        return self.mesh.devices.flat[0].device_kind
+
+
+class Workload(NamedTuple):
+    """What a step of a recipe takes, but for the size of the batch."""
+
+    example: Batch  # a batch of one
+    resident: Resident | None
+    examples: int  # in an epoch
+    classes: int
+    told: str
+
+
+def describe(name: str) -> Topology:
+    """The topology of a name such as v5e:2x2.
+
+    Raises:
+        InputError: no TPU topology is called so, libtpu is missing, or another process holds it.
+    """
+    allowed = f"allowed: {', '.join(CHIPS)} with a shape, such as {', '.join(EXAMPLES)}"
+    named = _NAME.fullmatch(name)
+    if not named:
+        raise InputError(f"unknown TPU topology '{name}'; {allowed}")
+    if importlib.util.find_spec("libtpu") is None:
+        raise InputError(
+            "libtpu is not installed; it comes with pip install 'jaxres[tpu]', "
+            "in a checkout pip install -e '.[tpu]'"
+        )
+    chip, sides = CHIPS[named[1]], [int(side) for side in named[2].split("x")]
+    options: dict[str, Any] = {} if chip.config is None else {"chip_config_name": chip.config}
+    if math.prod(sides) < 4:  # less than the board of four that a host is taken to have
+        options["chips_per_host_bounds"] = [*sides, 1][:3]
+    try:
+        devices = topologies.get_topology_desc(
+            platform="tpu", topology_name=name, **options
+        ).devices
+    except Exception as error:
+        said = " ".join(str(error).split())
+        if "lockfile" in said:
+            raise InputError(
+                "another process holds libtpu on this machine; wait until it ends, or set "
+                f"ALLOW_MULTIPLE_LIBTPU_LOAD=1 ({said})"
+            ) from None
+        raise InputError(f"unknown TPU topology '{name}' ({said}); {allowed}") from None
+    axis_types = (AxisType.Auto,)
+    mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=axis_types, devices=devices)
+    return Topology(name, chip, mesh)
+
+
+def workload(config: Config) -> Workload:
+    """The sizes of a recipe's data: as prepared, or else assumed.
+
+    Raises:
+        InputError: the settings name no data set, or the step cannot be compiled ahead of time.
+    """
+    if config.train.parallel != "jit":
+        raise InputError(
+            f"train.parallel is {config.train.parallel}; allowed here: jit (both run one step)"
+        )
+    folder = data_dir(config.data.data_dir)
+    listed = [*sources.describe(folder), *backgrounds.describe(folder)]
+    ready = {row.name: row.ready for row in listed}
+    missing = [
+        name
+        for name in (config.data.dataset, config.data.backgrounds)
+        if not ready.get(name, True)  # a name that is not listed at all is for open_split to refuse
+    ]
+    known = config
+    if missing:
+        stand_in = dataclasses.replace(config.data, dataset="digits", backgrounds="black")
+        known = dataclasses.replace(config, data=stand_in)
+    pictures = open_split(known, "train")
+    resident = resident_of(pictures)
+    examples = len(pictures)
+    if missing:
+        examples = len(ASSUMED.digits)
+        resident = ASSUMED if resident is not None else None
+    told = f"rendered on the {config.data.render}"
+    if resident is not None:
+        sizes = " and ".join(_size(array, name) for name, array in resident._asdict().items())
+        why = f" (assumed: {' and '.join(missing)} not prepared)" if missing else ""
+        told += f" from {sizes}{why}"
+    return Workload(
+        example=pictures.batch(np.zeros(1, np.int32), epoch=0, first=0),
+        resident=resident,
+        examples=examples,
+        classes=len(pictures.source.class_names),
+        told=told,
+    )
+
+
+def _size(array: np.ndarray, name: str) -> str:
+    return f"{len(array):,} {name} of {array.shape[1]}x{array.shape[2]}"
+
+
+def lower(config: Config, work: Workload, target: Topology, batch_size: int) -> jax.stages.Lowered:
+    """The step of `jaxres train` for these devices, traced and ready to compile."""
+    net = abstract_network(config, classes=work.classes)
+    total_steps = config.train.epochs * max(1, work.examples // batch_size)
+    optimizer = optim.create(config.optim, total_steps)
+    rate = optim.learning_rate(config.optim, total_steps)
+    ema = config.optim.ema_decay > 0
+    state = jax.eval_shape(
+        lambda params, stats: new_state(params, stats, optimizer, ema=ema), net.params, net.stats
+    )
+    whole, cut = NamedSharding(target.mesh, P()), NamedSharding(target.mesh, P(AXIS))
+    batch = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((batch_size, *leaf.shape[1:]), leaf.dtype, sharding=cut),
+        work.example,
+    )
+    step = make_train_step(net, optimizer, rate, config)
+    call: Any = parallel.Jit(target.mesh).compile(step, 1)
+    with target_backend("tpu"):
+        return call.lower(abstract_like(state, whole), abstract_like(work.resident, whole), batch)

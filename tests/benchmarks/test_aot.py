@@ -1,0 +1,190 @@
+import json
+import types
+from typing import Any
+
+import pytest
+
+from benchmarks import aot, topology
+from benchmarks.chips import CHIPS
+from benchmarks.topology import Topology
+from jaxres.errors import InputError
+from jaxres.training.parallel import make_mesh
+from tests import tiny
+
+FULL = (
+    "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. "
+    "Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G.\n\nTotal hbm usage >= 20.75G"
+)
+
+
+@pytest.fixture
+def recipe(tmp_path, tiny_flags):
+    assert tiny.tiny
+    path = tmp_path / "small.yaml"
+    path.write_text("model:\n  name: tiny\n")
+    return [str(path), *tiny_flags]
+
+
+@pytest.fixture
+def on_cpu(monkeypatch):
+    """Topologies of this machine's CPU devices in place of TPUs."""
+
+    def describe(name):
+        return Topology(name, CHIPS["v5e"], make_mesh(int(name)))
+
+    monkeypatch.setattr(topology, "describe", describe)
+
+
+def test_rows_hold_memory_messages_and_work(recipe, on_cpu, tmp_path, capsys):
+    file = tmp_path / "rows.json"
+    assert (
+        aot.main([*recipe, "--data.batch-size", "30", "--topology", "4", "--json", str(file)]) == 0
+    )
+    printed = capsys.readouterr().out
+    assert "tiny, rendered on the device from 320 digits of 8x8 and 4 photos of 320x320" in printed
+    assert "4: batch of 32, as 30 does not divide over 4 parts" in printed
+    (row,) = json.loads(file.read_text())["rows"]
+    assert (row["batch_size"], row["batch_per_device"], row["device_count"]) == (32, 8, 4)
+    assert row["verdict"] == "fits"
+    assert row["collectives"]["all-reduce"]["count"] == 1
+    assert row["other_collectives"] == 0
+    assert row["peak_memory_mib"] == pytest.approx(sum(row["memory_mib"].values()))
+    # The resident photographs alone are 4 * 320 * 320 * 3 bytes.
+    assert row["memory_mib"]["arguments"] > 1.17
+    assert row["gflop_per_image"] == pytest.approx(row["gflop"] / 8)
+    bound = max(row["gflop"] / 197, 1e3 * row["hbm_gb"] / 819)
+    assert row["bound_ms"]["step"] == pytest.approx(bound)
+
+
+def test_what_does_not_fit_is_a_row_and_what_breaks_is_a_failure(
+    recipe, on_cpu, monkeypatch, tmp_path, capsys
+):
+    messages = iter([FULL, "INTERNAL: the compiler\nbroke"])
+
+    def compile_():
+        raise RuntimeError(next(messages))
+
+    monkeypatch.setattr(topology, "lower", lambda *_: types.SimpleNamespace(compile=compile_))
+    file = tmp_path / "rows.json"
+    assert aot.main([*recipe, "--topology", "4", "--json", str(file)]) == 0
+    (row,) = json.loads(file.read_text())["rows"]
+    assert row["verdict"] == "does not fit"
+    assert row["peak_memory_mib"] == 20.5 * 1024
+    assert "does not fit" in capsys.readouterr().out
+    assert aot.main([*recipe, "--topology", "4"]) == 1
+    assert "error: 4: RuntimeError: INTERNAL: the compiler broke\n" in capsys.readouterr().err
+
+
+def test_a_step_above_the_chips_memory_does_not_fit():
+    compiled: Any = types.SimpleNamespace(
+        memory_analysis=lambda: types.SimpleNamespace(
+            argument_size_in_bytes=9 * 2**30,
+            output_size_in_bytes=3 * 2**30,
+            alias_size_in_bytes=2 * 2**30,
+            temp_size_in_bytes=6 * 2**30,
+            generated_code_size_in_bytes=2**30,
+        ),
+        cost_analysis=lambda: {"flops": 197e12, "bytes accessed": 6e9},
+        as_text=lambda: "\nENTRY %main {\n  %a = f32[1000000]{0} all-reduce(%x)\n}",
+    )
+    found = aot.figures(compiled, Topology("v5e:2x2", CHIPS["v5e"], make_mesh(4)), 8)
+    assert found["verdict"] == "does not fit"
+    assert found["peak_memory_mib"] == 17 * 1024
+    assert found["memory_mib"]["outputs"] == 1024
+    assert found["collectives"]["all-reduce"] == {"count": 1, "bytes": 4_000_000, "mb": 4.0}
+    assert found["bound_ms"] == {"arithmetic": 1000.0, "traffic": 4 / 819, "step": 1000.0}
+    assert found["mb_per_image"] == 3000
+    assert found["hbm_mb_per_image"] == 2
+
+
+@pytest.mark.parametrize(
+    ("batch", "parts", "per_device", "expected"),
+    [
+        (64, 1, None, (64, "")),
+        (70, 1, None, (72, "batch of 72, as 70 does not divide over 4 parts")),
+        (1, 1, None, (4, "batch of 4, as 1 does not divide over 4 parts")),
+        (64, 3, None, (60, "batch of 60, as 64 does not divide over 12 parts")),
+        (70, 3, 6, (24, "")),
+    ],
+)
+def test_the_batch_divides_over_the_devices(tiny_config, batch, parts, per_device, expected):
+    config = tiny_config(f"--data.batch-size={batch}", f"--optim.accumulate-steps={parts}")
+    assert aot.batch_for(config, 4, per_device) == expected
+
+
+@pytest.mark.parametrize(("parts", "allowed"), [(1, "1 or more"), (2, "multiples of 2")])
+def test_a_batch_per_device_is_checked(tiny_config, parts, allowed):
+    config = tiny_config(f"--optim.accumulate-steps={parts}")
+    with pytest.raises(InputError, match=f"--per-device-batch is -1; allowed: {allowed}"):
+        aot.batch_for(config, 4, -1)
+
+
+@pytest.mark.parametrize("name", ["h100", "cuda:2x2", "v5e", "v9:2x2", "v5e:4", "v5e:2x2:2"])
+def test_only_tpu_topologies_are_known(recipe, name, capsys):
+    assert aot.main([*recipe, "--topology", name]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: unknown TPU topology '{name}'; allowed: v4, v5e, v5p, v6e with")
+    assert said.count("\n") == 1
+
+
+def test_missing_libtpu_says_what_to_install(recipe, monkeypatch, capsys):
+    monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
+    assert aot.main([*recipe, "--topology", "v5e:2x2"]) == 2
+    assert "pip install -e '.[tpu]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("ABORTED: Internal error when accessing libtpu multi-process lockfile", "another process"),
+        ("INVALID_ARGUMENT: layout is not divisible", "'v5e:3x3' .INVALID_ARGUMENT: layout is not"),
+    ],
+)
+def test_what_libtpu_refuses_is_one_sentence(monkeypatch, said, expected):
+    def refuse(**_):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(topology.topologies, "get_topology_desc", refuse)
+    with pytest.raises(InputError, match=expected):
+        topology.describe("v5e:3x3")
+
+
+def test_recipe_errors_are_those_of_the_command_line(recipe, tmp_path, capsys):
+    assert aot.main([str(tmp_path / "none.yaml"), "--topology", "v5e:2x2"]) == 2
+    assert "no recipe at" in capsys.readouterr().err
+    assert aot.main([*recipe, "--model.nam", "x", "--topology", "v5e:2x2"]) == 2
+    assert "unknown flag '--model.nam'" in capsys.readouterr().err
+
+
+def test_sizes_of_data_sets_that_are_not_prepared_are_assumed_and_said(tiny_config, tmp_path):
+    flags = ["--data.dataset=mnist", "--data.backgrounds=photos", f"--data.data-dir={tmp_path}"]
+    work = topology.workload(tiny_config(*flags))
+    assert work.resident is not None
+    assert work.resident.digits.shape == (50_000, 28, 28)
+    assert "(assumed: mnist and photos not prepared)" in work.told
+    assert work.classes == 10
+
+
+def test_pictures_of_the_host_are_what_the_step_takes(tiny_config):
+    work = topology.workload(tiny_config("--data.render=host"))
+    assert work.resident is None
+    assert work.example["image"].shape == (1, 32, 32, 3)
+
+
+def test_pmap_is_refused(tiny_config):
+    with pytest.raises(InputError, match=r"train\.parallel is pmap; allowed here: jit"):
+        topology.workload(tiny_config("--train.parallel=pmap"))
+
+
+@pytest.mark.slow
+def test_a_network_compiles_for_four_chips_and_sends_one_message(recipe, tmp_path):
+    pytest.importorskip("libtpu", reason="libtpu (extra tpu) is not installed")
+    file = tmp_path / "rows.json"
+    assert aot.main([*recipe, "--topology", "v5e:2x2,v5e:1x1", "--json", str(file)]) == 0
+    four, one = json.loads(file.read_text())["rows"]
+    assert four["device"] == "TPU v5 lite"
+    assert (four["device_count"], one["device_count"]) == (4, 1)
+    assert four["collectives"]["all-reduce"]["count"] == 1
+    assert four["verdict"] == one["verdict"] == "fits"
+    assert four["gflop"] > 0
