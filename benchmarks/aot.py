@@ -41,12 +41,11 @@ MEMORY_COLUMNS = {
     "case": "topology",
     "chip": "device",
     "devices": "device_count",
-    "batch": "batch_size",
-    "per device": "batch_per_device",
+    "batch each": "batch_per_device",
     "compile s": "compile_s",
-    "arguments MiB": "memory_mib.arguments",
+    "args MiB": "memory_mib.arguments",
     "outputs": "memory_mib.outputs",
-    "temporaries": "memory_mib.temporaries",
+    "temps": "memory_mib.temporaries",
     "code": "memory_mib.code",
     "total": "peak_memory_mib",
     "HBM": "hbm_mib",
@@ -56,15 +55,15 @@ WORK_COLUMNS = {
     "case": "topology",
     "all-reduce": "collectives.all-reduce.count",
     "MB": "collectives.all-reduce.mb",
-    "other collectives": "other_collectives",
+    "others": "other_collectives",
     "GFLOP": "gflop",
-    "per picture": "gflop_per_image",
+    "a picture": "gflop_per_image",
     "GB accessed": "gb_accessed",
-    "of it HBM": "hbm_gb",
-    "MB per picture": "hbm_mb_per_image",
-    "arithmetic ms": "bound_ms.arithmetic",
-    "traffic ms": "bound_ms.traffic",
-    "step bound ms": "bound_ms.step",
+    "in HBM": "hbm_gb",
+    "MB a picture": "hbm_mb_per_image",
+    "FLOP ms": "bound_ms.arithmetic",
+    "HBM ms": "bound_ms.traffic",
+    "bound ms": "bound_ms.step",
 }
 
 
@@ -226,9 +225,9 @@ def show(made: Sequence[dict[str, Any]]) -> None:
     rows.show("memory of one device", made, MEMORY_COLUMNS)
     rows.show("one step on one device", made, WORK_COLUMNS)
     print(
-        "A bound is the least time by the chip's specification for the arithmetic and the HBM\n"
-        "traffic of the compiled step, not a measurement. GB accessed is the compiler's count,\n"
-        "on-chip memory included."
+        "FLOP ms and HBM ms are the compiled step's arithmetic and memory traffic at the chip's\n"
+        "specified speeds; the bound is the longer one: a least time, not a measurement.\n"
+        "GB accessed is the compiler's count, on-chip memory included."
     )
 
 

@@ -30,10 +30,10 @@ EXAMPLES = ("v5e:2x2", "v5e:4x4", "v5p:2x2x1", "v6e:2x2")
 _NAME = re.compile(rf"({'|'.join(CHIPS)}):(\d+(?:x\d+){{1,2}})")
 
 # What is assumed where the data sets of a recipe are not prepared: MNIST without the validation
-# examples, and 400 photographs, two squares each.
+# examples, and 400 squares of photographs.
 ASSUMED = Resident(
     digits=np.broadcast_to(np.uint8(0), (50_000, 28, 28)),
-    photos=np.broadcast_to(np.uint8(0), (800, 256, 256, 3)),
+    photos=np.broadcast_to(np.uint8(0), (400, 256, 256, 3)),
 )
 
 
