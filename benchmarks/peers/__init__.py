@@ -1,0 +1,79 @@
+"""The systems our training step is compared with; each builds the same work its own best way."""
+
+import gc
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from benchmarks.peers.variants import VARIANTS
+from benchmarks.workload import Workload
+from jaxres.errors import InputError, unknown_name
+
+
+class Peer(NamedTuple):
+    """A peer ready to train: `run(steps)` trains and waits for the last step.
+
+    `settings` says what was chosen for it, `compile_s` what it spent on compiling, None where it
+    does not compile ahead of the first step.
+    """
+
+    run: Callable[[int], None]
+    version: str
+    settings: dict[str, Any]
+    compile_s: float | None = None
+
+
+class _Source(NamedTuple):
+    """Where a peer is built: a module, its function, the package it needs and how to get it."""
+
+    module: str
+    function: str
+    package: str
+    install: str
+
+
+TORCH_INSTALL = "pip install torch==2.13.0"
+PEERS = {
+    "torch": _Source("torch_step", "eager", "torch", TORCH_INSTALL),
+    "torch_compiled": _Source("torch_step", "compiled", "torch", TORCH_INSTALL),
+    "keras": _Source("keras_step", "build", "keras", "pip install '.[peers]'"),
+    "flax": _Source("flax_step", "build", "flax", "pip install flax"),
+}
+
+
+def check(names: Sequence[str], models: Sequence[str]) -> None:
+    """Refuse peers that are unknown or not installed, and models that they do not have.
+
+    Raises:
+        InputError: naming what is allowed or what to install.
+    """
+    for name in names:
+        if name not in PEERS:
+            raise unknown_name("peer", name, PEERS)
+        source = PEERS[name]
+        if importlib.util.find_spec(source.package) is None:
+            raise InputError(
+                f"peer '{name}' needs the package {source.package}, which is not installed: "
+                f"{source.install}"
+            )
+        for model in models:
+            if model not in VARIANTS:
+                raise unknown_name(f"model for peer {name}", model, VARIANTS)
+
+
+def build(name: str, work: Workload, platform: str) -> Peer:
+    """A peer with its weights and the batch on the first device of `platform` (cpu, gpu)."""
+    source = PEERS[name]
+    module = importlib.import_module(f"{__name__}.{source.module}")
+    return getattr(module, source.function)(work, platform)
+
+
+def release() -> None:
+    """Give the memory of peers that nothing refers to any more back to the device."""
+    gc.collect()
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.compiler.reset()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -1,0 +1,113 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from benchmarks import peers
+from benchmarks.peers import flax_resnet
+from benchmarks.peers.variants import VARIANTS, Variant
+from benchmarks.workload import Workload
+from jaxres.errors import InputError
+from jaxres.models import registry
+from jaxres.models.pure import abstract_net
+from jaxres.models.registry import list_models
+
+
+def _size(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _parameters(name):
+    return _size(abstract_net(name, classes=1000, image_size=64).params)
+
+
+WORK = Workload("resnet18", 32, 4, "float32", 10)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "wide_resnet50_2"])
+def test_flax_has_as_many_parameters_as_ours(name):
+    model = nnx.eval_shape(
+        lambda: flax_resnet.ResNet(
+            VARIANTS[name], classes=1000, dtype=jnp.float32, rngs=nnx.Rngs(0)
+        )
+    )
+    assert _size(nnx.state(model, nnx.Param)) == _parameters(name)
+
+
+def test_flax_computes_what_ours_computes():
+    """The sizes of all feature maps follow from the convolutions: as much arithmetic as ours."""
+
+    def forward(images):
+        model = flax_resnet.ResNet(
+            VARIANTS["resnet50"], classes=1000, dtype=jnp.float32, rngs=nnx.Rngs(0)
+        )
+        return model(images)
+
+    images = jnp.zeros((1, 96, 96, 3))
+    program = str(jax.make_jaxpr(forward)(images))
+    assert program.count("conv_general_dilated[") == 53
+    assert jax.eval_shape(forward, images).shape == (1, 1000)
+
+
+def test_variants_are_the_tables_of_ours():
+    assert [*VARIANTS] == list_models("*resnet*")
+    for name, variant in VARIANTS.items():
+        blocks = "Bottleneck" if variant.bottleneck else "BasicBlock"
+        ours = registry._MODELS[name].__doc__ or ""
+        assert ours.endswith(f"blocks of {blocks} in stages of {variant.depths}.")
+
+
+def test_a_missing_package_is_named_with_its_installation(monkeypatch):
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda package: None)
+    with pytest.raises(InputError, match=r"needs the package torch, .*: pip install torch==2"):
+        peers.check(["torch_compiled"], ["resnet18"])
+    with pytest.raises(InputError, match=r"needs the package keras, .*: pip install '.\[peers\]'"):
+        peers.check(["keras"], ["resnet18"])
+
+
+def test_flax_trains(monkeypatch):
+    monkeypatch.setitem(VARIANTS, "resnet18", Variant(False, (1, 0, 0, 0)))
+    peer = peers.build("flax", WORK, "cpu")
+    peer.run(2)
+    assert peer.compile_s is not None
+    peers.release()
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", VARIANTS)
+def test_torch_has_as_many_parameters_as_ours(name):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from benchmarks.peers import torch_resnet
+
+    with torch.device("meta"):
+        model = torch_resnet.resnet(VARIANTS[name], 1000)
+    assert sum(p.numel() for p in model.parameters()) == _parameters(name)
+
+
+@pytest.mark.reference
+def test_torch_trains_in_both_dtypes():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    for dtype in ("float32", "bfloat16"):
+        peer = peers.build("torch", WORK._replace(dtype=dtype), "cpu")
+        peer.run(2)
+        assert peer.version == torch.__version__
+        assert peer.settings["threads"] >= 1
+    with pytest.raises(RuntimeError, match="has no tpu, which JAX uses"):
+        peers.build("torch", WORK, "tpu")
+
+
+@pytest.mark.reference
+def test_keras_builds_every_network():
+    pytest.importorskip("keras", reason="keras is not installed")
+    from benchmarks.peers import keras_step
+
+    model, source = keras_step.network("resnet18", 64, 1000)
+    trained = sum(np.prod(weight.shape) for weight in model.trainable_weights)
+    assert trained == _parameters("resnet18")
+    assert source == "benchmarks.peers.keras_step"
+    model, source = keras_step.network("resnet50", 64, 1000)
+    trained = sum(np.prod(weight.shape) for weight in model.trainable_weights)
+    # Version 1 has biases in its 53 convolutions: as many as there are channels to normalise.
+    assert trained == 25_557_032 + 26_560
+    assert source == "keras.applications"

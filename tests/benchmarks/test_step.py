@@ -1,0 +1,155 @@
+import json
+
+import pytest
+
+from benchmarks import peers, program, rows, step, versus
+from benchmarks.roof import Roof
+from tests import tiny
+
+
+@pytest.fixture(autouse=True)
+def known_roof(monkeypatch):
+    """The roof of some machine: measuring this one takes seconds."""
+    assert tiny.tiny
+    monkeypatch.setattr(versus.roof, "measured", lambda dtype: Roof(0.2, 50.0))
+    monkeypatch.setattr(versus, "MIN_SAMPLE_S", 0.01)
+
+
+@pytest.fixture
+def tiny_peers(monkeypatch):
+    """Peers that do nothing, of which `keras` fails; gives the batch sizes of the others."""
+
+    def build(name, work, platform):
+        assert platform == "cpu"
+        if name == "keras":
+            raise RuntimeError("no such layer\nat line 7")
+        seen.append(work.batch_size)
+        return peers.Peer(lambda steps: None, "1.2", {"a": 1})
+
+    seen = []
+    monkeypatch.setattr(peers, "build", build)
+    monkeypatch.setattr(peers, "check", lambda names, models: None)
+    return seen
+
+
+def run(tmp_path, *words):
+    status = step.main([*words, "--repeats", "5", "--json", str(tmp_path / "rows.json")])
+    return status, json.loads((tmp_path / "rows.json").read_text())["rows"]
+
+
+def test_a_row_without_peers(tmp_path, capsys):
+    status, (row,) = run(tmp_path, "--case", "tiny:32:8", "--classes", "10")
+    assert status == 0
+    assert tuple(row)[: len(rows.SCHEMA)] == rows.SCHEMA
+    assert (row["peer"], row["ratio"]) == (None, None)
+    missing = [key for key in rows.SCHEMA if row[key] is None and key not in ("peer", "ratio")]
+    assert missing in ([], ["commit"])
+    assert row["device_count"] == 1
+    # Convolutions of 3x3x3x8 to 16x16 and 3x3x8x16 to 8x8, and 16x10: forward and two gradients,
+    # but one for the first, which reads the pictures.
+    first, rest = 16 * 16 * 27 * 8, 8 * 8 * 72 * 16 + 160
+    assert row["gflop_per_image"] == pytest.approx(2 * (2 * first + 3 * rest) / 1e9)
+    flops = row["gflop_per_image"] * 1e9 * row["images_per_s"]
+    assert row["mfu"] == pytest.approx(flops / 0.2e12)
+    assert 8 / row["images_per_s"] == pytest.approx(row["step_ms"]["p50"] / 1e3)
+    assert 0 < row["roof_share"] < 1
+    assert "tiny 32px batch 8 float32" in capsys.readouterr().out
+
+
+def test_profile_is_in_the_row_and_printed(tmp_path, capsys):
+    words = ("--case", "tiny:32:8", "--classes", "10", "--profile", str(tmp_path / "traces"))
+    _, (row,) = run(tmp_path, *words)
+    assert row["profile_ms"]["convolution"] > 0
+    assert set(row["profile_ms"]) <= {*program.CLASSES, "idle"}
+    assert list((tmp_path / "traces").rglob("*.xplane.pb"))
+    printed = capsys.readouterr().out
+    assert "ms per step while traced" in printed
+    assert "ops/conv.py:" in printed
+
+
+def test_lists_are_crossed():
+    words = "--model tiny,resnet18 --image-size 32,64 --batch-size 4,8 --dtype float32,bfloat16"
+    works = step._works(step._parser().parse_args(words.split()))
+    assert len(set(works)) == 16
+    assert {work[:4] for work in works} >= {
+        ("resnet18", 32, 8, "bfloat16"),
+        ("tiny", 64, 4, "float32"),
+    }
+
+
+def test_each_peer_has_a_row(tmp_path, tiny_peers):
+    status, found = run(tmp_path, "--case", "tiny:32:8", "--classes", "5", "--peer", "torch,flax")
+    assert status == 0
+    assert [row["peer"]["name"] for row in found] == ["torch", "flax"]
+    assert found[0]["peer_settings"] == {"a": 1}
+    assert found[0]["ratio"]["pairs"] == 5
+    assert found[0]["ratio"]["median"] < 1  # a peer that does nothing is faster
+
+
+def test_a_peer_that_fails_is_named_and_the_others_go_on(tmp_path, tiny_peers, capsys):
+    words = ("--case", "tiny:32:8", "--classes", "5", "--peer", "keras,torch")
+    status, found = run(tmp_path, *words)
+    assert status == 1
+    assert [row["peer"]["name"] for row in found] == ["torch"]
+    error = "error: peer 'keras' cannot run tiny 32px batch 8 float32: RuntimeError: no such layer"
+    assert error in capsys.readouterr().err.splitlines()
+
+
+def test_without_any_peer_left_ours_is_measured(tmp_path, tiny_peers):
+    words = ("--case", "tiny:32:8", "--classes", "5", "--peer", "keras")
+    status, (row,) = run(tmp_path, *words)
+    assert (status, row["peer"]) == (1, None)
+
+
+def test_a_smaller_batch_is_run_by_both_and_said(tmp_path, tiny_peers, monkeypatch):
+    class Small(versus.Training):
+        def __init__(self, config, **options):
+            if config.data.batch_size > 4:
+                raise RuntimeError("RESOURCE_EXHAUSTED: 99 GiB")
+            super().__init__(config, **options)
+
+    monkeypatch.setattr(versus, "Training", Small)
+    words = ("--case", "tiny:32:16", "--classes", "5", "--peer", "torch")
+    _, (row,) = run(tmp_path, *words)
+    assert (row["batch_size"], row["requested_batch_size"], tiny_peers) == (4, 16, [4])
+
+
+@pytest.mark.parametrize("way", ["jit", "pmap"])
+def test_devices_and_steps_per_call(tmp_path, way):
+    words = ("--case", "tiny:32:8", "--classes", "5", "--devices", "2", "--steps-per-call", "3")
+    _, (row,) = run(tmp_path, *words, "--parallel", way)
+    assert (row["device_count"], row["parallel"]) == (2, way)
+    assert row["steps_per_sample"] % 3 == 0
+    assert row["images_per_s"] == pytest.approx(2 * row["images_per_s_per_device"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "resnet51"], "unknown model 'resnet51': did you mean 'resnet50'?"),
+        (["--case", "resnet18:64:8", "--dtype", "bfloat17"], "did you mean 'bfloat16'?"),
+        (["--peer", "torhc"], "unknown peer 'torhc': did you mean 'torch'?"),
+        (["--case", "tiny:32:8", "--peer", "flax"], "unknown model for peer flax 'tiny'"),
+        (["--case", "resnet18:30:8"], "image_size is 30; allowed: 32 pixels or more"),
+        (["--case", "resnet18:20:8"], "data.canvas is 20; allowed: 28 to 4096"),
+        (["--case", "resnet18:64:8", "--model", "resnet18"], "--case goes without --model"),
+        (["--case", "resnet18:64:8", "--repeats", "4"], "--repeats is 4; allowed: 5 or more"),
+        (["--case", "resnet18:64:9", "--devices", "2"], "does not divide over 2 devices"),
+        (["--devices", "2", "--peer", "flax"], "allowed with --peer: 1"),
+        (["--devices", "99"], "train.devices is 99; allowed: 1 to 4"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_a_sentence(words, message, capsys):
+    assert step.main(words) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("case", ["resnet18", "resnet18:64", "resnet18:64:0", "resnet18:a:8"])
+def test_cases_that_are_no_triples_are_refused(case, capsys):
+    with pytest.raises(SystemExit) as ended:
+        step.main(["--case", case])
+    assert ended.value.code == 2
+    assert "allowed: " in capsys.readouterr().err
