@@ -74,7 +74,7 @@ def describe(name: str) -> Topology:
     allowed = f"allowed: {', '.join(CHIPS)} with a shape, such as {', '.join(EXAMPLES)}"
     named = _NAME.fullmatch(name)
     if not named:
-        raise InputError(f"unknown TPU topology '{name}'; {allowed}")
+        raise InputError(f"unknown topology '{name}': only TPUs can be compiled for; {allowed}")
     if importlib.util.find_spec("libtpu") is None:
         raise InputError(
             "libtpu is not installed; it comes with pip install 'jaxres[tpu]', "
@@ -95,7 +95,7 @@ def describe(name: str) -> Topology:
                 "another process holds libtpu on this machine; wait until it ends, or set "
                 f"ALLOW_MULTIPLE_LIBTPU_LOAD=1 ({said})"
             ) from None
-        raise InputError(f"unknown TPU topology '{name}' ({said}); {allowed}") from None
+        raise InputError(f"unknown topology '{name}' ({said}); {allowed}") from None
     axis_types = (AxisType.Auto,)
     mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=axis_types, devices=devices)
     return Topology(name, chip, mesh)
