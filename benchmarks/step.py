@@ -12,6 +12,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from benchmarks import measure, peers, rows, versus
 from benchmarks.workload import DTYPES, Workload, settings
 from jaxres.errors import InputError, unknown_name
@@ -38,7 +40,7 @@ COLUMNS = {
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Status 0; 1 if a peer that was asked for could not run; 2 for what cannot be asked for."""
+    """Status 0; 1 if a case or a peer could not run; 2 for what cannot be asked for."""
     args = _parser().parse_args(words)
     if args.peer:
         # JAX would take three quarters of a GPU's memory, and leave a peer the rest.
@@ -52,14 +54,17 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     measured: list[dict[str, Any]] = []
-    failures: list[versus.PeerFailed] = []
+    failures: list[str] = []
     for work in works:
-        for row in versus.rows_of(work, mesh, args):
-            if isinstance(row, versus.PeerFailed):
-                failures.append(row)
-                continue
-            measured.append(row)
-            rows.write(measured, args.json)
+        try:
+            for row in versus.rows_of(work, mesh, args):
+                if isinstance(row, versus.Failed):
+                    failures.append(str(row))
+                else:
+                    measured.append(row)
+                    rows.write(measured, args.json)
+        except versus.Failed as failure:
+            failures.append(str(failure))  # without the traceback, which holds its arrays
     rows.show("training step", measured, COLUMNS)
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
@@ -99,7 +104,7 @@ def _positive(text: str) -> int:
 
 def _cases(text: str) -> list[tuple[str, int, int]]:
     found = []
-    for case in rows.names(text):
+    for case in rows.names(text) or [""]:
         parts = case.split(":")
         if len(parts) != 3:
             raise argparse.ArgumentTypeError(f"'{case}'; allowed: MODEL:SIZE:BATCH")
@@ -119,11 +124,17 @@ def _works(args: argparse.Namespace) -> list[Workload]:
     models, image_sizes, batch_sizes = lists
     crossed = product(models or ["resnet50"], image_sizes or [224], batch_sizes or [16])
     cases: list[tuple[str, int, int]] = args.case or list(crossed)
+    if args.json is not None and args.json.is_dir():
+        raise InputError(f"--json is '{args.json}', which is a folder; allowed: a file")
+    if args.profile is not None and args.profile.is_file():
+        raise InputError(f"--profile is '{args.profile}', which is a file; allowed: a folder")
     if args.devices > 1 and args.peer:
         raise InputError(f"--devices is {args.devices}; allowed with --peer: 1, as peers use one")
     if args.repeats < measure.MIN_REPEATS:
         raise InputError(f"--repeats is {args.repeats}; allowed: {measure.MIN_REPEATS} or more")
     dtypes: list[str] = args.dtype
+    if not dtypes:
+        raise InputError(f"--dtype is empty; allowed: {', '.join(DTYPES)}")
     for dtype in dtypes:
         if dtype not in DTYPES:
             raise unknown_name("dtype", dtype, DTYPES)
@@ -141,4 +152,5 @@ def _works(args: argparse.Namespace) -> list[Workload]:
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_enable_compilation_cache", False)  # compile_s is of a cold compile
     sys.exit(main())

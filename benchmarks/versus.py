@@ -22,8 +22,8 @@ MIN_SAMPLE_S = 0.5
 Call = tuple[Callable[[int], None], int]  # runs a number of steps, a multiple of the other number
 
 
-class PeerFailed(Exception):  # noqa: N818
-    """A peer that was asked for could not run a case; the message says why."""
+class Failed(Exception):  # noqa: N818
+    """A case, or a peer that was asked for, could not run; the message says why."""
 
 
 class Timing(NamedTuple):
@@ -39,10 +39,13 @@ class Timing(NamedTuple):
 
 def rows_of(
     work: Workload, mesh: Mesh, args: argparse.Namespace
-) -> Iterator[dict[str, Any] | PeerFailed]:
+) -> Iterator[dict[str, Any] | Failed]:
     """A row for each peer of `args.peer`, or the peer's failure; one row if none can run.
 
     If memory ends, the batch of ours and of the peers is halved.
+
+    Raises:
+        Failed: not even a batch of one picture per device fits.
     """
     say(f"{case_of(work)}: compiling")
 
@@ -53,7 +56,12 @@ def rows_of(
         own.run(args.steps_per_call)
         return own
 
-    own, batch_size = measure.with_smaller_batch(build, work.batch_size, unit=mesh.size)
+    try:
+        own, batch_size = measure.with_smaller_batch(build, work.batch_size, unit=mesh.size)
+    except Exception as error:
+        if not measure.out_of_memory(error):
+            raise
+        raise Failed(f"{case_of(work)} does not fit in memory, nor any smaller batch") from None
     if batch_size < work.batch_size:
         say(f"{case_of(work)}: out of memory; batch {batch_size} instead")
     ran = work._replace(batch_size=batch_size)
@@ -67,9 +75,9 @@ def rows_of(
         say(f"{case_of(ran)}: with {name}")
         try:
             yield _row(own, ran, mesh, args, described, name)
-        except PeerFailed as failure:
+        except Failed as failure:
             failed += 1
-            yield PeerFailed(*failure.args)  # without the traceback, which holds its arrays
+            yield Failed(*failure.args)  # without the traceback, which holds its arrays
         peers.release()
     if failed == len(args.peer):
         yield _row(own, ran, mesh, args, described, None)
@@ -160,14 +168,14 @@ def _built(name: str, work: Workload, platform: str) -> peers.Peer:
     """A peer that has run a step.
 
     Raises:
-        PeerFailed: whatever it was that kept it from that.
+        Failed: whatever it was that kept it from that.
     """
     try:
         peer = peers.build(name, work, platform)
         peer.run(1)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        raise PeerFailed(f"peer '{name}' cannot run {case_of(work)}: {reason}") from None
+        raise Failed(f"peer '{name}' cannot run {case_of(work)}: {reason}") from None
     return peer
 
 

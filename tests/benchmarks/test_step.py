@@ -114,6 +114,19 @@ def test_a_smaller_batch_is_run_by_both_and_said(tmp_path, tiny_peers, monkeypat
     assert (row["batch_size"], row["requested_batch_size"], tiny_peers) == (4, 16, [4])
 
 
+def test_what_never_fits_is_said_and_the_next_case_runs(tmp_path, monkeypatch, capsys):
+    class Full(versus.Training):
+        def __init__(self, config, **options):
+            if config.data.canvas == 64:
+                raise RuntimeError("RESOURCE_EXHAUSTED: 99 GiB")
+            super().__init__(config, **options)
+
+    monkeypatch.setattr(versus, "Training", Full)
+    status, found = run(tmp_path, "--case", "tiny:64:8,tiny:32:8", "--classes", "5")
+    assert (status, [row["image_size"] for row in found]) == (1, [32])
+    assert "error: tiny 64px batch 8 float32 does not fit" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("way", ["jit", "pmap"])
 def test_devices_and_steps_per_call(tmp_path, way):
     words = ("--case", "tiny:32:8", "--classes", "5", "--devices", "2", "--steps-per-call", "3")
@@ -128,6 +141,7 @@ def test_devices_and_steps_per_call(tmp_path, way):
     [
         (["--model", "resnet51"], "unknown model 'resnet51': did you mean 'resnet50'?"),
         (["--case", "resnet18:64:8", "--dtype", "bfloat17"], "did you mean 'bfloat16'?"),
+        (["--dtype", ","], "--dtype is empty; allowed: float32, bfloat16"),
         (["--peer", "torhc"], "unknown peer 'torhc': did you mean 'torch'?"),
         (["--case", "tiny:32:8", "--peer", "flax"], "unknown model for peer flax 'tiny'"),
         (["--case", "resnet18:30:8"], "image_size is 30; allowed: 32 pixels or more"),
@@ -136,6 +150,8 @@ def test_devices_and_steps_per_call(tmp_path, way):
         (["--case", "resnet18:64:8", "--repeats", "4"], "--repeats is 4; allowed: 5 or more"),
         (["--case", "resnet18:64:9", "--devices", "2"], "does not divide over 2 devices"),
         (["--devices", "2", "--peer", "flax"], "allowed with --peer: 1"),
+        (["--case", "tiny:32:8", "--json", "tests"], "--json is 'tests', which is a folder"),
+        (["--case", "tiny:32:8", "--profile", "README.md"], "--profile is 'README.md'"),
         (["--devices", "99"], "train.devices is 99; allowed: 1 to 4"),
     ],
 )
@@ -147,7 +163,7 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(words, message, capsys
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize("case", ["resnet18", "resnet18:64", "resnet18:64:0", "resnet18:a:8"])
+@pytest.mark.parametrize("case", ["", "resnet18", "resnet18:64", "resnet18:64:0", "resnet18:a:8"])
 def test_cases_that_are_no_triples_are_refused(case, capsys):
     with pytest.raises(SystemExit) as ended:
         step.main(["--case", case])
