@@ -7,19 +7,21 @@ one step per call. Nothing runs, so nothing here is a measured speed. It needs l
 
 import os
 
-# Before JAX starts: the compiler is asked about chips of which this machine has none, and may be
-# in use by another process that does the same.
+# Before JAX starts: the compiler is asked about chips, and this machine need not have any.
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several processes may ask
 if os.environ.setdefault("JAX_PLATFORMS", "cpu") == "cpu":
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 
 import argparse
+import multiprocessing
 import re
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,14 @@ import jax
 
 from benchmarks import measure, rows, topology
 from benchmarks.collectives import summarise
-from benchmarks.topology import Topology
+from benchmarks.topology import Topology, Workload
 from benchmarks.traffic import main_memory_bytes
 from jaxres import recipe as recipes
 from jaxres.cli import quiet_libraries, say, split_settings
 from jaxres.config import Config
 from jaxres.errors import InputError
+
+Row = dict[str, Any]
 
 PER_MIB = 1 / 2**20
 USED = re.compile(r"Used ([\d.]+)([KMGT]) of")
@@ -72,12 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     own, flags = split_settings(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(own)
     quiet_libraries()
-    # What is reported is a compilation, not a look into the cache.
-    jax.config.update("jax_enable_compilation_cache", False)
     try:
         config = recipes.load(args.recipe, flags, prog="python -m benchmarks.aot")
-        targets = [topology.describe(name) for name in args.topology]
-        batches = [batch_for(config, target.devices, args.per_device_batch) for target in targets]
+        devices = [topology.describe(name).devices for name in args.topology]
+        batches = [batch_for(config, count, args.per_device_batch) for count in devices]
         work = topology.workload(config)
     except InputError as error:
         say(f"error: {error}")
@@ -86,15 +88,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (parts := config.optim.accumulate_steps) > 1:
         print(f"the compiler counts the work of a loop once: of one of {parts} accumulation parts")
     made, failed = [], False
-    for target, (batch_size, why) in zip(targets, batches, strict=True):
+    for name, (batch_size, why) in zip(args.topology, batches, strict=True):
         if why:
-            print(f"{target.name}: {why}")
+            print(f"{name}: {why}")
         try:
-            made.append(row(args.recipe, config, work, target, batch_size))
-        except Exception as error:
-            say(f"error: {target.name}: {type(error).__name__}: {' '.join(str(error).split())}")
+            made.append(apart(args.recipe, config, work, name, batch_size))
+        except BrokenProcessPool:
+            say(f"error: {name}: the compiler died")
             failed = True
-    rows.write(made, args.json)
+        except Exception as error:
+            say(f"error: {name}: {type(error).__name__}: {' '.join(str(error).split())}")
+            failed = True
+        rows.write(made, args.json)
     show(made)
     return 1 if failed else 0
 
@@ -137,14 +142,25 @@ def batch_for(config: Config, devices: int, per_device: int | None) -> tuple[int
     return batch_size, f"batch of {batch_size}, as {asked} does not divide over {unit} parts"
 
 
-def row(
-    recipe: Path, config: Config, work: topology.Workload, target: Topology, batch_size: int
-) -> dict[str, Any]:
+def apart(recipe: Path, config: Config, work: Workload, name: str, batch_size: int) -> Row:
+    """`row` in a process of its own: a compiler that dies takes no other row along.
+
+    Raises:
+        BrokenProcessPool: the process died.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(row, recipe, config, work, name, batch_size).result()
+
+
+def row(recipe: Path, config: Config, work: Workload, name: str, batch_size: int) -> Row:
     """Compile for one topology and say what came of it.
 
     Raises:
         Exception: whatever the compiler raises but exhausted memory.
     """
+    # What is reported is a compilation, not a look into the cache.
+    jax.config.update("jax_enable_compilation_cache", False)
+    target = topology.describe(name)
     lowered = topology.lower(config, work, target, batch_size)
     known = {
         "topology": target.name,
@@ -173,7 +189,7 @@ def row(
     return rows.row("aot", f"{recipe.stem} {target.name}", **known, **found)
 
 
-def figures(compiled: jax.stages.Compiled, target: Topology, batch_size: int) -> dict[str, Any]:
+def figures(compiled: jax.stages.Compiled, target: Topology, batch_size: int) -> Row:
     """Memory, messages and work of one device and step."""
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     text = compiled.as_text()
@@ -211,7 +227,7 @@ def figures(compiled: jax.stages.Compiled, target: Topology, batch_size: int) ->
     }
 
 
-def refusal(message: str) -> dict[str, Any]:
+def refusal(message: str) -> Row:
     """What the compiler says when the step does not fit: `Used 20.52G of 15.75G hbm`."""
     used = USED.search(message)
     said = {"verdict": "does not fit", "refused": " ".join(message.split())[:500]}

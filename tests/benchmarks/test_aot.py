@@ -1,5 +1,6 @@
 import json
 import types
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ def on_cpu(monkeypatch):
         return Topology(name, CHIPS["v5e"], make_mesh(int(name)))
 
     monkeypatch.setattr(topology, "describe", describe)
+    monkeypatch.setattr(aot, "apart", aot.row)
 
 
 def test_rows_hold_memory_messages_and_work(recipe, on_cpu, tmp_path, capsys):
@@ -73,6 +75,19 @@ def test_what_does_not_fit_is_a_row_and_what_breaks_is_a_failure(
     assert "does not fit" in capsys.readouterr().out
     assert aot.main([*recipe, "--topology", "4"]) == 1
     assert "error: 4: RuntimeError: INTERNAL: the compiler broke\n" in capsys.readouterr().err
+
+
+def test_a_compiler_that_dies_is_one_failure(recipe, on_cpu, monkeypatch, tmp_path, capsys):
+    def die_on_the_first(recipe, config, work, name, batch_size):
+        if name == "4":
+            raise BrokenProcessPool("terminated abruptly")
+        return aot.row(recipe, config, work, name, batch_size)
+
+    monkeypatch.setattr(aot, "apart", die_on_the_first)
+    file = tmp_path / "rows.json"
+    assert aot.main([*recipe, "--topology", "4,2", "--json", str(file)]) == 1
+    assert "error: 4: the compiler died\n" in capsys.readouterr().err
+    assert [row["topology"] for row in json.loads(file.read_text())["rows"]] == ["2"]
 
 
 def test_a_step_above_the_chips_memory_does_not_fit():
