@@ -1,6 +1,7 @@
 import json
 import types
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -193,8 +194,15 @@ def test_pmap_is_refused(tiny_config):
         topology.workload(tiny_config("--train.parallel=pmap"))
 
 
-def test_a_network_compiles_for_four_chips_and_sends_one_message(recipe, tmp_path):
+def test_what_goes_wrong_in_the_process_of_a_compilation_is_raised_here(tiny_config):
+    work = topology.workload(tiny_config())
+    with pytest.raises(InputError, match="unknown topology 'h100'"):
+        aot.apart(Path("small.yaml"), tiny_config(), work, "h100", 4)
+
+
+def test_a_network_compiles_for_four_chips_and_sends_one_message(recipe, monkeypatch, tmp_path):
     pytest.importorskip("libtpu", reason="libtpu (extra tpu) is not installed")
+    monkeypatch.setattr(aot, "apart", aot.row)  # another process does not know `tiny`
     file = tmp_path / "rows.json"
     assert aot.main([*recipe, "--topology", "v5e:2x2,v5e:1x1", "--json", str(file)]) == 0
     four, one = json.loads(file.read_text())["rows"]
