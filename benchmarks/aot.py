@@ -94,7 +94,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             made.append(apart(args.recipe, config, work, name, batch_size))
         except BrokenProcessPool:
-            say(f"error: {name}: the compiler died")
+            said = (
+                f"the compiler (libtpu {topology.libtpu_version()}) died; another version may not"
+            )
+            say(f"error: {name}: {said}")
             failed = True
         except Exception as error:
             say(f"error: {name}: {type(error).__name__}: {' '.join(str(error).split())}")
@@ -186,7 +189,9 @@ def row(recipe: Path, config: Config, work: Workload, name: str, batch_size: int
     else:
         found = figures(compiled, target, batch_size)
     known["compile_s"] = time.perf_counter() - began
-    return rows.row("aot", f"{recipe.stem} {target.name}", **known, **found)
+    made = rows.row("aot", f"{recipe.stem} {target.name}", **known, **found)
+    made["versions"] = made["versions"] | {"libtpu": topology.libtpu_version()}
+    return made
 
 
 def figures(compiled: jax.stages.Compiled, target: Topology, batch_size: int) -> Row:

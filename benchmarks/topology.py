@@ -1,6 +1,7 @@
 """A training step lowered for TPU chips that are not there: shapes in place of arrays."""
 
 import dataclasses
+import importlib.metadata
 import importlib.util
 import math
 import re
@@ -99,6 +100,14 @@ def describe(name: str) -> Topology:
     axis_types = (AxisType.Auto,)
     mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=axis_types, devices=devices)
     return Topology(name, chip, mesh)
+
+
+def libtpu_version() -> str | None:
+    """The compiler's version; None where it is not installed as a package."""
+    try:
+        return importlib.metadata.version("libtpu")
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def workload(config: Config) -> Workload:
