@@ -39,7 +39,8 @@ from jaxres.errors import InputError
 Row = dict[str, Any]
 
 PER_MIB = 1 / 2**20
-USED = re.compile(r"Used ([\d.]+)([KMGT]) of")
+# The compiler has two ways of saying it, the second of temporaries alone.
+NEEDED = re.compile(r"(?:Used |required for HLO temporaries \()([\d.]+)([KMGT])")
 IN_MIB = {"K": 2**-10, "M": 1.0, "G": 2.0**10, "T": 2.0**20}
 MEMORY_COLUMNS = {
     "case": "topology",
@@ -233,10 +234,10 @@ def figures(compiled: jax.stages.Compiled, target: Topology, batch_size: int) ->
 
 
 def refusal(message: str) -> Row:
-    """What the compiler says when the step does not fit: `Used 20.52G of 15.75G hbm`."""
-    used = USED.search(message)
+    """What the compiler says when the step does not fit, and the memory it would need at least."""
     said = {"verdict": "does not fit", "refused": " ".join(message.split())[:500]}
-    return said | ({"peak_memory_mib": float(used[1]) * IN_MIB[used[2]]} if used else {})
+    needed = NEEDED.search(message)
+    return said | ({"peak_memory_mib": float(needed[1]) * IN_MIB[needed[2]]} if needed else {})
 
 
 def show(made: Sequence[dict[str, Any]]) -> None:
@@ -244,6 +245,9 @@ def show(made: Sequence[dict[str, Any]]) -> None:
     if not made:
         return
     rows.show("memory of one device", made, MEMORY_COLUMNS)
+    for each in made:
+        if "refused" in each:
+            print(f"{each['topology']}: the compiler refused: {each['refused']}")
     rows.show("one step on one device", made, WORK_COLUMNS)
     print(
         "FLOP ms and HBM ms are the compiled step's arithmetic and memory traffic at the chip's\n"

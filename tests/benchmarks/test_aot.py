@@ -93,6 +93,13 @@ def test_a_compiler_that_dies_is_one_failure(recipe, on_cpu, monkeypatch, tmp_pa
     assert [row["topology"] for row in json.loads(file.read_text())["rows"]] == ["2"]
 
 
+def test_a_refusal_for_temporaries_alone_is_understood():
+    said = "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+    found = aot.refusal(said + "temporaries (33.69G) exceeds available HBM (15.75G).")
+    assert found["peak_memory_mib"] == 33.69 * 1024
+    assert "peak_memory_mib" not in aot.refusal("RESOURCE_EXHAUSTED: too much")
+
+
 def test_a_step_above_the_chips_memory_does_not_fit():
     compiled: Any = types.SimpleNamespace(
         memory_analysis=lambda: types.SimpleNamespace(
