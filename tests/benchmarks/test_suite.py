@@ -1,0 +1,160 @@
+import argparse
+import importlib
+import json
+import types
+
+import pytest
+
+from benchmarks import suite
+from benchmarks.suite import LISTS, Entry
+from jaxres import recipe
+from jaxres.cli import split_settings
+from jaxres.errors import InputError
+
+MINI = ["--data.dataset", "digits", "--data.backgrounds", "embedded"]
+
+
+@pytest.fixture
+def short_list(monkeypatch):
+    """A list on a machine with two CPU devices; its second entry fails."""
+    entries = [
+        Entry("first", "fake --plot {out}/a.png", quick="fake --few"),
+        Entry("second", "fake --broken", quick=""),
+        Entry("third", "fake {data}", env={"XLA_FLAGS": "--a --b"}),
+        Entry("wide", "fake --wide", devices=4),
+        Entry("unborn", "fake --unborn", model="no_such_model"),
+    ]
+    monkeypatch.setitem(suite.LISTS, "cpu", entries)
+    monkeypatch.setattr(suite, "device_count", lambda device: 2)
+    monkeypatch.setattr(suite, "embedded_flags", lambda: MINI)
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The commands given, in place of running them, with XLA_FLAGS where an entry sets it."""
+    commands = []
+
+    def fake(program, *, env, check):
+        assert not check
+        words = program[3:]
+        commands.append((words, env.get("XLA_FLAGS")))
+        if "--broken" in words:
+            return types.SimpleNamespace(returncode=1)
+        with open(words[-1], "w") as file:
+            json.dump({"rows": [{"case": "x", "command": "?"}]}, file)
+        return types.SimpleNamespace(returncode=0)
+
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.setattr(suite.subprocess, "run", fake)
+    return commands
+
+
+def test_the_list_goes_on_after_a_failure_and_names_it(short_list, ran, tmp_path, capsys):
+    assert suite.main(["--device", "cpu", "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "error: failed: second\n" in said
+    assert "[4/5] wide: left out, needs 4 devices" in said
+    assert "[5/5] unborn: left out, no model 'no_such_model' is registered" in said
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["first.json", "third.json"]
+    assert ran == [
+        (["--plot", f"{tmp_path}/a.png", "--json", f"{tmp_path}/first.partial.json"], None),
+        (["--broken", "--json", f"{tmp_path}/second.partial.json"], None),
+        ([*MINI, "--json", f"{tmp_path}/third.partial.json"], "--a --b"),
+    ]
+    (row,) = json.loads((tmp_path / "third.json").read_text())["rows"]
+    command = f"python -m benchmarks.fake {' '.join(MINI)} --json {tmp_path}/third.json"
+    assert row["command"] == f"XLA_FLAGS='--a --b' {command}"
+    assert row["env"] == {"XLA_FLAGS": "--a --b"}
+
+
+def test_what_is_there_is_left_unless_it_is_to_be_overwritten(short_list, ran, tmp_path, capsys):
+    words = ["--device", "cpu", "--out", str(tmp_path), "--only", "first"]
+    (tmp_path / "first.json").write_text("{}")
+    assert suite.main(words) == 0
+    assert not ran
+    assert "first.json is there (--overwrite makes it again)" in capsys.readouterr().err
+    assert suite.main([*words, "--overwrite"]) == 0
+    assert len(ran) == 1
+
+
+def test_quick_takes_shorter_sweeps(short_list, ran, tmp_path, capsys):
+    assert suite.main(["--device", "cpu", "--out", str(tmp_path), "--quick"]) == 0
+    assert [words[0] for words, _ in ran] == ["--few", "--data.dataset"]
+
+
+def test_a_dry_run_prints_the_commands_and_runs_none(short_list, ran, tmp_path, capsys):
+    assert suite.main(["--device", "cpu", "--out", str(tmp_path), "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert "XLA_FLAGS='--a --b' python -m benchmarks.fake --data.dataset digits" in said
+    assert not ran
+
+
+def test_an_unknown_name_is_refused(short_list, ran, capsys):
+    assert suite.main(["--device", "cpu", "--only", "thrid"]) == 2
+    assert "unknown benchmark in --only 'thrid': did you mean 'third'?" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_here_is_refused(capsys):
+    assert suite.main(["--device", "gpu"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: --device is gpu; allowed here: cpu, the kind JAX finds")
+    assert said.count("\n") == 1
+
+
+def test_the_devices_are_counted():
+    assert suite.device_count("cpu") == 4
+    with pytest.raises(InputError, match="--device is tpu"):
+        suite.device_count("tpu")
+
+
+def test_peers_that_are_not_installed_are_left_out(capsys):
+    words = suite.without_missing_peers(["step", "--peer", "flax,no_peer", "--dtype", "float32"])
+    assert words == ["step", "--peer", "flax", "--dtype", "float32"]
+    assert "no is not installed: peer no_peer left out" in capsys.readouterr().err
+    assert suite.without_missing_peers(["step", "--peer", "no_peer"]) == ["step"]
+
+
+def test_embedded_data_stands_in_where_none_is_prepared(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert suite.embedded_flags() == MINI
+    assert "not both prepared" in capsys.readouterr().err
+
+
+COMMANDS = [
+    pytest.param(words, id=f"{device}-{entry.name}-{kind}")
+    for device, entries in LISTS.items()
+    for entry in entries
+    for kind, words in (("full", entry.words), ("quick", entry.quick))
+    if words
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_of_the_lists_parses(words, tmp_path, monkeypatch):
+    class Parsed(Exception):  # noqa: N818
+        pass
+
+    def parse_args(self, words=None, namespace=None):
+        raise Parsed(parse(self, words, namespace))
+
+    parse = argparse.ArgumentParser.parse_args
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    program, *rest = suite.arguments(Entry("x", words), tmp_path, MINI, 6, quick=False)
+    module = importlib.import_module(f"benchmarks.{program}")
+    with pytest.raises(Parsed) as parsed:
+        module.main(rest)
+    _, flags = split_settings(rest)
+    assert not flags or recipe.load(parsed.value.args[0].recipe, flags)
+    assert "{" not in " ".join(rest)
+
+
+def test_counts_of_devices_are_powers_of_two_up_to_those_here(tmp_path):
+    entry = Entry("x", "scaling --devices {counts}")
+    assert suite.arguments(entry, tmp_path, [], 6, quick=False)[-1] == "1,2,4"
+    assert suite.arguments(entry, tmp_path, [], 1, quick=False)[-1] == "1"
+
+
+def test_names_in_a_list_differ():
+    for entries in LISTS.values():
+        names = [entry.name for entry in entries]
+        assert len(names) == len(set(names))
