@@ -120,6 +120,13 @@ def numbers(text: str) -> list[int]:
     return [int(word) for word in words]
 
 
+def number(text: str) -> int:
+    """A positive whole number, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}'; allowed: a whole number above 0")
+    return int(text)
+
+
 @functools.cache
 def _environment() -> dict[str, Any]:
     known = environment(make_mesh(None))
