@@ -24,26 +24,23 @@ from jax.sharding import PartitionSpec as P
 from benchmarks import measure, rows
 from benchmarks.synthetic import Training
 from benchmarks.workload import Workload, settings
-from jaxres.cli import say
+from jaxres.cli import quiet_libraries, say
 from jaxres.config import CheckpointConfig, Config, OptimConfig, to_dict
 from jaxres.errors import InputError
 from jaxres.training.checkpoint import Checkpoints, abstract_like
 
 INTERVAL_S = 30.0  # between two saves, of which at most 5 % may be lost
+MIN_STEPS = 3  # alone, however few go beside a save
 PROGRESS = {"history": [], "best": None}
 
 COLUMNS = {
     "case": "case",
     "state MiB": "state_mib",
-    "on disk MiB": "size_mib",
     "blocked ms": "blocked_ms.p50",
-    "p90": "blocked_ms.p90",
     "of 30 s": "blocked_share",
     "written s": "written_s",
     "MB/s": "write_mb_per_s",
-    "with steps s": "written_with_steps_s",
     "restore s": "restore_s",
-    "restore MB/s": "restore_mb_per_s",
     "step ms": "step_ms.p50",
     "steps' speed": "ratio.median",
     "min": "ratio.min",
@@ -77,6 +74,7 @@ class Repeat(NamedTuple):
 def main(words: Sequence[str] | None = None) -> int:
     """Status 0; 2 for what cannot be asked for."""
     args = _parser().parse_args(words)
+    quiet_libraries()
     try:
         config = _settings(args)
         training = Training(config, classes=args.classes, devices=None)
@@ -158,11 +156,11 @@ def _measure(args: argparse.Namespace, training: Training, folder: Path) -> dict
         saver.save()
         saver.checkpoints.wait()
         saver.restore()
-        beside = 1
+        beside = MIN_STEPS
         repeats = []
         for number in range(args.repeats):
             say(f"[{number + 1}/{args.repeats}]")
-            repeat, beside = _repeat(saver, beside)
+            repeat, beside = _repeat(saver, max(MIN_STEPS, beside))
             repeats.append(repeat)
         return _row(args, saver, repeats)
     finally:
