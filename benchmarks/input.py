@@ -1,0 +1,321 @@
+"""The input pipeline alone: plans and pictures per second, by themselves and against peers.
+
+Every figure is of the batches that training takes (`train_batches`: Grain, labels and all), in
+windows of fixed length. The figures per core restrict the whole process to one core. Peers make
+the same pictures, in turn with ours.
+"""
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import functools
+import importlib
+import importlib.util
+import itertools
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from benchmarks import cores, measure, rows
+from jaxres import recipe as recipes
+from jaxres.cli import quiet_libraries, say, split_settings
+from jaxres.config import Config
+from jaxres.data import render_device
+from jaxres.data.feed import Feed
+from jaxres.data.pipeline import MAX_STEPS, Pictures, open_split, train_batches
+from jaxres.errors import InputError, unknown_name
+from jaxres.evaluation.evaluate import resident_of
+from jaxres.training import parallel
+
+QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"  # needs nothing prepared
+MIN_PAIRS = 7
+LEAD_S = 0.2  # before each window: what was read ahead while the other one ran is used up
+
+Take = Callable[[], int]  # takes a batch and says how many pictures it had
+
+
+class Peer(NamedTuple):
+    """Someone else's pipeline: what it is called and where it is written down."""
+
+    title: str
+    package: str
+    module: str
+
+
+PEERS = {
+    "torch": Peer("torch DataLoader", "torch", "benchmarks.peers.torch_input"),
+    "tf": Peer("tf.data", "tensorflow", "benchmarks.peers.tf_input"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print the table, write the rows; 2 for a wrong command line, recipe or data set."""
+    own, flags = split_settings(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_args(own)
+    if args.batch_size is not None:
+        flags.append(f"--data.batch-size={args.batch_size}")
+    quiet_libraries()
+    try:
+        peers = {name: _peer(name) for name in args.peer}
+        config = recipes.load(args.recipe, flags, prog="python -m benchmarks.input")
+        pictures = open_split(config, "train")
+        made = measured(config, pictures, peers, args)
+    except InputError as error:
+        say(f"error: {error}")
+        return 2
+    rows.write(made, args.json)
+    rows.show(
+        f"Input pipeline: {made[0]['data']}, batches of {config.data.batch_size}",
+        made,
+        {
+            "case": "case",
+            "unit": "unit",
+            "cores": "cores",
+            "per s": "images_per_s",
+            "least": "images_per_s_spread.min",
+            "most": "images_per_s_spread.max",
+            "per s and core": "images_per_s_per_core",
+            "peer": "peer.name",
+            "its per s": "peer.images_per_s",
+            "ratio": "ratio.median",
+            "ratio, least": "ratio.min",
+        },
+    )
+    return 0
+
+
+def measured(
+    config: Config, pictures: Pictures, peers: Mapping[str, Any], args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """The rows: plans, host pictures in every way asked for, the feed, device rendering."""
+    way = parallel.create(config.train.parallel, parallel.make_mesh(config.train.devices))
+    parallel.check_batch(config.data.batch_size, way.mesh.size, config.optim.accumulate_steps)
+    run = functools.partial(_rates, seconds=args.seconds, repeats=args.repeats)
+    common = {
+        "recipe": str(args.recipe),
+        "data": describe(config, pictures),
+        "image_size": config.data.canvas,
+        "repeats": args.repeats,
+        "window_s": args.seconds,
+    }
+    made = []
+
+    def note(case: str, rates: Mapping[str, list[float]], used: int | None, **more: Any) -> None:
+        known = {"batch_size": config.data.batch_size, **common, **more}
+        made.extend(_rows(case, rates, peers, used, known))
+
+    plain = _replaced(config, render="device", workers=0)
+    with cores.one() as used, _ours(pictures, plain) as take:
+        rates = run({"": take})
+    note("plans", rates, used, unit="plans")
+
+    for workers in args.workers:
+        host = _replaced(config, render="host", workers=workers)
+        with contextlib.ExitStack() as stack:
+            used = cores.count() if workers else stack.enter_context(cores.one())
+            takes = {"": stack.enter_context(_ours(pictures, host))}
+            for name, peer in peers.items():
+                batches = peer.batches(pictures, host.data.batch_size, workers=workers)
+                stack.callback(batches.close)
+                takes[name] = functools.partial(_take_theirs, batches)
+            rates = run(takes)
+        case = f"host pictures, {workers} workers" if workers else "host pictures, in process"
+        note(case, rates, used, unit="pictures", workers=workers)
+
+    with _fed(pictures, plain, way) as take:
+        rates = run({"": take})
+    note("feed", rates, cores.count(), unit="plans")
+
+    def rendered(batch_size: int) -> dict[str, list[float]]:
+        return run({"": _rendering(pictures, plain, way.mesh, batch_size)})
+
+    rates, batch_size = measure.with_smaller_batch(rendered, config.data.batch_size)
+    note("device rendering", rates, cores.count(), unit="pictures", batch_size=batch_size)
+    return made
+
+
+@contextlib.contextmanager
+def _ours(pictures: Pictures, config: Config) -> Iterator[Take]:
+    """The batches that training takes, without end."""
+    pictures = dataclasses.replace(pictures, render=config.data.render)
+    batches = train_batches(pictures, endless(config, pictures))
+    try:
+        yield lambda: len(next(batches)["label"])
+    finally:
+        batches.close()
+
+
+@contextlib.contextmanager
+def _fed(pictures: Pictures, config: Config, way: parallel.Parallel) -> Iterator[Take]:
+    """Batches of plans once they are on the devices, by the loop's own feed."""
+    pictures = dataclasses.replace(pictures, render="device")
+    batches = train_batches(pictures, endless(config, pictures))
+    steps = itertools.repeat(config.train.steps_per_call)
+    feed = Feed(batches, steps, way.put_batch, depth=config.data.prefetch)
+
+    def take() -> int:
+        batch, steps = next(feed)
+        jax.block_until_ready(batch)
+        return steps * config.data.batch_size
+
+    try:
+        yield take
+    finally:
+        batches.close()
+
+
+def _rendering(pictures: Pictures, config: Config, mesh: Mesh, batch_size: int) -> Take:
+    """Pictures rendered on one device from a batch of plans that is there already."""
+    pictures = dataclasses.replace(pictures, render="device")
+    digits = np.arange(batch_size, dtype=np.int32) % len(pictures)
+    plan = pictures.batch(digits, epoch=0, first=0)["plan"]
+    plan, resident = jax.device_put((plan, resident_of(pictures)), mesh.devices.flat[0])
+    render = jax.jit(functools.partial(render_device.render, canvas=config.data.canvas))
+    render(plan, resident).block_until_ready()
+    ahead: collections.deque[jax.Array] = collections.deque()
+
+    def take() -> int:
+        ahead.append(render(plan, resident))
+        if len(ahead) > 2:  # the device always has the next call, and never a heap of them
+            ahead.popleft().block_until_ready()
+        return batch_size
+
+    return take
+
+
+def _take_theirs(batches: Iterator[Any]) -> int:
+    images, labels = next(batches)
+    assert len(images) == len(labels)
+    return len(images)
+
+
+def _rates(takes: Mapping[str, Take], *, seconds: float, repeats: int) -> dict[str, list[float]]:
+    """Pictures per second of each, window by window in turn (A B A B)."""
+    rates: dict[str, list[float]] = {name: [] for name in takes}
+    for _ in range(repeats):
+        for name, take in takes.items():
+            _rate(take, LEAD_S)
+            rates[name].append(_rate(take, seconds))
+    return rates
+
+
+def _rate(take: Take, seconds: float) -> float:
+    taken = 0
+    began = time.perf_counter()
+    while (passed := time.perf_counter() - began) < seconds:
+        taken += take()
+    return taken / passed
+
+
+def _rows(
+    case: str,
+    rates: Mapping[str, list[float]],
+    peers: Mapping[str, Any],
+    used: int | None,
+    known: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """A row, or one for each peer that ran in turn with ours."""
+    ours = rates[""]
+    rate = statistics.median(ours)
+    values = {
+        **known,
+        "images_per_s": rate,
+        "images_per_s_spread": {"min": min(ours), "max": max(ours)},
+        "images_per_s_per_core": rate / used if used else None,
+        "cores": used,
+    }
+    if used is None:
+        values["cores_reason"] = cores.WHY_NOT
+    made = []
+    for name in [key for key in rates if key] or [None]:
+        if name is not None:
+            values["peer"] = rows.peer(
+                PEERS[name].title, peers[name].VERSION, statistics.median(rates[name])
+            )
+            # A ratio of rates: that of the seconds a picture takes, the other way round.
+            values["ratio"] = measure.ratio(
+                [1 / each for each in ours], [1 / each for each in rates[name]]
+            )
+        made.append(rows.row("input", case, **values))
+    return made
+
+
+def _replaced(config: Config, *, render: Any, workers: int) -> Config:
+    data = dataclasses.replace(config.data, render=render, workers=workers)
+    return dataclasses.replace(config, data=data)
+
+
+def endless(config: Config, pictures: Pictures) -> Config:
+    """The settings with as many epochs as the pipeline can count."""
+    steps_per_epoch = max(1, len(pictures) // config.data.batch_size)
+    train = dataclasses.replace(config.train, epochs=MAX_STEPS // steps_per_epoch)
+    return dataclasses.replace(config, train=train)
+
+
+def describe(config: Config, pictures: Pictures) -> str:
+    """What the pictures are made of."""
+    data, compose = config.data, pictures.compose
+    return (
+        f"{len(pictures)} of {data.dataset} over {compose.photos} squares of {data.backgrounds} "
+        f"({compose.photo_side} px), canvas {data.canvas} px"
+    )
+
+
+def _peer(name: str) -> Any:
+    if name not in PEERS:
+        raise unknown_name("peer in --peer", name, PEERS)
+    peer = PEERS[name]
+    if importlib.util.find_spec(peer.package) is None:
+        raise InputError(f"--peer {name} needs {peer.package}, which is not installed here")
+    return importlib.import_module(peer.module)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = rows.parser("input", __doc__)
+    parser.epilog = "The recipe's keys can be overridden: --data.canvas 64"
+    parser.add_argument("--recipe", type=Path, default=QUICKSTART, metavar="FILE")
+    parser.add_argument("--peer", type=rows.names, default=[], help="torch, tf or both")
+    parser.add_argument(
+        "--workers", type=_worker_counts, default=[0], help="worker processes, as 0,2 (0: none)"
+    )
+    parser.add_argument("--batch-size", metavar="N", help="default: the recipe's")
+    parser.add_argument("--repeats", type=_repeats, default=9, help="windows (7 or more)")
+    parser.add_argument("--seconds", type=seconds, default=0.7, help="length of a window")
+    return parser
+
+
+def _worker_counts(text: str) -> list[int]:
+    words = rows.names(text)
+    if not words or not all(word.isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(f"'{text}'; allowed: whole numbers with commas, as 0,2")
+    return [int(word) for word in words]
+
+
+def seconds(text: str) -> float:
+    """A length of time above 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}'; allowed: seconds above 0")
+    return value
+
+
+def _repeats(text: str) -> int:
+    if not text.isdecimal() or int(text) < MIN_PAIRS:
+        raise argparse.ArgumentTypeError(f"'{text}'; allowed: {MIN_PAIRS} or more")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
