@@ -8,17 +8,18 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxres.errors import InputError
+from jaxres.models.initial import variance_scaling
 from jaxres.ops import pool
 from jaxres.ops.conv import Padding, conv2d
+from jaxres.ops.norm import batch_norm, normalise
 
 # He et al., "Delving Deep into Rectifiers" (2015), the fan-out form that torchvision uses.
-he_normal_fan_out = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+he_normal_fan_out = variance_scaling(2.0, "fan_out", "normal")
 # Uniform within 1 / sqrt(inputs), as torch initialises linear layers.
-uniform_fan_in = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+uniform_fan_in = variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Conv(nnx.Module):
@@ -38,7 +39,7 @@ class Conv(nnx.Module):
         rngs: nnx.Rngs,
     ):
         shape = (window, window, channels // groups, features)
-        self.kernel = nnx.Param(he_normal_fan_out(rngs.params(), shape, jnp.float32))
+        self.kernel = nnx.Param(he_normal_fan_out(rngs.params(), shape))
         self.bias = nnx.Param(jnp.zeros(features, jnp.float32)) if use_bias else None
         self.stride = stride
         self.padding: int | Padding | Literal["SAME"] = padding
@@ -83,28 +84,41 @@ class BatchNorm(nnx.Module):
         self.axis_name = axis_name
         self.dtype = dtype
 
-    def __call__(self, images: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n h w c"]:
-        """Normalise, by the running statistics unless `train`."""
-        if train:
-            mean, var = self._moments(images)
-            kept = self.momentum
-            self.mean[...] = kept * self.mean[...] + (1 - kept) * lax.stop_gradient(mean)
-            self.var[...] = kept * self.var[...] + (1 - kept) * lax.stop_gradient(var)
-        else:
-            mean, var = self.mean[...], self.var[...]
-        scale = self.scale[...] * lax.rsqrt(var + self.epsilon)
-        return ((images.astype(jnp.float32) - mean) * scale + self.bias[...]).astype(self.dtype)
-
-    def _moments(
-        self, images: Float[Array, "n h w c"]
-    ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-        """Mean and variance in one pass over the pictures: float32 sums of x and of x * x."""
-        wide = images.astype(jnp.float32)
-        mean, mean_of_squares = wide.mean((0, 1, 2)), jnp.square(wide).mean((0, 1, 2))
-        if self.axis_name is not None:
-            mean, mean_of_squares = lax.pmean((mean, mean_of_squares), self.axis_name)
-        # Rounding can take the difference below zero where a channel hardly varies.
-        return mean, jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
+    def __call__(
+        self,
+        images: Float[Array, "n h w c"],
+        shortcut: Float[Array, "n h w c"] | None = None,
+        *,
+        train: bool,
+        rectify: bool = False,
+    ) -> Float[Array, "n h w c"]:
+        """Normalise, by the running statistics unless `train`; add `shortcut`; rectify if asked."""
+        images = images.astype(self.dtype)
+        scale, bias = self.scale[...], self.bias[...]
+        if not train:
+            return normalise(
+                images,
+                self.mean[...],
+                self.var[...],
+                scale,
+                bias,
+                shortcut,
+                epsilon=self.epsilon,
+                rectify=rectify,
+            )
+        outputs, mean, var = batch_norm(
+            images,
+            scale,
+            bias,
+            shortcut,
+            epsilon=self.epsilon,
+            rectify=rectify,
+            axis_name=self.axis_name,
+        )
+        kept = self.momentum
+        self.mean[...] = kept * self.mean[...] + (1 - kept) * mean
+        self.var[...] = kept * self.var[...] + (1 - kept) * var
+        return outputs
 
 
 class ConvNorm(nnx.Module):
@@ -128,17 +142,17 @@ class ConvNorm(nnx.Module):
         self.norm = BatchNorm(features, axis_name=axis_name, dtype=dtype)
 
     def __call__(
-        self, images: Float[Array, "n h w ci"], *, train: bool
+        self, images: Float[Array, "n h w ci"], *, train: bool, rectify: bool = False
     ) -> Float[Array, "n oh ow co"]:
-        """Convolve, then normalise."""
-        return self.norm(self.conv(images), train=train)
+        """Convolve, then normalise, then rectify if asked."""
+        return self.norm(self.conv(images), train=train, rectify=rectify)
 
 
 class Linear(nnx.Module):
     """A product of rows by `kernel` (inputs, outputs) plus a bias that starts at zero."""
 
     def __init__(self, inputs: int, outputs: int, *, dtype: jax.typing.DTypeLike, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(uniform_fan_in(rngs.params(), (inputs, outputs), jnp.float32))
+        self.kernel = nnx.Param(uniform_fan_in(rngs.params(), (inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
         self.dtype = dtype
 

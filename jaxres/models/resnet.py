@@ -45,10 +45,9 @@ class BasicBlock(nnx.Module):
         self, images: Float[Array, "n h w ci"], *, train: bool
     ) -> Float[Array, "n oh ow co"]:
         """Add the residual to the shortcut, then rectify."""
-        residual = nnx.relu(self.norm1(self.conv1(images), train=train))
-        residual = self.norm2(self.conv2(residual), train=train)
+        residual = self.norm1(self.conv1(images), train=train, rectify=True)
         kept = images if self.shortcut is None else self.shortcut(images, train=train)
-        return nnx.relu(residual + kept)
+        return self.norm2(self.conv2(residual), kept, train=train, rectify=True)
 
 
 class Bottleneck(nnx.Module):
@@ -80,11 +79,10 @@ class Bottleneck(nnx.Module):
         self, images: Float[Array, "n h w ci"], *, train: bool
     ) -> Float[Array, "n oh ow co"]:
         """Add the residual to the shortcut, then rectify."""
-        residual = nnx.relu(self.norm1(self.conv1(images), train=train))
-        residual = nnx.relu(self.norm2(self.conv2(residual), train=train))
-        residual = self.norm3(self.conv3(residual), train=train)
+        residual = self.norm1(self.conv1(images), train=train, rectify=True)
+        residual = self.norm2(self.conv2(residual), train=train, rectify=True)
         kept = images if self.shortcut is None else self.shortcut(images, train=train)
-        return nnx.relu(residual + kept)
+        return self.norm3(self.conv3(residual), kept, train=train, rectify=True)
 
 
 def _shortcut(
@@ -163,7 +161,7 @@ class ResNet(nnx.Module):
         self, images: Float[Array, "n h w 3"], *, train: bool
     ) -> Float[Array, "n oh ow k"]:
         """The last feature maps, 1/32 of the picture's side (1/8 with the small stem)."""
-        maps = nnx.relu(self.stem(images, train=train))
+        maps = self.stem(images, train=train, rectify=True)
         if self.pools_stem:
             maps = pool.max_pool(maps, window=3, stride=2, padding=1)
         for stage in self.stages:

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec as P
 
-from jaxres.ops import conv
+from jaxres.ops import conv, winograd
 from jaxres.ops.conv import LOWERINGS, Choice, choose, conv2d, force_lowering
 
 TOLERANCE = {"float32": 2e-5, "bfloat16": 3e-2}
@@ -124,7 +124,7 @@ def test_winograd(size, padding, pictures_per_group):
     images, kernel = draw_arrays((4, *size, 3), (3, 3, 3, 5), "float32")
     with pytest.MonkeyPatch.context() as patch:
         if pictures_per_group == 1:
-            patch.setattr(conv.winograd, "GROUP_BYTES", 1)
+            patch.setattr(winograd, "GROUP_BYTES", 1)
         with force_lowering("winograd"):
             check(images, kernel, stride=(1, 1), padding=padding, groups=1)
 

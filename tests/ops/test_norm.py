@@ -1,0 +1,95 @@
+"""Batch normalisation with its written-out gradient against float64 automatic differentiation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxres.ops.norm import batch_norm, normalise
+
+TOLERANCE = {"float32": 5e-5, "bfloat16": 3e-2}
+EPSILON = 1e-5
+
+
+def reference(images, scale, bias, shortcut, *, rectify):
+    """Ioffe and Szegedy's algorithm 1, an addition and a maximum, for autodiff in float64."""
+    mean, var = images.mean((0, 1, 2)), images.var((0, 1, 2))
+    outputs = scale * (images - mean) / jnp.sqrt(var + EPSILON) + bias
+    if shortcut is not None:
+        outputs = outputs + shortcut
+    return jnp.maximum(outputs, 0) if rectify else outputs
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    shape=st.tuples(st.integers(2, 5), st.integers(1, 6), st.integers(1, 6), st.integers(1, 9)),
+    has_shortcut=st.booleans(),
+    rectify=st.booleans(),
+    dtype=st.sampled_from(["float32", "bfloat16"]),
+    offset=st.sampled_from([0.0, 3.0]),
+)
+def test_outputs_and_gradients(shape, has_shortcut, rectify, dtype, offset):
+    rng = np.random.default_rng(0)
+    images, shortcut, cotangent = (jnp.asarray(rng.standard_normal(shape), dtype) for _ in "abc")
+    images = images + jnp.asarray(offset, dtype)
+    scale, bias = (jnp.asarray(rng.standard_normal(shape[-1]) + 1, jnp.float32) for _ in "ab")
+    inputs = (images, scale, bias) + ((shortcut,) if has_shortcut else ())
+
+    def ours(*inputs):
+        return batch_norm(*inputs, epsilon=EPSILON, rectify=rectify)[0]
+
+    outputs, pull = jax.vjp(ours, *inputs)
+    found = (outputs, *pull(cotangent))
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(np.asarray(value, np.float64)) for value in inputs]
+
+        def theirs(images, scale, bias, shortcut=None):
+            return reference(images, scale, bias, shortcut, rectify=False)
+
+        before, pull = jax.vjp(theirs, *wide)
+        # The kink: values that rounding may put on its other side are not compared.
+        passed = np.asarray(outputs > 0) if rectify else np.ones(shape, bool)
+        gradients = pull(jnp.asarray(np.asarray(cotangent, np.float64) * passed))
+        expected = (np.maximum(before, 0) if rectify else before, *gradients)
+    for ours_is, wanted in zip(found, expected, strict=True):
+        wanted = np.asarray(wanted)
+        scale_of = max(np.abs(wanted).max(), 1.0)
+        error = np.abs(np.asarray(ours_is, np.float64) - wanted).max() / scale_of
+        assert error < TOLERANCE[dtype]
+    assert found[0].dtype == found[1].dtype == jnp.dtype(dtype)
+
+
+def test_moments_are_those_of_the_batch_and_pass_no_gradient():
+    images = jnp.asarray(np.random.default_rng(0).standard_normal((4, 3, 3, 2)) + 5, jnp.float32)
+    ones = jnp.ones(2)
+
+    def moments(images):
+        _, mean, var = batch_norm(images, ones, ones, epsilon=EPSILON, rectify=False)
+        return mean.sum() + var.sum()
+
+    _, mean, var = batch_norm(images, ones, ones, epsilon=EPSILON, rectify=False)
+    np.testing.assert_allclose(mean, images.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(var, images.var((0, 1, 2)), rtol=1e-4)
+    assert not jax.grad(moments)(images).any()
+
+
+@pytest.mark.parametrize("rectify", [True, False])
+def test_backward_keeps_pictures_results_and_numbers_per_channel(rectify):
+    """No array of the pictures' size is kept but the pictures and, for the mask, the result."""
+    images = jnp.ones((4, 8, 8, 3))
+    ones = jnp.ones(3)
+    _, pull = jax.vjp(
+        lambda images: batch_norm(images, ones, ones, epsilon=EPSILON, rectify=rectify)[0], images
+    )
+    kept = [leaf for leaf in jax.tree.leaves(pull) if leaf.size == images.size]
+    assert len(kept) == (2 if rectify else 1)
+
+
+def test_given_moments_normalise_alike():
+    images = jnp.asarray(np.random.default_rng(0).standard_normal((4, 3, 3, 2)), jnp.float32)
+    scale, bias = jnp.array([1.0, -2.0]), jnp.array([0.5, 0.0])
+    outputs, mean, var = batch_norm(images, scale, bias, images, epsilon=EPSILON, rectify=True)
+    again = normalise(images, mean, var, scale, bias, images, epsilon=EPSILON, rectify=True)
+    np.testing.assert_array_equal(outputs, again)

@@ -1,0 +1,36 @@
+import platform
+import subprocess
+import sys
+
+import pytest
+
+# Faults of the pages of 64 MiB written twice, the second time into what the first one freed.
+PROGRAM = """
+import resource, sys
+import numpy as np
+from jaxres.host_memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+np.ones(2**23)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+np.ones(2**23)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(mode: str) -> int:
+    command = [sys.executable, "-c", PROGRAM, mode]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the setting")
+def test_memory_freed_once_is_there_again():
+    assert page_faults("keep") < 100
+    assert page_faults("leave") > 100
+
+
+def test_other_libraries_are_left_alone(monkeypatch):
+    from jaxres import host_memory
+
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("musl", ""))
+    assert host_memory.keep_freed_memory() is False
