@@ -219,9 +219,15 @@ class TrainConfig:
     """Use only the first so many training examples."""
     limit_eval_examples: int | None = None
     """Use only the first so many validation and test examples."""
+    compile_cache: str = "default"
+    """Where compiled programs wait for the next run: `default`, a folder, or `off`."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        _require(
+            self.compile_cache.isprintable(),
+            f"train.compile_cache is {self.compile_cache!r}; allowed: default, off or a folder",
+        )
         _require_seed("train.seed", self.seed)
         for key in (
             "epochs",
@@ -276,6 +282,7 @@ FREE_KEYS = frozenset(
         "train.parallel",
         "train.devices",
         "train.log_every_steps",
+        "train.compile_cache",
         "checkpoint.every_steps",
         "checkpoint.keep_last",
         "checkpoint.keep_best",

@@ -1,10 +1,11 @@
-"""Four virtual CPU devices for every test, and the real data where there is some."""
+"""Four virtual CPU devices, no compilation cache, and the real data where there is some."""
 
 import os
 import pathlib
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import cv2

@@ -1,6 +1,9 @@
 """Evaluating a network on a split: every example once, metrics over exactly those."""
 
 import collections
+import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +17,7 @@ from jaxres.data.render_device import Resident
 from jaxres.evaluation.metrics import classification_metrics
 from jaxres.models.pure import Net
 from jaxres.training.parallel import put_batch, replicate
-from jaxres.training.step import AXIS, make_eval_step
+from jaxres.training.step import AXIS, images_of, make_eval_step
 
 IN_FLIGHT = 2  # batches dispatched before the oldest one's results are fetched
 
@@ -27,21 +30,36 @@ def resident_of(pictures: Pictures) -> Resident | None:
 
 
 class Evaluator:
-    """Evaluates weights on one split; compiled once, whatever weights come."""
+    """Evaluates weights on one split; compiled once, whatever weights come.
+
+    Rendering is a program of its own: so the network's, which takes long to compile, serves every
+    split, whatever its number of digits and photographs.
+    """
 
     def __init__(self, net: Net, config: Config, pictures: Pictures, mesh: Mesh):
-        self._pictures = pictures
+        self._config = config
         self._mesh = mesh
-        devices = mesh.size
-        self._batch_size = -(-min(config.data.batch_size, len(pictures)) // devices) * devices
-        self._resident = replicate(mesh, resident_of(pictures))
-        self._step = jax.jit(
+        self._images = self._compiled(partial(images_of, config), (P(), P(AXIS)))
+        self._step = self._compiled(make_eval_step(net, config), (P(), P(AXIS), P(AXIS)))
+        self._take(pictures)
+
+    def on(self, pictures: Pictures) -> "Evaluator":
+        """The same network and programs on another split."""
+        other = copy.copy(self)
+        other._take(pictures)
+        return other
+
+    def _take(self, pictures: Pictures) -> None:
+        devices = self._mesh.size
+        size = min(self._config.data.batch_size, len(pictures))
+        self._batch_size = -(-size // devices) * devices
+        self._pictures = pictures
+        self._resident = replicate(self._mesh, resident_of(pictures))
+
+    def _compiled(self, function: Callable[..., Any], specs: tuple[P, ...]) -> Callable[..., Any]:
+        return jax.jit(
             jax.shard_map(
-                make_eval_step(net, config),
-                mesh=mesh,
-                in_specs=(P(), P(), P(AXIS)),
-                out_specs=P(AXIS),
-                check_vma=False,
+                function, mesh=self._mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False
             )
         )
 
@@ -56,7 +74,8 @@ class Evaluator:
 
         for batch, real in eval_batches(self._pictures, self._batch_size):
             on_devices = put_batch(self._mesh, batch, P(AXIS))
-            waiting.append((self._step(variables, self._resident, on_devices), real))
+            images = self._images(self._resident, on_devices)
+            waiting.append((self._step(variables, images, on_devices["label"]), real))
             if len(waiting) > IN_FLIGHT:
                 fetch()
         while waiting:

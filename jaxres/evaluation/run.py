@@ -8,7 +8,7 @@ import jax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxres import recipe
+from jaxres import compilation, recipe
 from jaxres.config import Split
 from jaxres.data.pipeline import open_split
 from jaxres.errors import InputError
@@ -45,7 +45,9 @@ def evaluate(
     step = checkpoints.find(which)
     saved = checkpoints.read(step, "config")
     saved["train"]["devices"] = None  # the devices are those of this machine
+    saved["train"]["compile_cache"] = "default"  # and so is the folder
     config = recipe.from_dict(saved, flags)
+    compilation.use_cache(config.train.compile_cache)
     pictures = open_split(config, split)
     mesh = make_mesh(config.train.devices)
     net = abstract_network(config, classes=len(pictures.source.class_names))

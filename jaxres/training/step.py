@@ -138,17 +138,19 @@ def make_train_step(
 
 def make_eval_step(
     net: Net, config: Config
-) -> Callable[[dict[str, Any], Resident, Batch], dict[str, Array]]:
+) -> Callable[
+    [dict[str, Any], UInt8[Array, "n canvas canvas 3"], Int32[Array, " n"]], dict[str, Array]
+]:
     """A step from one device's part of a batch to per-example `loss` and `predicted` class.
 
     `loss` is the plain cross-entropy, without label smoothing.
     """
 
-    def step(variables: dict[str, Any], resident: Resident, batch: Batch) -> dict[str, Array]:
-        images = normalise(config, images_of(config, resident, batch))
-        logits, _ = net.apply(variables["params"], variables["stats"], images, train=False)
+    def step(variables: dict[str, Any], images: Array, labels: Array) -> dict[str, Array]:
+        params, stats = variables["params"], variables["stats"]
+        logits, _ = net.apply(params, stats, normalise(config, images), train=False)
         return {
-            "loss": cross_entropy(logits, batch["label"]),
+            "loss": cross_entropy(logits, labels),
             "predicted": logits.argmax(-1).astype(jnp.int32),
         }
 

@@ -33,7 +33,8 @@ def summarise(
     """The contents of `summary.json`.
 
     Speed and waiting are over all timed steps of all processes that worked on the run; compiling
-    and the first step after it, evaluation and checkpoints are left out.
+    and the first step after it, evaluation and checkpoints are left out. `compile_cache` says how
+    the last of them came by its training step: `hit`, `miss` or `off`.
     """
     totals = progress["totals"]
     seconds = totals["seconds"]
@@ -45,6 +46,7 @@ def summarise(
         "best": progress["best"],
         "images_per_s": totals["pictures"] / seconds if seconds else None,
         "compile_s": totals["compile_s"],
+        "compile_cache": progress.get("compile_cache"),
         "data_wait_share": totals["wait_s"] / seconds if seconds else None,
         **environment(mesh),
     }

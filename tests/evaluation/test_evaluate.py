@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxres import compilation
 from jaxres.data.pipeline import open_split
 from jaxres.evaluation.evaluate import Evaluator
 from jaxres.training.parallel import make_mesh, replicate
@@ -39,3 +40,17 @@ def test_per_example_results_are_in_the_order_of_the_split(tiny_config) -> None:
         "predicted": (50,),
     }
     assert metrics["accuracy"] == np.mean(results["predicted"] == pictures.source.labels)
+
+
+def test_one_network_program_serves_every_split(tiny_config) -> None:
+    config = tiny_config("--data.batch-size=8", "--train.limit-eval-examples=29")
+    net = network(config, classes=10)
+    weights = {"params": net.params, "stats": net.stats}
+    validation, test = (open_split(config, split) for split in ("validation", "test"))
+    mesh = make_mesh(2)
+    with compilation.watch() as programs:
+        evaluator = Evaluator(net, config, validation, mesh)
+        first, second = evaluator(weights), evaluator.on(test)(weights)
+    assert [program.name for program in programs].count("jit(step)") == 1
+    assert first == evaluator(weights) == Evaluator(net, config, validation, mesh)(weights)
+    assert second == Evaluator(net, config, test, mesh)(weights) != first

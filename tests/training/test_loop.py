@@ -153,8 +153,10 @@ def test_several_steps_per_call_end_at_epochs() -> None:
 
 
 def test_steps_per_call_trains_the_same(tiny_config, tmp_path: pathlib.Path) -> None:
-    loop.train(tiny_config("--optim.name=sgd"), tmp_path / "one")
-    loop.train(tiny_config("--optim.name=sgd", "--train.steps-per-call=4"), tmp_path / "four")
+    # With seed 0 some input of a rectifier is zero but for rounding, which decides its gradient.
+    flags = ["--optim.name=sgd", "--train.seed=1"]
+    loop.train(tiny_config(*flags), tmp_path / "one")
+    loop.train(tiny_config(*flags, "--train.steps-per-call=4"), tmp_path / "four")
     for left, right in zip(
         saved_leaves(tmp_path / "one", 20), saved_leaves(tmp_path / "four", 20), strict=True
     ):
