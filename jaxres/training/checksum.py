@@ -2,10 +2,12 @@
 
 import json
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, UInt32
 
 PyTree = Any
@@ -17,19 +19,38 @@ def of_json(value: Any) -> int:
 
 
 def of_arrays(tree: PyTree) -> int:
-    """A 32-bit checksum of the bits of a tree's arrays, computed on the devices that hold them.
+    """A 32-bit checksum of the bits of a tree's arrays, computed where they are.
 
     A sum modulo 2**32 of every word times an odd number of its place, so that any one changed
     word changes it; integer sums do not depend on their order, so neither does it depend on the
-    devices.
+    devices. NumPy sums what is on the host: compiling the sum takes 0.9 s for ResNet-18.
     """
-    return int(jax.device_get(_checksum(tree)))
+    leaves = jax.tree.leaves(tree)
+    if all(map(_on_host, leaves)):
+        return _of_host_arrays(jax.device_get(leaves))
+    return int(jax.device_get(_of_device_arrays(leaves)))
+
+
+def _on_host(leaf: Any) -> bool:
+    if not isinstance(leaf, jax.Array):
+        return True
+    here = leaf.is_fully_addressable or leaf.is_fully_replicated
+    return here and all(device.platform == "cpu" for device in leaf.devices())
+
+
+def _of_host_arrays(leaves: Sequence[Any]) -> int:
+    total = 0
+    for place, leaf in enumerate(map(np.asarray, leaves)):
+        words = leaf.ravel().view(f"uint{8 * leaf.dtype.itemsize}").astype(np.uint32, copy=False)
+        odd = np.arange(1, 2 * words.size + 1, 2, dtype=np.uint32)
+        total += (2 * place + 1) * int(np.sum(words * odd, dtype=np.uint32))
+    return total % 2**32
 
 
 @jax.jit
-def _checksum(tree: PyTree) -> UInt32[Array, ""]:
+def _of_device_arrays(leaves: Sequence[Array]) -> UInt32[Array, ""]:
     total = jnp.zeros((), jnp.uint32)
-    for place, leaf in enumerate(jax.tree.leaves(tree)):
+    for place, leaf in enumerate(leaves):
         unsigned = jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
         words = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32).ravel()
         odd = 2 * jnp.arange(words.size, dtype=jnp.uint32) + 1

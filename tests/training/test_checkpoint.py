@@ -114,6 +114,17 @@ def test_saving_does_not_see_later_changes_of_donated_buffers(tmp_path: pathlib.
     checkpoints.close()
 
 
+def test_a_checksum_is_the_same_on_the_host_and_on_a_device() -> None:
+    tree = {
+        "a": jax.random.normal(jax.random.key(0), (31, 33)),
+        "b": jnp.int32(-5),
+        "c": jnp.arange(7, dtype=jnp.bfloat16),
+        "d": jnp.zeros((0, 3)),
+    }
+    leaves = jax.tree.leaves(tree)
+    assert checksum.of_arrays(tree) == int(checksum._of_device_arrays(leaves)) > 0
+
+
 def test_a_checksum_changes_with_any_bit_and_not_with_the_devices() -> None:
     tree = {"a": np.arange(1000, dtype=np.float32), "b": np.int32(5)}
     one = checksum.of_arrays(tree)
