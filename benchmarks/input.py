@@ -34,6 +34,7 @@ from jaxres.data.feed import Feed
 from jaxres.data.pipeline import MAX_STEPS, Pictures, open_split, train_batches
 from jaxres.errors import InputError, unknown_name
 from jaxres.evaluation.evaluate import resident_of
+from jaxres.host_memory import keep_freed_memory
 from jaxres.training import parallel
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"  # needs nothing prepared
@@ -64,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.batch_size is not None:
         flags.append(f"--data.batch-size={args.batch_size}")
     quiet_libraries()
+    keep_freed_memory()  # as a run with the host renderer does; peers in this process gain too
     try:
         peers = {name: _peer(name) for name in args.peer}
         config = recipes.load(args.recipe, flags, prog="python -m benchmarks.input")

@@ -31,6 +31,7 @@ from jaxres.data.feed import Feed
 from jaxres.data.pipeline import Pictures, open_split, train_batches
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import resident_of
+from jaxres.host_memory import keep_freed_memory
 from jaxres.training import optim, parallel
 from jaxres.training.state import network, new_state
 from jaxres.training.step import make_train_step
@@ -54,6 +55,8 @@ class EndToEnd:
 
     def __init__(self, config: Config, pictures: Pictures, mesh: Mesh):
         """Build everything and run the first call, which compiles."""
+        if jax.default_backend() == "cpu" or config.data.render == "host":
+            keep_freed_memory()  # as the loop does
         self.steps_per_call = config.train.steps_per_call
         self._log_every_steps = config.train.log_every_steps
         self._step = 0
