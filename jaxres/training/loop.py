@@ -52,8 +52,8 @@ def train(config: Config, run_dir: Path, *, profile: bool = False) -> dict[str, 
     """
     started = time.perf_counter()
     compilation.use_cache(config.train.compile_cache)
-    # The host renderer's batches past 32 MiB would be fresh pages each time: at 224 px and batch 256
-    # it made 18,500 pictures a second on a core, and 27,300 so.
+    # The host renderer's batches past 32 MiB would be fresh pages each time: at 224 px and batch
+    # 256 a core made 18,500 pictures a second, and makes 27,300 so.
     if jax.default_backend() == "cpu" or config.data.render == "host":
         keep_freed_memory()
     with (
