@@ -79,7 +79,7 @@ LISTS = {
         Entry("step_resnet50_224", "step --case resnet50:224:16 --peer torch,flax"),
         Entry("conv_resnet18", CONV.replace("MODEL", "resnet18"), quick=""),
         Entry("conv_resnet50", CONV.replace("MODEL", "resnet50")),
-        Entry("input", f"input --recipe {MINI} --peer torch"),
+        Entry("input", f"input --recipe {S1} --peer torch --batch-size 128"),
         Entry("train_mini", f"train {MINI}", quick=f"train {MINI} --seconds 30"),
         Entry("mnist_speed", f"train {SPEED} --to-accuracy 0.99 --seeds 5"),
         Entry("checkpoint", "checkpoint"),

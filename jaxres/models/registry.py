@@ -7,7 +7,7 @@ from typing import Any
 from flax import nnx
 
 from jaxres.errors import unknown_name
-from jaxres.models import resnet
+from jaxres.models import cnn, resnet
 
 
 def table(builders: Iterable[Callable[..., nnx.Module]]) -> dict[str, Callable[..., nnx.Module]]:
@@ -24,7 +24,7 @@ def table(builders: Iterable[Callable[..., nnx.Module]]) -> dict[str, Callable[.
     return by_name
 
 
-_MODELS = table([*resnet.MODELS])
+_MODELS = table([*resnet.MODELS, *cnn.MODELS])
 
 
 def create(name: str, **options: Any) -> nnx.Module:
