@@ -1,6 +1,7 @@
 """Batch normalisation, addition of a shortcut and rectification as one operation."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,13 +80,29 @@ def _batch_norm(
     return outputs, mean, var
 
 
-def _forward(images, scale, bias, shortcut, epsilon, rectify, axis_name):
-    outputs, mean, var = _batch_norm(images, scale, bias, shortcut, epsilon, rectify, axis_name)
+def _forward(
+    images: Array,
+    scale: Array,
+    bias: Array,
+    shortcut: Array | None,
+    epsilon: float,
+    rectify: bool,
+    axis_name: str | None,
+) -> tuple[tuple[Array, Array, Array], tuple[Any, ...]]:
+    mean, var = _moments(images, axis_name)
+    outputs = normalise(images, mean, var, scale, bias, shortcut, epsilon=epsilon, rectify=rectify)
     kept = outputs if rectify else None
     return (outputs, mean, var), (images, mean, var, scale, kept, shortcut is not None)
 
 
-def _backward(epsilon, rectify, axis_name, saved, gradients):
+def _backward(
+    epsilon: float,
+    rectify: bool,
+    axis_name: str | None,
+    saved: tuple[Any, ...],
+    gradients: tuple[Array, Array, Array],
+) -> tuple[Array, Array, Array, Array | None]:
+    """Gradients of pictures, scale, bias and shortcut; those of the moments are left out."""
     images, mean, var, scale, outputs, has_shortcut = saved
     gradient = gradients[0]
     if rectify:
