@@ -91,6 +91,7 @@ def _sampler(
         lambda over, *operands: one_pass(geometry, which, operands),
         donate_argnums=0,
         keep_unused=True,
+        compiler_options=target.compiler_options(),
     )
     began = time.perf_counter()
     with force_lowering(lowering):

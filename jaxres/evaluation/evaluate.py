@@ -16,6 +16,7 @@ from jaxres.data.pipeline import Pictures, eval_batches
 from jaxres.data.render_device import Resident
 from jaxres.evaluation.metrics import classification_metrics
 from jaxres.models.pure import Net
+from jaxres.ops import target
 from jaxres.training.parallel import put_batch, replicate
 from jaxres.training.step import AXIS, images_of, make_eval_step
 
@@ -57,11 +58,10 @@ class Evaluator:
         self._resident = replicate(self._mesh, resident_of(pictures))
 
     def _compiled(self, function: Callable[..., Any], specs: tuple[P, ...]) -> Callable[..., Any]:
-        return jax.jit(
-            jax.shard_map(
-                function, mesh=self._mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False
-            )
+        mapped = jax.shard_map(
+            function, mesh=self._mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False
         )
+        return jax.jit(mapped, compiler_options=target.compiler_options())
 
     def predict(self, variables: dict[str, Any]) -> dict[str, np.ndarray]:
         """Per-example `loss` and `predicted` class, in the order of the split."""

@@ -68,13 +68,16 @@ def choose(geometry: Geometry, backend: str) -> Choice:
         return Choice("shifted", "shifted", "shifted")
     if geometry.groups > 1:
         return Choice("xla", "xla", "xla")
-    # Batch 16: 56 px, 64 channels: xla 39 / 38 / 45, winograd 17 / 17 / 28; 28 px, 128: xla
-    # 19 / 19 / 22, winograd 14 / 13 / 17; 7 px, 512: xla 22 / 26 / 20, winograd 13 / 14 / 16.
-    # Batch 64: 16 px, 64: xla 12 / 12 / 15, winograd 5.5 / 7 / 10; 4 px, 256: xla 7 / 7 / 8,
-    # winograd 4 / 3.5 / 5; 2 px, 512: patches 7 / 12 / 7.6, winograd 4.3 / 4.9 / 5.0.
+    # Batch 16: 56 px, 64 channels: xla 39 / 38 / 45, winograd 16 / 16 / 16; 28 px, 128: xla
+    # 19 / 19 / 22, winograd 14 / 13 / 11; 7 px, 512: xla 22 / 26 / 20, winograd 13 / 13 / 14.
+    # Batch 64: 16 px, 64: xla 12 / 12 / 15, winograd 5.1 / 4.7 / 6.5; 4 px, 256: xla 7 / 7 / 8,
+    # winograd 3.8 / 3.6 / 4; 2 px, 512: patches 7 / 12 / 7.6, winograd 4.5 / 4.3 / 4.9.
     if geometry.winograd and _winograd_pays(geometry):
         return Choice("winograd", "winograd", "winograd")
     forward = input_gradient = "xla"
+    # 7x7 of stride 2, 3 to 64 channels: 224 px, batch 16: xla 75 ms (one thread), parts 27 to 46;
+    # 64 px, batch 64: xla 18, parts 15.
+    kernel_gradient = "parts" if geometry.channels <= 4 else "xla"
     strided = geometry.stride != (1, 1)
     # The cliff: a picture smaller than the kernel. 3x3 at 2 px, 512 channels, batch 64: xla
     # 530 / 532 / 6.7, patches 7 / 12 / 7.6; 7x7 at 6 px, 64 channels: xla 68 / 68 / 5, patches
@@ -85,7 +88,7 @@ def choose(geometry: Geometry, backend: str) -> Choice:
     # 20 % (56 px: 14.3 and 13.4; 28 px: 10.9 and 10.6; 14 px: 11.5 and 9.8).
     if _smaller(geometry.output_size, geometry.kernel) or strided:
         input_gradient = "patches"
-    return Choice(forward, input_gradient, "xla")
+    return Choice(forward, input_gradient, kernel_gradient)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxres.ops.target import materialise
+
 
 def batch_norm(
     images: Float[Array, "n h w c"],
@@ -49,7 +51,7 @@ def normalise(
         outputs = outputs + _wide(shortcut)
     if rectify:
         outputs = jnp.maximum(outputs, 0)
-    return outputs.astype(images.dtype)
+    return materialise(outputs.astype(images.dtype))
 
 
 def _wide(images: Array) -> Array:

@@ -141,6 +141,7 @@ def _max_pool_backward(
     first = jnp.full(largest.shape, window**2, jnp.uint16)
     for place, tap in reversed(list(enumerate(_taps(images, window, stride, padding)))):
         first = jnp.where(tap == largest, jnp.uint16(place), first)
+    first = target.materialise(first)
     # bfloat16 sums of masked arrays are slow on CPU (35 ms against 4) and lose bits.
     wide = gradient.astype(_wide(gradient))
     rows, columns = (-(-(side + 2 * padding) // stride) for side in (height, width))
@@ -154,12 +155,12 @@ def _max_pool_backward(
                 after = (rows - share.shape[1] - before[0], columns - share.shape[2] - before[1])
                 pads = ((0, 0), (before[0], after[0]), (before[1], after[1]), (0, 0))
                 total = total + jnp.pad(share, pads)
-        return total
+        return target.materialise(total)
 
     lines = [jnp.stack([phase(y, x) for x in range(stride)], axis=3) for y in range(stride)]
     whole = jnp.stack(lines, axis=2).reshape(n, rows * stride, columns * stride, channels)
     inner = whole[:, padding : padding + height, padding : padding + width]
-    return (inner.astype(gradient.dtype),)
+    return (target.materialise(inner.astype(gradient.dtype)),)
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)

@@ -15,6 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxres.errors import InputError
+from jaxres.ops import target
 from jaxres.training.step import AXIS, Step
 
 PyTree = Any
@@ -95,7 +96,7 @@ class Jit:
             out_specs=(P(), P()),
             check_vma=False,
         )
-        return jax.jit(mapped, donate_argnums=0)
+        return jax.jit(mapped, donate_argnums=0, compiler_options=target.compiler_options())
 
     def enter(self, state: PyTree) -> PyTree:
         """A state of replicated arrays as the compiled step takes it."""

@@ -79,7 +79,7 @@ pads = st.tuples(st.integers(0, 2), st.integers(0, 2))
     padding=st.tuples(pads, pads),
     groups=st.sampled_from([1, 2]),
     dtype=st.sampled_from(["float32", "bfloat16"]),
-    name=st.sampled_from(["xla", "patches"]),
+    name=st.sampled_from(["xla", "patches", "parts"]),
 )
 def test_general_lowerings(size, window, stride, padding, groups, dtype, name):
     assume(all(s + sum(p) >= w for s, p, w in zip(size, padding, window, strict=True)))
@@ -125,6 +125,7 @@ def test_winograd(size, padding, pictures_per_group):
     with pytest.MonkeyPatch.context() as patch:
         if pictures_per_group == 1:
             patch.setattr(winograd, "GROUP_BYTES", 1)
+            patch.setattr(winograd, "GROUP_TILES", 1)
         with force_lowering("winograd"):
             check(images, kernel, stride=(1, 1), padding=padding, groups=1)
 
@@ -135,6 +136,7 @@ def test_winograd(size, padding, pictures_per_group):
         (2, 8, (1, 1, 4, 8), 2, 1, Choice("dot", "dot", "dot")),
         (2, 8, (3, 3, 1, 8), 1, 8, Choice("shifted", "shifted", "shifted")),
         (2, 8, (3, 3, 4, 8), 1, 2, Choice("xla", "xla", "xla")),
+        (6, 8, (7, 7, 3, 8), 2, 1, Choice("xla", "patches", "parts")),
         (2, 2, (3, 3, 64, 64), 1, 1, Choice("patches", "patches", "xla")),
         (2, 4, (3, 3, 8, 8), 2, 1, Choice("xla", "patches", "xla")),
         (8, 6, (3, 3, 64, 64), 1, 1, Choice("winograd", "winograd", "winograd")),
@@ -197,4 +199,4 @@ def test_mistakes_are_named():
         conv2d(images, kernel, groups=2)
     with pytest.raises(ValueError, match="kernel of 3x3 is larger than the padded picture"):
         conv2d(images[:, :2], kernel)
-    assert set(LOWERINGS) == {"xla", "dot", "patches", "shifted", "winograd"}
+    assert set(LOWERINGS) == {"xla", "dot", "patches", "shifted", "winograd", "parts"}
