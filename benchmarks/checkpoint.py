@@ -27,6 +27,7 @@ from benchmarks.workload import Workload, settings
 from jaxres.cli import quiet_libraries, say
 from jaxres.config import CheckpointConfig, Config, OptimConfig, to_dict
 from jaxres.errors import InputError
+from jaxres.host_memory import keep_freed_memory
 from jaxres.training.checkpoint import Checkpoints, abstract_like
 
 INTERVAL_S = 30.0  # between two saves, of which at most 5 % may be lost
@@ -74,6 +75,7 @@ class Repeat(NamedTuple):
 def main(words: Sequence[str] | None = None) -> int:
     """Status 0; 2 for what cannot be asked for."""
     args = _parser().parse_args(words)
+    keep_freed_memory()  # as a training run does
     quiet_libraries()
     try:
         config = _settings(args)

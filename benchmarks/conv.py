@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
 from benchmarks import measure, passes, roof, roofplot, rows
 from benchmarks.bound import bytes_of, flop_of
 from benchmarks.passes import CHOSEN, PASSES
@@ -50,6 +48,7 @@ TOTALS = {
 def main(words: Sequence[str] | None = None) -> int:
     """Status 0; 2 for what cannot be asked for."""
     args = _parser().parse_args(words)
+    keep_freed_memory()  # as a training run does: a pass's temporaries are not faulted in anew
     try:
         asked = _asked(args.lowering)
         if args.repeats < measure.MIN_REPEATS:
@@ -58,8 +57,6 @@ def main(words: Sequence[str] | None = None) -> int:
     except InputError as error:
         say(f"error: {error}")
         return 2
-    if jax.default_backend() == "cpu":
-        keep_freed_memory()  # as a training run does: a pass's temporaries are not faulted in anew
     before = roof.measured(args.dtype)
     taken = list(_measure(found, asked, args.repeats))
     roof.measured.cache_clear()

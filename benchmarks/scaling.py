@@ -22,6 +22,7 @@ from benchmarks.synthetic import Training
 from benchmarks.workload import DTYPES, Workload, settings
 from jaxres.cli import say
 from jaxres.errors import InputError, unknown_name
+from jaxres.host_memory import keep_freed_memory
 from jaxres.training import parallel
 
 WAYS, KINDS = ("jit", "pmap"), ("weak", "strong")
@@ -59,6 +60,7 @@ class Sample(NamedTuple):
 def main(words: Sequence[str] | None = None) -> int:
     """Status 0; 2 for what cannot be asked for."""
     args = _parser().parse_args(words)
+    keep_freed_memory()  # as a training run does
     args.devices = args.devices or _powers_of_two(jax.device_count())
     try:
         _check(args)

@@ -17,6 +17,7 @@ import jax
 from benchmarks import measure, peers, rows, versus
 from benchmarks.workload import DTYPES, Workload, settings
 from jaxres.errors import InputError, unknown_name
+from jaxres.host_memory import keep_freed_memory
 from jaxres.models.pure import abstract_net
 from jaxres.models.registry import list_models
 from jaxres.training import parallel
@@ -42,6 +43,7 @@ COLUMNS = {
 def main(words: Sequence[str] | None = None) -> int:
     """Status 0; 1 if a case or a peer could not run; 2 for what cannot be asked for."""
     args = _parser().parse_args(words)
+    keep_freed_memory()  # as a training run does; peers in this process gain too
     if args.peer:
         # JAX would take three quarters of a GPU's memory, and leave a peer the rest.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

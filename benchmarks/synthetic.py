@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from jaxres.config import Config
-from jaxres.host_memory import keep_freed_memory
 from jaxres.training import optim, parallel
 from jaxres.training.state import network, new_state
 from jaxres.training.step import make_train_step
@@ -31,8 +30,6 @@ class Training:
         Raises:
             InputError: there are fewer devices, or the batch does not divide over them.
         """
-        if jax.default_backend() == "cpu":
-            keep_freed_memory()  # as a training run does; peers in this process gain too
         self.config = config
         self.mesh = parallel.make_mesh(devices)
         parts = config.optim.accumulate_steps

@@ -55,8 +55,6 @@ class EndToEnd:
 
     def __init__(self, config: Config, pictures: Pictures, mesh: Mesh):
         """Build everything and run the first call, which compiles."""
-        if jax.default_backend() == "cpu" or config.data.render == "host":
-            keep_freed_memory()  # as the loop does
         self.steps_per_call = config.train.steps_per_call
         self._log_every_steps = config.train.log_every_steps
         self._step = 0
@@ -115,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     own, flags = split_settings(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(own)
     quiet_libraries()
+    keep_freed_memory()  # as the loop does
     try:
         config = recipes.load(args.recipe, flags, prog="python -m benchmarks.train")
         if args.to_accuracy is not None:

@@ -13,6 +13,7 @@ from jaxres.config import Split
 from jaxres.data.pipeline import open_split
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import Evaluator
+from jaxres.host_memory import keep_freed_memory
 from jaxres.training.checkpoint import Checkpoints, abstract_like
 from jaxres.training.parallel import make_mesh
 from jaxres.training.state import abstract_network
@@ -41,6 +42,7 @@ def evaluate(
     Raises:
         InputError: no such run or checkpoint, a damaged one, or a data set that is not there.
     """
+    keep_freed_memory()
     checkpoints = open_checkpoints(run_dir)
     step = checkpoints.find(which)
     saved = checkpoints.read(step, "config")

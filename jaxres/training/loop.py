@@ -51,11 +51,8 @@ def train(config: Config, run_dir: Path, *, profile: bool = False) -> dict[str, 
         Interrupted: SIGTERM or SIGINT came and the state has been saved.
     """
     started = time.perf_counter()
+    keep_freed_memory()
     compilation.use_cache(config.train.compile_cache)
-    # The host renderer's batches past 32 MiB would be fresh pages each time: at 224 px and batch
-    # 256 a core made 18,500 pictures a second, and makes 27,300 so.
-    if jax.default_backend() == "cpu" or config.data.render == "host":
-        keep_freed_memory()
     with (
         StopSignal() as stop,
         Run(config, run_dir, profile=profile) as run,
