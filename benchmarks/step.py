@@ -20,6 +20,7 @@ from jaxres.errors import InputError, unknown_name
 from jaxres.host_memory import keep_freed_memory
 from jaxres.models.pure import abstract_net
 from jaxres.models.registry import list_models
+from jaxres.ops.conv import LOWERINGS
 from jaxres.training import parallel
 
 COLUMNS = {
@@ -90,6 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--classes", type=_positive, default=1000)
     add("--repeats", type=_positive, default=7, help="samples, or pairs with a peer")
     add("--warmup", type=_positive, default=1, help="samples before the clock starts")
+    add(
+        "--lowering",
+        choices=tuple(LOWERINGS),
+        help="computes each of our convolutions that it can; default: the rules' choice",
+    )
     add("--steps-per-call", type=_positive, default=1, help="our steps in one dispatch")
     add("--parallel", choices=("jit", "pmap"), default="jit")
     add("--devices", type=_positive, default=1, help="the first so many (default: 1)")

@@ -1,6 +1,7 @@
 """One training step measured, alone or in turn with peers: the rows of a case."""
 
 import argparse
+import contextlib
 import gc
 import math
 import statistics
@@ -17,6 +18,7 @@ from benchmarks.synthetic import Training
 from benchmarks.traced import convolutions
 from benchmarks.workload import Workload, settings
 from jaxres.models.count import count
+from jaxres.ops.conv import prefer_lowering
 
 MIN_SAMPLE_S = 0.5
 DISPATCHES, DISPATCHES_S = 7, 3.0  # no more dispatches than these, or than fit in this time
@@ -53,7 +55,9 @@ def rows_of(
     def build(batch_size: int) -> Training:
         smaller = work._replace(batch_size=batch_size)
         config = settings(smaller, mode=args.parallel, steps_per_call=args.steps_per_call)
-        own = Training(config, classes=work.classes, devices=mesh.size)
+        asked = prefer_lowering(args.lowering) if args.lowering else contextlib.nullcontext()
+        with asked:
+            own = Training(config, classes=work.classes, devices=mesh.size)
         own.run(args.steps_per_call)
         return own
 
@@ -109,6 +113,7 @@ def _described(
         "classes": work.classes,
         "parallel": args.parallel,
         "steps_per_call": args.steps_per_call,
+        "lowering": args.lowering,
         "device_count": mesh.size,
         "dtype": work.dtype,
         "batch_size": work.batch_size,

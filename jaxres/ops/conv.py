@@ -46,8 +46,7 @@ def conv2d(
         ValueError: channels do not fit groups, or the kernel is larger than the padded picture.
     """
     geometry = _geometry(images, kernel, stride, padding, groups)
-    forced = _forced.get()
-    choice = choose(geometry, target.backend()) if forced is None else Choice(*[forced] * 3)
+    choice = _choice(geometry)
     for name in choice:
         if not LOWERINGS[name].applies(geometry):
             raise ValueError(f"lowering '{name}' cannot express {geometry}")
@@ -102,16 +101,46 @@ def force_lowering(name: str) -> Iterator[None]:
     Raises:
         ValueError: no lowering has this name.
     """
+    with _in_place_of_rules(name, always=True):
+        yield
+
+
+@contextlib.contextmanager
+def prefer_lowering(name: str) -> Iterator[None]:
+    """Use a lowering for every convolution traced inside that it can express; the rules elsewhere.
+
+    For comparing whole steps: "space_to_depth" and "four_channels" are of use to a network's first
+    convolution, on accelerators.
+
+    Raises:
+        ValueError: no lowering has this name.
+    """
+    with _in_place_of_rules(name, always=False):
+        yield
+
+
+@contextlib.contextmanager
+def _in_place_of_rules(name: str, *, always: bool) -> Iterator[None]:
     if name not in LOWERINGS:
         raise ValueError(f"unknown lowering '{name}' (allowed: {', '.join(LOWERINGS)})")
-    token = _forced.set(name)
+    token = _asked.set((name, always))
     try:
         yield
     finally:
-        _forced.reset(token)
+        _asked.reset(token)
 
 
-_forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("lowering", default=None)
+_asked: contextvars.ContextVar[tuple[str, bool] | None] = contextvars.ContextVar(
+    "lowering", default=None
+)
+
+
+def _choice(geometry: Geometry) -> Choice:
+    if (asked := _asked.get()) is not None:
+        name, always = asked
+        if always or LOWERINGS[name].applies(geometry):
+            return Choice(*[name] * 3)
+    return choose(geometry, target.backend())
 
 
 def _smaller(size: tuple[int, int], kernel: tuple[int, int]) -> bool:

@@ -141,6 +141,45 @@ def _parts_kernel_gradient(images: Array, gradient: Array, geometry: Geometry) -
     return functools.reduce(operator.add, shares)
 
 
+def _space_to_depth(images: Array, kernel: Array, geometry: Geometry) -> Array:
+    """Blocks of stride x stride pixels become channels, and the stride one.
+
+    Source: the stem of MLPerf's ResNet-50, after Ying et al., "Image Classification at
+    Supercomputer Scale" (2018).
+    """
+    (stride_y, stride_x), (height, width) = geometry.stride, geometry.output_size
+    rows, columns = (
+        -(-extent // stride)
+        for extent, stride in zip(geometry.kernel, geometry.stride, strict=True)
+    )
+    sizes = ((height - 1 + rows) * stride_y, (width - 1 + columns) * stride_x)
+    pads = [
+        (before, wanted - size - before, 0)  # less than nothing crops
+        for (before, _), size, wanted in zip(geometry.padding, geometry.size, sizes, strict=True)
+    ]
+    zero = jnp.zeros((), images.dtype)
+    padded = lax.pad(images, zero, [(0, 0, 0), *pads, (0, 0, 0)])
+    blocks = padded.reshape(
+        geometry.batch, height - 1 + rows, stride_y, width - 1 + columns, stride_x, -1
+    )
+    images = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(*blocks.shape[:2], blocks.shape[3], -1)
+    (kernel_y, kernel_x), features = geometry.kernel, geometry.features
+    overhang = ((0, rows * stride_y - kernel_y), (0, columns * stride_x - kernel_x))
+    whole = jnp.pad(kernel, (*overhang, (0, 0), (0, 0)))
+    blocks = whole.reshape(rows, stride_y, columns, stride_x, -1, features)
+    kernel = blocks.transpose(0, 2, 1, 3, 4, 5).reshape(rows, columns, -1, features)
+    return _xla(images, kernel, geometry._replace(stride=(1, 1), padding=((0, 0), (0, 0))))
+
+
+def _four_channels(images: Array, kernel: Array, geometry: Geometry) -> Array:
+    """A fourth channel of zeros, as tensor cores and vectors take channels in fours."""
+    return _xla(
+        jnp.pad(images, ((0, 0), (0, 0), (0, 0), (0, 1))),
+        jnp.pad(kernel, ((0, 0), (0, 0), (0, 1), (0, 0))),
+        geometry,
+    )
+
+
 LOWERINGS = {
     "xla": Lowering(lambda geometry: True, _xla),
     "dot": Lowering(
@@ -157,4 +196,10 @@ LOWERINGS = {
         _winograd_kernel_gradient,
     ),
     "parts": Lowering(lambda geometry: True, _xla, kernel_gradient=_parts_kernel_gradient),
+    "space_to_depth": Lowering(
+        lambda geometry: min(geometry.stride) > 1 and geometry.groups == 1, _space_to_depth
+    ),
+    "four_channels": Lowering(
+        lambda geometry: geometry.channels == 3 and geometry.groups == 1, _four_channels
+    ),
 }

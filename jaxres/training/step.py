@@ -12,6 +12,7 @@ from jaxres.config import Config
 from jaxres.data import render_device
 from jaxres.data.pipeline import Batch
 from jaxres.models.pure import Net
+from jaxres.ops.target import materialise
 from jaxres.training.optim import Schedule
 from jaxres.training.state import State
 
@@ -30,10 +31,10 @@ def images_of(
 
 
 def normalise(config: Config, images: UInt8[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-    """(pixels / 255 - data.mean) / data.std in the model's dtype."""
+    """(pixels / 255 - data.mean) / data.std in the model's dtype; rendered once for all readers."""
     mean, std = jnp.array(config.data.mean), jnp.array(config.data.std)
     values = images.astype(jnp.float32) * (1 / (255 * std)) - mean / std
-    return values.astype(config.model.dtype)
+    return materialise(values.astype(config.model.dtype))
 
 
 def cross_entropy(

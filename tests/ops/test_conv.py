@@ -90,6 +90,21 @@ def test_general_lowerings(size, window, stride, padding, groups, dtype, name):
 
 @settings(max_examples=6, deadline=None)
 @given(
+    size=st.tuples(st.integers(4, 9), st.integers(4, 9)),
+    window=st.tuples(extents, extents),
+    stride=st.tuples(st.integers(2, 3), st.integers(2, 3)),
+    padding=st.tuples(pads, pads),
+    dtype=st.sampled_from(["float32", "bfloat16"]),
+    name=st.sampled_from(["space_to_depth", "four_channels"]),
+)
+def test_stem_lowerings(size, window, stride, padding, dtype, name):
+    images, kernel = draw_arrays((2, *size, 3), (*window, 3, 6), dtype)
+    with force_lowering(name):
+        check(images, kernel, stride=stride, padding=padding, groups=1)
+
+
+@settings(max_examples=6, deadline=None)
+@given(
     size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     dtype=st.sampled_from(["float32", "bfloat16"]),
@@ -186,6 +201,22 @@ def test_forced_lowering_ends_with_its_context():
     assert "conv_general_dilated" not in program()
 
 
+def test_preferred_lowering_leaves_the_rest_to_the_rules():
+    stem, other = draw_arrays((2, 8, 8, 3), (3, 3, 3, 8), "float32")
+    deep, one_by_one = draw_arrays((2, 8, 8, 4), (1, 1, 4, 8), "float32")
+
+    def program(images, kernel, **options):
+        return str(jax.make_jaxpr(lambda *a: conv2d(*a, **options))(images, kernel))
+
+    rules = program(deep, one_by_one)
+    with conv.prefer_lowering("space_to_depth"):
+        assert "conv_general_dilated" in (by_blocks := program(stem, other, stride=2, padding=1))
+        assert "f32[2,2,12,8]" in by_blocks  # the kernel of blocks of 2x2 pixels of 3 channels
+        assert program(deep, one_by_one) == rules
+    with pytest.raises(ValueError, match="unknown lowering 'fft'"), conv.prefer_lowering("fft"):
+        pass
+
+
 def test_mistakes_are_named():
     images, kernel = draw_arrays((1, 4, 4, 2), (3, 3, 2, 2), "float32")
     with (
@@ -199,4 +230,5 @@ def test_mistakes_are_named():
         conv2d(images, kernel, groups=2)
     with pytest.raises(ValueError, match="kernel of 3x3 is larger than the padded picture"):
         conv2d(images[:, :2], kernel)
-    assert set(LOWERINGS) == {"xla", "dot", "patches", "shifted", "winograd", "parts"}
+    drawn = {"xla", "dot", "patches", "shifted", "winograd", "parts"}
+    assert set(LOWERINGS) == drawn | {"space_to_depth", "four_channels"}

@@ -16,7 +16,7 @@ def program(options):
     plus_one, total = compiled(jnp.ones((4, 8)))
     assert (plus_one == 4).all()
     assert total == 96
-    return compiled.as_text()
+    return str(compiled.as_text())
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="barriers are placed on CPU only")
