@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import rows
+from benchmarks import peers, rows
 from jaxres.cli import say
 from jaxres.data import backgrounds, sources
 from jaxres.data.paths import data_dir
@@ -77,13 +77,14 @@ LISTS = {
         Entry("step_resnet50_64", "step --case resnet50:64:32 --peer torch,flax"),
         Entry("step_resnet18_224", "step --case resnet18:224:16 --peer torch,flax"),
         Entry("step_resnet50_224", "step --case resnet50:224:16 --peer torch,flax"),
+        Entry("step_norm", "step --case resnet50:64:32,resnet18:224:16 --peer derived_norm"),
         Entry("conv_resnet18", CONV.replace("MODEL", "resnet18"), quick=""),
         Entry("conv_resnet50", CONV.replace("MODEL", "resnet50")),
         Entry("input", f"input --recipe {S1} --peer torch --batch-size 128"),
         Entry("train_mini", f"train {MINI}", quick=f"train {MINI} --seconds 30"),
         Entry("mnist_speed", f"train {SPEED} --to-accuracy 0.99 --seeds 5"),
         Entry("checkpoint", "checkpoint"),
-        Entry("scaling", "scaling", env={"JAX_NUM_CPU_DEVICES": "8"}),
+        Entry("scaling", "scaling --batch-size 16 --repeats 5", env={"JAX_NUM_CPU_DEVICES": "8"}),
         Entry("compile", "compile", quick=""),
         Entry("aot", f"aot {S1} --topology v5e:2x2,v5e:4x4,v5p:2x2x1", quick=f"aot {S1} {V5E}"),
         # libtpu 0.0.42.1, of jax 0.10.2, overflows its stack on v6e; 0.0.43.2 does not.
@@ -101,6 +102,7 @@ LISTS = {
         Entry("conv_resnet50", f"{CONV.replace('MODEL', 'resnet50')} {LARGE}"),
         Entry("train_s1", f"train {S1} --data.batch-size 256"),
         Entry("ab_baseline", RESNET50),
+        Entry("ab_derived_norm", f"{RESNET50} --peer derived_norm"),
         Entry("ab_steps_per_call_8", f"{RESNET50} --steps-per-call 8"),
         Entry("ab_space_to_depth", f"{RESNET50} --lowering space_to_depth"),
         Entry("ab_four_channels", f"{RESNET50} --lowering four_channels"),
@@ -260,7 +262,7 @@ def without_missing_peers(words: list[str]) -> list[str]:
 @functools.cache
 def installed(peer: str) -> bool:
     """Whether a peer's package (torch of torch_compiled) is there; if not, it is said once."""
-    package = peer.partition("_")[0]
+    package = peers.PEERS[peer].package if peer in peers.PEERS else peer
     found = importlib.util.find_spec(package) is not None
     if not found:
         say(f"{package} is not installed: peer {peer} left out")

@@ -40,6 +40,7 @@ PEERS = {
     "torch_compiled": _Source("torch_step", "compiled", "torch", TORCH_INSTALL),
     "keras": _Source("keras_step", "build", "keras", "pip install '.[peers]'"),
     "flax": _Source("flax_step", "build", "flax", "pip install flax"),
+    "derived_norm": _Source("derived_norm", "build", "jaxres", "pip install -e ."),
 }
 
 

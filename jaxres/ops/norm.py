@@ -58,7 +58,9 @@ def _wide(images: Array) -> Array:
     return images.astype(jnp.promote_types(images.dtype, jnp.float32))
 
 
-def _moments(images: Array, axis_name: str | None) -> tuple[Array, Array]:
+def moments(
+    images: Float[Array, "n h w c"], axis_name: str | None
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
     """Mean and variance in one pass over the pictures: sums of x and of x * x."""
     wide = _wide(images)
     means = wide.mean((0, 1, 2)), jnp.square(wide).mean((0, 1, 2))
@@ -77,7 +79,7 @@ def _batch_norm(
     rectify: bool,
     axis_name: str | None,
 ) -> tuple[Array, Array, Array]:
-    mean, var = _moments(images, axis_name)
+    mean, var = moments(images, axis_name)
     outputs = normalise(images, mean, var, scale, bias, shortcut, epsilon=epsilon, rectify=rectify)
     return outputs, mean, var
 
@@ -91,7 +93,7 @@ def _forward(
     rectify: bool,
     axis_name: str | None,
 ) -> tuple[tuple[Array, Array, Array], tuple[Any, ...]]:
-    mean, var = _moments(images, axis_name)
+    mean, var = moments(images, axis_name)
     outputs = normalise(images, mean, var, scale, bias, shortcut, epsilon=epsilon, rectify=rectify)
     kept = outputs if rectify else None
     return (outputs, mean, var), (images, mean, var, scale, kept, shortcut is not None)

@@ -5,13 +5,14 @@ import pytest
 from flax import nnx
 
 from benchmarks import peers
-from benchmarks.peers import flax_resnet
+from benchmarks.peers import derived_norm, flax_resnet
 from benchmarks.peers.variants import VARIANTS, Variant
 from benchmarks.workload import Workload
 from jaxres.errors import InputError
 from jaxres.models import registry
 from jaxres.models.pure import abstract_net
 from jaxres.models.registry import list_models
+from jaxres.ops import norm
 
 
 def _size(tree):
@@ -72,6 +73,26 @@ def test_flax_trains(monkeypatch):
     peer.run(2)
     assert peer.compile_s is not None
     peers.release()
+
+
+def test_derived_norm_is_our_step_with_another_gradient_of_batch_norm():
+    random = np.random.default_rng(0)
+    images, shortcut = jnp.asarray(random.standard_normal((2, 4, 3, 3, 5)), jnp.float32)
+    options = {"epsilon": 1e-5, "rectify": True}
+
+    def gradients(batch_norm):
+        def total(*arrays):
+            return jnp.square(batch_norm(*arrays, **options)[0]).sum()
+
+        arrays = (images, jnp.full(5, 2.0), jnp.ones(5), shortcut)
+        return jax.grad(total, argnums=(0, 1, 2, 3))(*arrays)
+
+    found, wanted = gradients(derived_norm.batch_norm), gradients(norm.batch_norm)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    peer = peers.build("derived_norm", WORK._replace(model="all_cnn_small"), "cpu")
+    peer.run(1)
+    assert peer.settings["peak_memory_mib"] > 0
 
 
 @pytest.mark.reference

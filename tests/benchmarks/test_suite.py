@@ -110,7 +110,7 @@ def test_the_devices_are_counted():
 def test_peers_that_are_not_installed_are_left_out(capsys):
     words = suite.without_missing_peers(["step", "--peer", "flax,no_peer", "--dtype", "float32"])
     assert words == ["step", "--peer", "flax", "--dtype", "float32"]
-    assert "no is not installed: peer no_peer left out" in capsys.readouterr().err
+    assert "no_peer is not installed: peer no_peer left out" in capsys.readouterr().err
     assert suite.without_missing_peers(["step", "--peer", "no_peer"]) == ["step"]
 
 
