@@ -69,6 +69,10 @@ V5E = "--topology v5e:2x2"
 RESNET50 = step("resnet50")  # what the variants after it differ from
 
 CONV = "conv --image-size 224 --plot {out}/conv_MODEL.png --model MODEL"
+CONV_64 = (
+    "conv --image-size 64 --batch-size 32 --plot {out}/conv_resnet50_64.png --model resnet50"
+    " --lowering all"
+)
 SCALING = "scaling --model resnet50 --image-size 224 --batch-size 256 --dtype bfloat16"
 
 LISTS = {
@@ -80,6 +84,7 @@ LISTS = {
         Entry("step_norm", "step --case resnet50:64:32,resnet18:224:16 --peer derived_norm"),
         Entry("conv_resnet18", CONV.replace("MODEL", "resnet18"), quick=""),
         Entry("conv_resnet50", CONV.replace("MODEL", "resnet50")),
+        Entry("conv_resnet50_64", CONV_64, quick=""),
         Entry("input", f"input --recipe {S1} --peer torch --batch-size 128"),
         Entry("train_mini", f"train {MINI}", quick=f"train {MINI} --seconds 30"),
         Entry("mnist_speed", f"train {SPEED} --to-accuracy 0.99 --seeds 5"),
