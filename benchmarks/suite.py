@@ -81,6 +81,11 @@ LISTS = {
         Entry("step_resnet50_64", "step --case resnet50:64:32 --peer torch,flax"),
         Entry("step_resnet18_224", "step --case resnet18:224:16 --peer torch,flax"),
         Entry("step_resnet50_224", "step --case resnet50:224:16 --peer torch,flax"),
+        Entry(
+            "step_resnet18_64_peers",
+            "step --case resnet18:64:64 --peer torch_compiled,keras",
+            quick="",
+        ),
         Entry("step_norm", "step --case resnet50:64:32,resnet18:224:16 --peer derived_norm"),
         Entry("conv_resnet18", CONV.replace("MODEL", "resnet18"), quick=""),
         Entry("conv_resnet50", CONV.replace("MODEL", "resnet50")),
