@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxres.ops import target
-from jaxres.ops.geometry import Geometry, Padding
+from jaxres.ops.geometry import Geometry, Padding, pads
 from jaxres.ops.lowerings import LOWERINGS
 
 
@@ -170,33 +170,27 @@ def _geometry(
 ) -> Geometry:
     n, height, width, channels = images.shape
     kernel_height, kernel_width, channels_per_group, features = kernel.shape
+    size, extent = (height, width), (kernel_height, kernel_width)
     strides = (stride, stride) if isinstance(stride, int) else stride
-    if padding == "SAME":
-        rows, columns = lax.padtype_to_pads((height, width), kernel.shape[:2], strides, "SAME")
-        pads = ((rows[0], rows[1]), (columns[0], columns[1]))
-    elif isinstance(padding, int):
-        pads = ((padding, padding), (padding, padding))
-    else:
-        pads = padding
     if channels != channels_per_group * groups or features % groups:
         raise ValueError(
             f"a kernel of shape {kernel.shape} in {groups} groups does not fit {channels} channels"
         )
     geometry = Geometry(
         batch=n,
-        size=(height, width),
+        size=size,
         channels=channels,
-        kernel=(kernel_height, kernel_width),
+        kernel=extent,
         features=features,
         stride=strides,
-        padding=pads,
+        padding=pads(padding, size=size, window=extent, stride=strides),
         groups=groups,
         dtype=images.dtype.name,
     )
     if min(geometry.output_size) < 1:
         raise ValueError(
             f"a kernel of {kernel_height}x{kernel_width} is larger than the padded picture "
-            f"({height}x{width}, padding {pads})"
+            f"({height}x{width}, padding {geometry.padding})"
         )
     return geometry
 

@@ -1,8 +1,30 @@
-"""What is static about a convolution, and which sizes follow from it."""
+"""What is static about a convolution or a pooling, and which sizes follow from it."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+from jax import lax
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
+
+
+def pads(
+    padding: int | Padding | Literal["SAME"],
+    *,
+    size: tuple[int, int],
+    window: tuple[int, int],
+    stride: tuple[int, int],
+) -> Padding:
+    """Pixels around pictures: ((top, bottom), (left, right)).
+
+    `padding` is one number for every side, the pixels themselves, or "SAME" as TensorFlow defines
+    it (output ceil(size / stride), the odd pixel after).
+    """
+    if isinstance(padding, int):
+        return (padding, padding), (padding, padding)
+    if padding != "SAME":
+        return padding
+    (top, bottom), (left, right) = lax.padtype_to_pads(size, window, stride, "SAME")
+    return (top, bottom), (left, right)
 
 
 class Geometry(NamedTuple):

@@ -11,12 +11,17 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxres.ops import target
+from jaxres.ops.geometry import Padding, pads
 
 
 def max_pool(
-    images: Float[Array, "n h w c"], *, window: int, stride: int, padding: int = 0
+    images: Float[Array, "n h w c"],
+    *,
+    window: int,
+    stride: int,
+    padding: int | Padding | Literal["SAME"] = 0,
 ) -> Float[Array, "n oh ow c"]:
-    """The largest value of each window; padding never wins.
+    """The largest value of each window; padding, given as to `conv2d`, never wins.
 
     Where values tie, the gradient goes to the first of them, row by row. On CPU the gradient is not
     XLA's select-and-scatter: 3x3, stride 2, 64 pictures of 32x32x64 take 3.7 ms against 69.
@@ -24,12 +29,12 @@ def max_pool(
     Raises:
         ValueError: padding of more than half a window, or a window larger than the padded picture.
     """
-    if 2 * padding > window:
+    around = _pads(images, window, stride, padding)
+    if 2 * max(*around[0], *around[1]) > window:
         raise ValueError(f"padding is {padding}; allowed: at most half the window ({window})")
-    _require_fit(images, window, padding)
     if target.backend() != "cpu":
-        return _reduce_windows(images, -jnp.inf, lax.max, window, stride, padding)
-    return _max_pool(images, window, stride, padding)
+        return _reduce_windows(images, -jnp.inf, lax.max, window, stride, around)
+    return _max_pool(images, window, stride, around)
 
 
 def average_pool(
@@ -40,9 +45,9 @@ def average_pool(
     Raises:
         ValueError: a window larger than the padded picture.
     """
-    _require_fit(images, window, padding)
+    around = _pads(images, window, stride, padding)
     wide = images.astype(_wide(images))
-    total = _reduce_windows(wide, 0.0, lax.add, window, stride, padding)
+    total = _reduce_windows(wide, 0.0, lax.add, window, stride, around)
     return (total / window**2).astype(images.dtype)
 
 
@@ -63,6 +68,22 @@ def channel_pool(
     )
 
 
+def adaptive_average_pool(
+    images: Float[Array, "n h w c"], size: int
+) -> Float[Array, "n size size c"]:
+    """The mean of each of size x size bins, as torch's AdaptiveAvgPool2d takes it.
+
+    Bin i of a side holds its pixels from floor(i * side / size) up to ceil((i + 1) * side / size):
+    where the side is no multiple of the size, or less, neighbouring bins share pixels.
+    """
+    if images.shape[1:3] == (size, size):
+        return images
+    wide = images.astype(_wide(images))
+    rows, columns = (_bins(side, size).astype(wide.dtype) for side in images.shape[1:3])
+    means = jnp.einsum("yh,xw,nhwc->nyxc", rows, columns, wide, precision=lax.Precision.HIGHEST)
+    return means.astype(images.dtype)
+
+
 def global_average_pool(images: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
     """The mean over each picture, summed in float32 at least."""
     return images.mean((1, 2), dtype=_wide(images)).astype(images.dtype)
@@ -77,33 +98,42 @@ def _wide(images: Array) -> jnp.dtype:
     return jnp.promote_types(images.dtype, jnp.float32)
 
 
-def _require_fit(images: Array, window: int, padding: int) -> None:
+def _pads(
+    images: Array, window: int, stride: int, padding: int | Padding | Literal["SAME"]
+) -> Padding:
     height, width = images.shape[1:3]
-    if min(height, width) + 2 * padding < window:
+    around = pads(padding, size=(height, width), window=(window, window), stride=(stride, stride))
+    if min(height + sum(around[0]), width + sum(around[1])) < window:
         raise ValueError(
             f"window is {window}; allowed: at most the padded picture "
             f"({height}x{width}, padding {padding})"
         )
+    return around
+
+
+def _bins(side: int, size: int) -> Float[np.ndarray, "size side"]:
+    """Row i holds the share of each pixel in the mean of bin i."""
+    pixels, edges = np.arange(side), np.arange(size + 1)[:, None] * side
+    inside = (pixels >= edges[:-1] // size) & (pixels < -(-edges[1:] // size))
+    return inside / inside.sum(1, keepdims=True)
 
 
 def _reduce_windows(
-    images: Array, start: float, combine: Callable, window: int, stride: int, padding: int
+    images: Array, start: float, combine: Callable, window: int, stride: int, padding: Padding
 ) -> Array:
-    pads = (padding, padding)
     return lax.reduce_window(
         images,
         np.asarray(start, images.dtype),  # a traced value would hide the maximum from autodiff
         combine,
         (1, window, window, 1),
         (1, stride, stride, 1),
-        ((0, 0), pads, pads, (0, 0)),
+        ((0, 0), *padding, (0, 0)),
     )
 
 
-def _taps(images: Array, window: int, stride: int, padding: int) -> list[Array]:
+def _taps(images: Array, window: int, stride: int, padding: Padding) -> list[Array]:
     """For each place of the window, row by row, what it reads: arrays of the output's size."""
-    pads = (padding, padding)
-    padded = jnp.pad(images, ((0, 0), pads, pads, (0, 0)), constant_values=-jnp.inf)
+    padded = jnp.pad(images, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
     last_y, last_x = ((side - window) // stride * stride + 1 for side in padded.shape[1:3])
     return [
         padded[:, y : y + last_y : stride, x : x + last_x : stride]
@@ -113,7 +143,7 @@ def _taps(images: Array, window: int, stride: int, padding: int) -> list[Array]:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _max_pool(images: Array, window: int, stride: int, padding: int) -> Array:
+def _max_pool(images: Array, window: int, stride: int, padding: Padding) -> Array:
     taps = _taps(images, window, stride, padding)
     largest = taps[0]
     for tap in taps[1:]:
@@ -122,14 +152,14 @@ def _max_pool(images: Array, window: int, stride: int, padding: int) -> Array:
 
 
 def _max_pool_forward(
-    images: Array, window: int, stride: int, padding: int
+    images: Array, window: int, stride: int, padding: Padding
 ) -> tuple[Array, tuple[Array, Array]]:
     largest: Array = _max_pool(images, window, stride, padding)
     return largest, (images, largest)
 
 
 def _max_pool_backward(
-    window: int, stride: int, padding: int, saved: tuple[Array, Array], gradient: Array
+    window: int, stride: int, padding: Padding, saved: tuple[Array, Array], gradient: Array
 ) -> tuple[Array]:
     """Each pixel gathers from the windows that chose it.
 
@@ -144,7 +174,8 @@ def _max_pool_backward(
     first = target.materialise(first)
     # bfloat16 sums of masked arrays are slow on CPU (35 ms against 4) and lose bits.
     wide = gradient.astype(_wide(gradient))
-    rows, columns = (-(-(side + 2 * padding) // stride) for side in (height, width))
+    (top, bottom), (left, right) = padding
+    rows, columns = -(-(height + top + bottom) // stride), -(-(width + left + right) // stride)
 
     def phase(offset_y: int, offset_x: int) -> Array:
         total = jnp.zeros((n, rows, columns, channels), wide.dtype)
@@ -153,13 +184,13 @@ def _max_pool_backward(
                 share = jnp.where(first == y * window + x, wide, 0)
                 before = (y // stride, x // stride)
                 after = (rows - share.shape[1] - before[0], columns - share.shape[2] - before[1])
-                pads = ((0, 0), (before[0], after[0]), (before[1], after[1]), (0, 0))
-                total = total + jnp.pad(share, pads)
+                around = ((0, 0), (before[0], after[0]), (before[1], after[1]), (0, 0))
+                total = total + jnp.pad(share, around)
         return target.materialise(total)
 
     lines = [jnp.stack([phase(y, x) for x in range(stride)], axis=3) for y in range(stride)]
     whole = jnp.stack(lines, axis=2).reshape(n, rows * stride, columns * stride, channels)
-    inner = whole[:, padding : padding + height, padding : padding + width]
+    inner = whole[:, top : top + height, left : left + width]
     return (target.materialise(inner.astype(gradient.dtype)),)
 
 
