@@ -172,6 +172,6 @@ def lower(config: Config, work: Workload, target: Topology, batch_size: int) -> 
         work.example,
     )
     step = make_train_step(net, optimizer, rate, config)
-    call: Any = parallel.Jit(target.mesh).compile(step, 1)
     with target_backend("tpu"):
+        call: Any = parallel.Jit(target.mesh).compile(step, 1)
         return call.lower(abstract_like(state, whole), abstract_like(work.resident, whole), batch)

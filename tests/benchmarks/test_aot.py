@@ -10,6 +10,8 @@ from benchmarks import aot, topology
 from benchmarks.chips import CHIPS
 from benchmarks.topology import Topology
 from jaxres.errors import InputError
+from jaxres.ops import target
+from jaxres.training import parallel
 from jaxres.training.parallel import make_mesh
 from tests import tiny
 
@@ -57,6 +59,23 @@ def test_rows_hold_memory_messages_and_work(recipe, on_cpu, tmp_path, capsys):
     assert row["gflop_per_image"] == pytest.approx(row["gflop"] / 8)
     bound = max(row["gflop"] / 197, 1e3 * row["hbm_gb"] / 819)
     assert row["bound_ms"]["step"] == pytest.approx(bound)
+
+
+def test_steps_are_traced_and_compiled_for_tpus(recipe, on_cpu, monkeypatch):
+    compile_step, given = parallel.Jit.compile, []
+
+    def compile_(way, step, steps_per_call):
+        given.append((target.backend(), target.compiler_options()))
+
+        def traced(*arguments):
+            given.append((target.backend(), target.compiler_options()))
+            return step(*arguments)
+
+        return compile_step(way, traced, steps_per_call)
+
+    monkeypatch.setattr(parallel.Jit, "compile", compile_)
+    assert aot.main([*recipe, "--topology", "4"]) == 0
+    assert given == [("tpu", {}), ("tpu", {})]
 
 
 def test_what_does_not_fit_is_a_row_and_what_breaks_is_a_failure(
