@@ -36,7 +36,9 @@ class DataConfig:
     """Pictures: which digits, over which backgrounds, composed how, rendered where."""
 
     dataset: str = "digits"
-    """Digits: `digits` (embedded), `mnist`, `fashion_mnist` (see `jaxres data list`)."""
+    """`digits` (embedded), `mnist`, `fashion_mnist`, `cifar10`, `flowers` (`jaxres data list`)."""
+    composition: Literal["scale_blend", "plain"] = "scale_blend"
+    """`scale_blend`: a scaled digit over a photograph; `plain`: the data set's own picture."""
     backgrounds: str = "embedded"
     """Photographs: `embedded` (two, of scikit-learn), `photos` (prepared), `black` (none)."""
     data_dir: str = ""
@@ -57,12 +59,12 @@ class DataConfig:
     """Opacity of the digit's square over the photograph, 0 to 1."""
     photo_side: int | None = None
     """Shrink photographs to this short side (pixels) before cropping; default: as prepared."""
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Subtracted from the red, green and blue values after division by 255."""
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """The values are divided by this after subtracting the mean."""
+    mean: tuple[float, float, float] | None = None
+    """Subtracted from red, green, blue after division by 255; default: model.init_from's, or 0."""
+    std: tuple[float, float, float] | None = None
+    """The values are then divided by this; default: that of model.init_from, or 1."""
     validation_examples: int = 10_000
-    """Training examples held out for validation (mnist and fashion_mnist)."""
+    """Training examples held out for validation (without effect on digits)."""
     split_seed: int = 0
     """Seed of the split into training and validation."""
     workers: int = 0
@@ -92,7 +94,10 @@ class DataConfig:
             self.photo_side is None or self.photo_side >= self.canvas,
             f"data.photo_side is {self.photo_side}; allowed: data.canvas ({self.canvas}) or more",
         )
-        _require(min(self.std) > 0, f"data.std is {self.std}; allowed: values above 0")
+        _require(
+            self.std is None or min(self.std) > 0,
+            f"data.std is {self.std}; allowed: values above 0",
+        )
         _require(
             self.validation_examples >= 1,
             f"data.validation_examples is {self.validation_examples}; allowed: 1 or more",
@@ -113,12 +118,21 @@ class ModelConfig:
 
     name: str = "resnet18"
     """Name in the registry (see `jaxres models`)."""
-    stem: Literal["imagenet", "small"] = "imagenet"
-    """`imagenet`: 7x7 stride 2 and max pooling; `small`: 3x3 stride 1."""
-    head: Literal["average", "flatten"] = "average"
-    """What comes before the last layer: the average over positions, or all features."""
-    dropout: float = 0.0
-    """Share of features dropped before the last layer."""
+    init_from: str = ""
+    """Run or imported checkpoint whose weights to start from; its head only where it fits."""
+    stem: Literal["imagenet", "small"] | None = None
+    """Of ResNets; `imagenet` (default): 7x7 stride 2 and max pooling; `small`: 3x3 stride 1."""
+    head: Literal["average", "max", "flatten"] | None = None
+    """How the last feature maps become a row of features; default: the network's own."""
+    dense: tuple[int, ...] | None = None
+    """Outputs of rectified dense layers before the last one; default: the network's own."""
+    dense_norm: bool | None = None
+    """Batch norm in the dense layers; default: the network's own."""
+    dropout: float | None = None
+    """Share of features dropped after each dense layer, or without them before the last layer;
+    default: the network's own."""
+    spatial_dropout: float | None = None
+    """Share of feature maps dropped in the body, of networks that do so; default: their own."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the activations; parameters, statistics, logits and loss are float32."""
     sync_batch_norm: bool = False
@@ -127,9 +141,13 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         _require_finite("model", self)
-        _require(
-            0.0 <= self.dropout < 1.0, f"model.dropout is {self.dropout}; allowed: 0 to below 1"
-        )
+        for key in ("dropout", "spatial_dropout"):
+            rate = getattr(self, key)
+            _require(
+                rate is None or 0.0 <= rate < 1.0, f"model.{key} is {rate}; allowed: 0 to below 1"
+            )
+        for outputs in self.dense or ():
+            _require(outputs >= 1, f"model.dense has {outputs}; allowed: 1 or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +174,8 @@ class OptimConfig:
     """Added to denominators (adadelta, adam, adamw)."""
     weight_decay: float = 0.0
     """Of kernels only: decoupled for adamw, added to the gradient for the others."""
+    l1: float = 0.0
+    """Penalty on the absolute values of kernels, added to the gradient."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
     clip_norm: float | None = None
@@ -184,9 +204,9 @@ class OptimConfig:
             "optim.schedule one_cycle needs optim.warmup_fraction above 0 (usual: 0.3)",
         )
         _require(self.epsilon > 0, f"optim.epsilon is {self.epsilon}; allowed: above 0")
-        _require(
-            self.weight_decay >= 0, f"optim.weight_decay is {self.weight_decay}; allowed: 0 or more"
-        )
+        for key in ("weight_decay", "l1"):
+            value = getattr(self, key)
+            _require(value >= 0, f"optim.{key} is {value}; allowed: 0 or more")
         _require(
             self.clip_norm is None or self.clip_norm > 0,
             f"optim.clip_norm is {self.clip_norm}; allowed: above 0",
@@ -195,6 +215,64 @@ class OptimConfig:
             self.accumulate_steps >= 1,
             f"optim.accumulate_steps is {self.accumulate_steps}; allowed: 1 or more",
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferConfig:
+    """Which weights stay as they are, until when, and how fast the others move.
+
+    Patterns are shell patterns over the names of parameters, as `stages.0.*` or `*norm*`.
+    """
+
+    freeze_layers: int = 0
+    """Freeze the first so many layers: convolutions and dense layers, with the norms after them."""
+    freeze: tuple[str, ...] = ()
+    """Freeze the parameters that match one of these patterns."""
+    unfreeze: tuple[str, ...] = ()
+    """Gradual unfreezing, each `EPOCH:PATTERN`: after so many epochs train these as well."""
+    rates: tuple[str, ...] = ()
+    """Each `PATTERN:FACTOR`: times the learning rate; the first pattern that matches counts."""
+
+    def __post_init__(self) -> None:
+        """Check ranges and spellings."""
+        _require(
+            self.freeze_layers >= 0,
+            f"transfer.freeze_layers is {self.freeze_layers}; allowed: 0 or more",
+        )
+        self.unfreezing()
+        self.rate_factors()
+
+    def unfreezing(self) -> tuple[tuple[int, str], ...]:
+        """`unfreeze` as (epoch, pattern)."""
+        pairs = []
+        for entry in self.unfreeze:
+            epoch, colon, pattern = entry.partition(":")
+            _require(
+                bool(epoch.isdecimal() and colon and pattern and int(epoch) >= 1),
+                f"transfer.unfreeze has '{entry}'; allowed: EPOCH:PATTERN, as 1:stages.3.*",
+            )
+            pairs.append((int(epoch), pattern))
+        _require(
+            not pairs or bool(self.freeze or self.freeze_layers),
+            "transfer.unfreeze is given but nothing is frozen: give transfer.freeze too",
+        )
+        return tuple(pairs)
+
+    def rate_factors(self) -> tuple[tuple[str, float], ...]:
+        """`rates` as (pattern, factor)."""
+        pairs = []
+        for entry in self.rates:
+            pattern, _, number = entry.rpartition(":")
+            try:
+                factor = float(number)
+            except ValueError:
+                factor = math.nan
+            _require(
+                bool(pattern) and math.isfinite(factor) and factor > 0,
+                f"transfer.rates has '{entry}'; allowed: PATTERN:FACTOR above 0, as stages.*:0.1",
+            )
+            pairs.append((pattern, factor))
+        return tuple(pairs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,6 +347,7 @@ class Config:
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     optim: OptimConfig = OptimConfig()
+    transfer: TransferConfig = TransferConfig()
     train: TrainConfig = TrainConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
 

@@ -10,14 +10,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxres.errors import InputError
 from jaxres.models.initial import variance_scaling
-from jaxres.ops import pool
 from jaxres.ops.conv import Padding, conv2d
 from jaxres.ops.norm import batch_norm, normalise
 
-# He et al., "Delving Deep into Rectifiers" (2015), the fan-out form that torchvision uses.
-he_normal_fan_out = variance_scaling(2.0, "fan_out", "normal")
 # Uniform within 1 / sqrt(inputs), as torch initialises linear layers.
 uniform_fan_in = variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -38,8 +34,11 @@ class Conv(nnx.Module):
         dtype: jax.typing.DTypeLike,
         rngs: nnx.Rngs,
     ):
+        # He et al., "Delving Deep into Rectifiers" (2015), by the outputs as torchvision does; a
+        # group's outputs see a group's share of the gradient.
+        he_normal = variance_scaling(2.0 * groups, "fan_out", "normal")
         shape = (window, window, channels // groups, features)
-        self.kernel = nnx.Param(he_normal_fan_out(rngs.params(), shape))
+        self.kernel = nnx.Param(he_normal(rngs.params(), shape))
         self.bias = nnx.Param(jnp.zeros(features, jnp.float32)) if use_bias else None
         self.stride = stride
         self.padding: int | Padding | Literal["SAME"] = padding
@@ -67,12 +66,12 @@ class BatchNorm(nnx.Module):
     """
 
     momentum = 0.9
-    epsilon = 1e-5
 
     def __init__(
         self,
         features: int,
         *,
+        epsilon: float = 1e-5,
         zero_scale: bool = False,
         axis_name: str | None = None,
         dtype: jax.typing.DTypeLike,
@@ -81,6 +80,8 @@ class BatchNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(features, jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros(features, jnp.float32))
         self.var = nnx.BatchStat(jnp.ones(features, jnp.float32))
+        self.epsilon = epsilon
+        self.frozen = False  # set by `pure.apply`: normalise by the running statistics always
         self.axis_name = axis_name
         self.dtype = dtype
 
@@ -92,10 +93,11 @@ class BatchNorm(nnx.Module):
         train: bool,
         rectify: bool = False,
     ) -> Float[Array, "n h w c"]:
-        """Normalise, by the running statistics unless `train`; add `shortcut`; rectify if asked."""
+        """Normalise, by the running statistics unless `train` and not frozen; add `shortcut`;
+        rectify if asked."""
         images = images.astype(self.dtype)
         scale, bias = self.scale[...], self.bias[...]
-        if not train:
+        if not train or self.frozen:
             return normalise(
                 images,
                 self.mean[...],
@@ -122,7 +124,7 @@ class BatchNorm(nnx.Module):
 
 
 class ConvNorm(nnx.Module):
-    """A convolution without bias, then batch normalisation."""
+    """A convolution, then batch normalisation."""
 
     def __init__(
         self,
@@ -131,21 +133,40 @@ class ConvNorm(nnx.Module):
         window: int,
         *,
         stride: int = 1,
-        padding: int = 0,
+        padding: int | Literal["SAME"] = 0,
+        groups: int = 1,
+        use_bias: bool = False,
+        epsilon: float = 1e-5,
+        zero_scale: bool = False,
         axis_name: str | None = None,
         dtype: jax.typing.DTypeLike,
         rngs: nnx.Rngs,
     ):
         self.conv = Conv(
-            channels, features, window, stride=stride, padding=padding, dtype=dtype, rngs=rngs
+            channels,
+            features,
+            window,
+            stride=stride,
+            padding=padding,
+            groups=groups,
+            use_bias=use_bias,
+            dtype=dtype,
+            rngs=rngs,
         )
-        self.norm = BatchNorm(features, axis_name=axis_name, dtype=dtype)
+        self.norm = BatchNorm(
+            features, epsilon=epsilon, zero_scale=zero_scale, axis_name=axis_name, dtype=dtype
+        )
 
     def __call__(
-        self, images: Float[Array, "n h w ci"], *, train: bool, rectify: bool = False
+        self,
+        images: Float[Array, "n h w ci"],
+        shortcut: Float[Array, "n oh ow co"] | None = None,
+        *,
+        train: bool,
+        rectify: bool = False,
     ) -> Float[Array, "n oh ow co"]:
-        """Convolve, then normalise, then rectify if asked."""
-        return self.norm(self.conv(images), train=train, rectify=rectify)
+        """Convolve, normalise, add `shortcut`, then rectify if asked."""
+        return self.norm(self.conv(images), shortcut, train=train, rectify=rectify)
 
 
 class Linear(nnx.Module):
@@ -164,9 +185,17 @@ class Linear(nnx.Module):
 
 
 def dropout(
-    features: Float[Array, "..."], rate: float, *, train: bool, key: PRNGKeyArray | None
+    features: Float[Array, "..."],
+    rate: float,
+    *,
+    train: bool,
+    key: PRNGKeyArray | None,
+    whole_maps: bool = False,
 ) -> Float[Array, "..."]:
     """Zero each value with probability `rate` and scale the others by 1 / (1 - rate), in training.
+
+    With `whole_maps` the features are (n, h, w, c), and a picture's feature map is zeroed or kept
+    as a whole: the spatial dropout of Tompson et al. (2015), section 3.2.
 
     Raises:
         ValueError: training with a rate above zero but no key.
@@ -175,39 +204,12 @@ def dropout(
         return features
     if key is None:
         raise ValueError(f"dropout of {rate} needs a key in training; none was given")
-    kept = jax.random.bernoulli(key, 1.0 - rate, features.shape)
+    n, *_, c = features.shape
+    shape = (n, 1, 1, c) if whole_maps else features.shape
+    kept = jax.random.bernoulli(key, 1.0 - rate, shape)
     return jnp.where(kept, features / (1.0 - rate), jnp.zeros((), features.dtype))
 
 
-class Head(nnx.Module):
-    """From the last feature maps to logits: pooled to an average or flattened, dropout, linear."""
-
-    def __init__(
-        self,
-        channels: int,
-        size: int,
-        classes: int,
-        *,
-        kind: str,
-        dropout: float,
-        dtype: jax.typing.DTypeLike,
-        rngs: nnx.Rngs,
-    ):
-        if kind not in ("average", "flatten"):
-            raise InputError(f"head is '{kind}'; allowed: average, flatten")
-        if not 0.0 <= dropout < 1.0:
-            raise InputError(f"dropout is {dropout}; allowed: 0 up to, not including, 1")
-        inputs = channels if kind == "average" else channels * size**2
-        self.linear = Linear(inputs, classes, dtype=dtype, rngs=rngs)
-        self.kind = kind
-        self.dropout = dropout
-
-    def __call__(
-        self, features: Float[Array, "n h w c"], *, train: bool, key: PRNGKeyArray | None
-    ) -> Float[Array, "n classes"]:
-        """Logits in float32. `key` draws the dropout of a training step."""
-        if self.kind == "average":
-            rows = pool.global_average_pool(features)
-        else:
-            rows = features.reshape(features.shape[0], -1)
-        return self.linear(dropout(rows, self.dropout, train=train, key=key))
+def fold(key: PRNGKeyArray | None, place: int) -> PRNGKeyArray | None:
+    """The key of one of several places that draw; None stays None."""
+    return None if key is None else jax.random.fold_in(key, place)

@@ -1,101 +1,61 @@
-"""Plain convolutional networks for small pictures."""
+"""The studies' plain convolutional networks for small pictures, and their fully connected one."""
 
-import jax
-import jax.numpy as jnp
-from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from functools import partial
 
-from jaxres.errors import InputError
-from jaxres.models.blocks import ConvNorm, Head
+from jaxres.models.sequential import ConvLayer, Dropout, MaxPool, Sequential, SpatialDropout
 
-SMALLEST_IMAGE = 28
+# Strides in the place of pooling (Springenberg et al., "Striving for Simplicity", 2015); for MNIST
+# in a minute on a CPU.
+ALL_CNN_SMALL = (
+    ConvLayer(32, 5, stride=2, norm=True, bias=False),
+    ConvLayer(64, stride=2, norm=True, bias=False),
+    ConvLayer(64, norm=True, bias=False),
+)
 
-# Features, window and stride of each convolution.
-ALL_CNN_SMALL = ((32, 5, 2), (64, 3, 2), (64, 3, 1))
+# Study S3's baseline, of which it says no more than its two convolutions.
+TWO_CONV_CNN = (ConvLayer(32), MaxPool(), ConvLayer(64), MaxPool())
 
+# Study S4's first network.
+SIMPLE_CNN = (ConvLayer(32), ConvLayer(32), MaxPool(), ConvLayer(64), ConvLayer(64), MaxPool())
 
-class AllCNN(nnx.Module):
-    """Convolutions with batch norm, strides in the place of pooling, and a head.
+# Study S4's own network: blocks of 3, 2 and 2 convolutions.
+_NORMED_64, _NORMED_128, _NORMED_256 = (
+    ConvLayer(features, norm=True, bias=False) for features in (64, 128, 256)
+)
+DE_NOVO_CNN = (
+    *[_NORMED_64] * 3,
+    MaxPool(),
+    SpatialDropout(0.2),
+    *[_NORMED_128] * 2,
+    MaxPool(),
+    SpatialDropout(0.2),
+    *[_NORMED_256] * 2,
+    MaxPool(),
+    Dropout(0.2),
+)
 
-    After Springenberg et al., "Striving for Simplicity: The All Convolutional Net" (2015).
-    """
-
-    def __init__(
-        self,
-        layers: tuple[tuple[int, int, int], ...],
-        *,
-        classes: int,
-        image_size: int,
-        head: str,
-        dropout: float,
-        dtype: jax.typing.DTypeLike,
-        sync_batch_norm: bool,
-        rngs: nnx.Rngs,
-    ):
-        if image_size < SMALLEST_IMAGE:
-            raise InputError(
-                f"image_size is {image_size}; allowed: {SMALLEST_IMAGE} pixels or more for this CNN"
-            )
-        axis_name = "data" if sync_batch_norm else None
-        channels, size, convs = 3, image_size, []
-        for features, window, stride in layers:
-            convs.append(
-                ConvNorm(
-                    channels,
-                    features,
-                    window,
-                    stride=stride,
-                    padding=window // 2,
-                    axis_name=axis_name,
-                    dtype=dtype,
-                    rngs=rngs,
-                )
-            )
-            channels, size = features, -(-size // stride)
-        self.convs = nnx.List(convs)
-        self.head = Head(
-            channels, size, classes, kind=head, dropout=dropout, dtype=dtype, rngs=rngs
-        )
-
-    def features(
-        self, images: Float[Array, "n h w 3"], *, train: bool
-    ) -> Float[Array, "n oh ow k"]:
-        """The last feature maps."""
-        maps = images
-        for conv in self.convs:
-            maps = conv(maps, train=train, rectify=True)
-        return maps
-
-    def __call__(
-        self, images: Float[Array, "n h w 3"], *, train: bool, key: PRNGKeyArray | None = None
-    ) -> Float[Array, "n classes"]:
-        """Logits in float32. `key` is needed in training with dropout."""
-        return self.head(self.features(images, train=train), train=train, key=key)
+# Study S5's network for Fashion-MNIST.
+HANDBOOK_CNN = (
+    ConvLayer(64, 7),
+    MaxPool(),
+    *[ConvLayer(128)] * 2,
+    MaxPool(),
+    *[ConvLayer(256)] * 2,
+    MaxPool(),
+)
 
 
-def all_cnn_small(
-    *,
-    classes: int,
-    image_size: int,
-    stem: str = "small",
-    head: str = "flatten",
-    dropout: float = 0.0,
-    dtype: jax.typing.DTypeLike = jnp.float32,
-    sync_batch_norm: bool = False,
-    rngs: nnx.Rngs,
-) -> AllCNN:
-    """all_cnn_small: three convolutions, for MNIST in a minute on a CPU. It has no other `stem`."""
-    del stem
-    return AllCNN(
-        ALL_CNN_SMALL,
-        classes=classes,
-        image_size=image_size,
-        head=head,
-        dropout=dropout,
-        dtype=dtype,
-        sync_batch_norm=sync_batch_norm,
-        rngs=rngs,
-    )
+class DeNovoCNN(Sequential):
+    """The network with spatial dropout."""
+
+    own_options = ("spatial_dropout",)
 
 
-MODELS = (all_cnn_small,)
+MODELS = {
+    "all_cnn_small": partial(Sequential, ALL_CNN_SMALL),
+    "two_conv_cnn": partial(Sequential, TWO_CONV_CNN, dense=(128,)),
+    "simple_cnn": partial(Sequential, SIMPLE_CNN, dense=(1024,)),
+    "de_novo_cnn": partial(DeNovoCNN, DE_NOVO_CNN, dense=(512,), dense_norm=True, dropout=0.5),
+    "handbook_cnn": partial(Sequential, HANDBOOK_CNN, dense=(128, 64), dropout=0.5),
+    "handbook_mlp": partial(Sequential, (), dense=(300, 100)),
+}

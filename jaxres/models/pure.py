@@ -1,21 +1,24 @@
 """The one place that knows how NNX splits a module: models as plain dicts and a pure function."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxres.models import registry
+from jaxres.models.blocks import BatchNorm
+from jaxres.models.options import Options
 
 
 class Net(NamedTuple):
     """A model without objects: what is trained, what is tracked, and the function of both.
 
     `params` and `stats` (running mean and variance of batch norm) are nested dicts of float32
-    arrays with string keys. `apply(params, stats, images, *, train, key=None)` returns (logits,
-    stats): with `train` the batch normalises itself and the returned statistics have moved;
-    without, they are those given. `key` is needed only for training with dropout.
+    arrays with string keys. `apply(params, stats, images, *, train, key=None, frozen_norms=())`
+    returns (logits, stats): with `train` the batch normalises itself and the returned statistics
+    have moved, but for the batch norms at the dotted paths `frozen_norms`; without, they are those
+    given. `key` is needed only for training with dropout.
     """
 
     params: PyTree
@@ -24,12 +27,14 @@ class Net(NamedTuple):
 
 
 def create_net(name: str, *, key: PRNGKeyArray, **options: Any) -> Net:
-    """A model with fresh parameters, drawn without compiling; see the models for `options`.
+    """A model with fresh parameters, drawn without compiling; `options` are those of `Options`.
 
     Raises:
         InputError: no model has this name, or the model does not take an option's value.
     """
-    graph, params, stats = _split(registry.create(name, **options, rngs=nnx.Rngs(params=key)))
+    graph, params, stats = _split(
+        registry.create(name, Options(**options), rngs=nnx.Rngs(params=key))
+    )
     return Net(params, stats, _apply_of(graph))
 
 
@@ -39,7 +44,8 @@ def abstract_net(name: str, **options: Any) -> Net:
     Raises:
         InputError: no model has this name, or the model does not take an option's value.
     """
-    model = nnx.eval_shape(lambda: registry.create(name, **options, rngs=nnx.Rngs(params=0)))
+    asked = Options(**options)
+    model = nnx.eval_shape(lambda: registry.create(name, asked, rngs=nnx.Rngs(params=0)))
     graph, params, stats = _split(model)
     return Net(params, stats, _apply_of(graph))
 
@@ -57,8 +63,13 @@ def _apply_of(graph: nnx.GraphDef) -> Callable[..., tuple[Array, PyTree]]:
         *,
         train: bool,
         key: PRNGKeyArray | None = None,
+        frozen_norms: Collection[str] = (),
     ) -> tuple[Float[Array, "n classes"], PyTree]:
         model = nnx.merge(graph, _state(params), _state(stats))
+        if frozen_norms:
+            for path, module in nnx.iter_modules(model):
+                if isinstance(module, BatchNorm):
+                    module.frozen = ".".join(map(str, path)) in frozen_norms
         logits = model(images, train=train, key=key)
         return logits, _plain(nnx.state(model, nnx.BatchStat)) if train else stats
 

@@ -1,41 +1,79 @@
-"""Models by name: the name of the function that builds one is its key."""
+"""Models by name."""
 
 import fnmatch
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, cast
 
 from flax import nnx
 
-from jaxres.errors import unknown_name
-from jaxres.models import cnn, resnet
+from jaxres.errors import InputError, unknown_name
+from jaxres.models import cifar, cnn, mobilenet, resnet, shufflenet, vgg, xception
+from jaxres.models.network import Network
+from jaxres.models.options import Options
+
+Build = partial[Any]  # a network's class and its table line; called with options and rngs
 
 
-def table(builders: Iterable[Callable[..., nnx.Module]]) -> dict[str, Callable[..., nnx.Module]]:
-    """Builders by their function names.
+def merged(*tables: Mapping[str, Build]) -> dict[str, Build]:
+    """The families' tables as one.
 
     Raises:
-        ValueError: two builders have one name.
+        ValueError: two models have one name.
     """
-    by_name: dict[str, Callable[..., nnx.Module]] = {}
-    for builder in builders:
-        if builder.__name__ in by_name:
-            raise ValueError(f"two models are named '{builder.__name__}'")
-        by_name[builder.__name__] = builder
+    by_name: dict[str, Build] = {}
+    for table in tables:
+        for name, build in table.items():
+            if name in by_name:
+                raise ValueError(f"two models are named '{name}'")
+            by_name[name] = build
     return by_name
 
 
-_MODELS = table([*resnet.MODELS, *cnn.MODELS])
+_MODELS = merged(
+    resnet.MODELS,
+    vgg.MODELS,
+    mobilenet.MODELS,
+    shufflenet.MODELS,
+    xception.MODELS,
+    cifar.MODELS,
+    cnn.MODELS,
+)
 
 
-def create(name: str, **options: Any) -> nnx.Module:
-    """Build a model; `options` are the keyword arguments of its function.
+def create(name: str, options: Options, *, rngs: nnx.Rngs) -> Network:
+    """Build a model.
 
     Raises:
         InputError: no model has this name, or the model does not take an option's value.
     """
+    family = family_of(name)
+    if options.image_size < family.smallest_image:
+        raise InputError(
+            f"image_size is {options.image_size}; allowed for {name}: "
+            f"{family.smallest_image} pixels or more"
+        )
+    for option in ("stem", "spatial_dropout"):
+        given = getattr(options, option)
+        if given is not None and option not in family.own_options:
+            raise InputError(f"model.{option} is {given}, but {name} has none: leave it out")
+    return _MODELS[name](options, rngs=rngs)
+
+
+def family_of(name: str) -> type[Network]:
+    """The class of a model.
+
+    Raises:
+        InputError: no model has this name.
+    """
     if name not in _MODELS:
         raise unknown_name("model", name, _MODELS)
-    return _MODELS[name](**options)
+    return cast(type[Network], _MODELS[name].func)
+
+
+def smallest_image(name: str) -> int:
+    """Side of the smallest pictures that a model takes, pixels."""
+    return family_of(name).smallest_image
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -20,7 +20,10 @@ def _network_options(config: Config, classes: int) -> dict[str, Any]:
         "image_size": config.data.canvas,
         "stem": model.stem,
         "head": model.head,
+        "dense": model.dense,
+        "dense_norm": model.dense_norm,
         "dropout": model.dropout,
+        "spatial_dropout": model.spatial_dropout,
         "dtype": jnp.dtype(model.dtype),
         "sync_batch_norm": model.sync_batch_norm,
     }

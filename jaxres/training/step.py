@@ -31,8 +31,12 @@ def images_of(
 
 
 def normalise(config: Config, images: UInt8[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-    """(pixels / 255 - data.mean) / data.std in the model's dtype; rendered once for all readers."""
-    mean, std = jnp.array(config.data.mean), jnp.array(config.data.std)
+    """(pixels / 255 - data.mean) / data.std in the model's dtype; rendered once for all readers.
+
+    A mean or standard deviation that the settings leave open is 0 or 1.
+    """
+    mean = jnp.array(config.data.mean or (0.0, 0.0, 0.0))
+    std = jnp.array(config.data.std or (1.0, 1.0, 1.0))
     values = images.astype(jnp.float32) * (1 / (255 * std)) - mean / std
     return materialise(values.astype(config.model.dtype))
 

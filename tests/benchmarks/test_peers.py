@@ -52,7 +52,8 @@ def test_flax_computes_what_ours_computes():
 
 
 def test_variants_are_the_tables_of_ours():
-    assert [*VARIANTS] == list_models("*resnet*")
+    torchvisions = list_models("resnet*") + list_models("wide_resnet*")
+    assert [*VARIANTS] == torchvisions
     for name, variant in VARIANTS.items():
         blocks = "Bottleneck" if variant.bottleneck else "BasicBlock"
         ours = registry._MODELS[name].__doc__ or ""

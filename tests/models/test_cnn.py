@@ -1,10 +1,9 @@
-"""The plain CNN: parameters and cost counted by hand, sizes, heads and refused options."""
+"""The plain CNN: parameters and cost counted by hand, sizes and heads."""
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxres.errors import InputError
 from jaxres.models.count import count
 from jaxres.models.pure import abstract_net
 
@@ -32,8 +31,3 @@ def test_any_size_from_28_pixels(size, side, head):
     )
     assert logits.shape == (2, 7)
     assert jax.tree.structure(stats) == jax.tree.structure(net.stats)
-
-
-def test_a_picture_too_small_is_named():
-    with pytest.raises(InputError, match="image_size is 27; allowed: 28 pixels or more"):
-        abstract_net("all_cnn_small", image_size=27, classes=10)

@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 from jaxres.errors import InputError
 from jaxres.models import registry
 from jaxres.models.blocks import BatchNorm
+from jaxres.models.options import Options
 from jaxres.models.pure import Net, abstract_net, create_net
 
 OPTIONS = {"classes": 10, "image_size": 32}
@@ -137,12 +138,13 @@ def test_a_constant_channel_stays_finite():
 
 
 def test_sync_option_reaches_every_layer():
-    model = nnx.eval_shape(
-        lambda: registry.create("resnet18", **OPTIONS, sync_batch_norm=True, rngs=nnx.Rngs(0))
-    )
-    norms = [node for _, node in nnx.iter_graph(model) if isinstance(node, BatchNorm)]
-    assert len(norms) == 20
-    assert {norm.axis_name for norm in norms} == {"data"}
+    options = Options(classes=10, image_size=32, sync_batch_norm=True)
+    for name in registry.list_models():
+        model = nnx.eval_shape(lambda name=name: registry.create(name, options, rngs=nnx.Rngs(0)))
+        norms = [node for _, node in nnx.iter_graph(model) if isinstance(node, BatchNorm)]
+        assert all(norm.axis_name == "data" for norm in norms)
+        if name == "resnet18":
+            assert len(norms) == 20
 
 
 def test_unknown_model_is_named():

@@ -23,6 +23,7 @@ def parameters(name, **options):
         ("resnet152", 1000, 60_192_808),
         ("wide_resnet50_2", 1000, 68_883_240),
         ("wide_resnet101_2", 1000, 126_886_696),
+        ("keras_resnet50", 1000, 25_583_592),
         ("resnet101", 10, 42_520_650),
         ("wide_resnet50_2", 10, 66_854_730),
     ],
@@ -70,9 +71,9 @@ def test_stride_is_in_the_3x3_convolution():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": 31}, "image_size is 31; allowed: 32 pixels or more for a ResNet"),
+        ({"image_size": 31}, "image_size is 31; allowed for resnet18: 32 pixels or more"),
         ({"stem": "large"}, "stem is 'large'; allowed: imagenet, small"),
-        ({"head": "max"}, "head is 'max'; allowed: average, flatten"),
+        ({"head": "mean"}, "head is 'mean'; allowed: average, max, flatten"),
         ({"dropout": 1.0}, "dropout is 1.0; allowed: 0 up to, not including, 1"),
     ],
 )

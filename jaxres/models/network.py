@@ -1,0 +1,88 @@
+"""What every network is: a body that gives feature maps, and a head that makes logits of them."""
+
+from typing import ClassVar
+
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxres.errors import InputError
+from jaxres.models.blocks import BatchNorm, Linear, dropout, fold
+from jaxres.models.options import Options
+from jaxres.ops import pool
+
+HEADS = {"average": pool.global_average_pool, "max": pool.global_max_pool}
+
+
+class Head(nnx.Module):
+    """From the last feature maps to logits: pooled or flattened, dense layers, a last layer.
+
+    What `options` leaves open is as the keyword arguments say. Dropout follows every dense layer;
+    without dense layers it precedes the last one.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        options: Options,
+        *,
+        kind: str = "average",
+        dense: tuple[int, ...] = (),
+        dense_norm: bool = False,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        self.kind = kind if options.head is None else options.head
+        if self.kind not in (*HEADS, "flatten"):
+            raise InputError(f"head is '{self.kind}'; allowed: {', '.join(HEADS)}, flatten")
+        self.dropout = dropout if options.dropout is None else options.dropout
+        if not 0.0 <= self.dropout < 1.0:
+            raise InputError(f"dropout is {self.dropout}; allowed: 0 up to, not including, 1")
+        widths = dense if options.dense is None else options.dense
+        normalises = dense_norm if options.dense_norm is None else options.dense_norm
+        inputs = channels * size**2 if self.kind == "flatten" else channels
+        self.dense = nnx.List([])
+        self.norms = nnx.List([])
+        for outputs in widths:
+            self.dense.append(Linear(inputs, outputs, dtype=options.dtype, rngs=rngs))
+            if normalises:
+                norm = BatchNorm(outputs, axis_name=options.axis_name, dtype=options.dtype)
+                self.norms.append(norm)
+            inputs = outputs
+        self.linear = Linear(inputs, options.classes, dtype=options.dtype, rngs=rngs)
+
+    def __call__(
+        self, features: Float[Array, "n h w c"], *, train: bool, key: PRNGKeyArray | None
+    ) -> Float[Array, "n classes"]:
+        """Logits in float32. `key` draws the dropout of a training step."""
+        n = features.shape[0]
+        rows = features.reshape(n, -1) if self.kind == "flatten" else HEADS[self.kind](features)
+        for place, layer in enumerate(self.dense):
+            rows = layer(rows)
+            if self.norms:
+                rows = self.norms[place](rows[:, None, None], train=train)[:, 0, 0]
+            rows = dropout(nnx.relu(rows), self.dropout, train=train, key=fold(key, place))
+        if not self.dense:
+            rows = dropout(rows, self.dropout, train=train, key=key)
+        return self.linear(rows)
+
+
+class Network(nnx.Module):
+    """A body and its `head`; a family gives `features` and says which options are its own."""
+
+    smallest_image: ClassVar[int] = 32  # pixels
+    own_options: ClassVar[tuple[str, ...]] = ()  # of those that only some networks take
+    head: Head
+
+    def features(
+        self, images: Float[Array, "n h w 3"], *, train: bool, key: PRNGKeyArray | None
+    ) -> Float[Array, "n oh ow k"]:
+        """The last feature maps."""
+        raise NotImplementedError
+
+    def __call__(
+        self, images: Float[Array, "n h w 3"], *, train: bool, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "n classes"]:
+        """Logits in float32. `key` is needed in training with dropout."""
+        maps = self.features(images, train=train, key=fold(key, 0))
+        return self.head(maps, train=train, key=fold(key, 1))
