@@ -93,10 +93,10 @@ def _forward(
     rectify: bool,
     axis_name: str | None,
 ) -> tuple[tuple[Array, Array, Array], tuple[Any, ...]]:
-    mean, var = moments(images, axis_name)
-    outputs = normalise(images, mean, var, scale, bias, shortcut, epsilon=epsilon, rectify=rectify)
+    results: Any = _batch_norm(images, scale, bias, shortcut, epsilon, rectify, axis_name)
+    outputs, mean, var = results
     kept = outputs if rectify else None
-    return (outputs, mean, var), (images, mean, var, scale, kept, shortcut is not None)
+    return results, (images, mean, var, scale, kept, shortcut is not None)
 
 
 def _backward(
