@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxres.ops.geometry import Padding
 from jaxres.ops.groups import count_groups, map_groups, sum_groups
 from jaxres.ops.target import materialise
 
-Padding = tuple[tuple[int, int], tuple[int, int]]
 Matrix = Float[np.ndarray, "rows columns"]
 Positions = dict[tuple[int, int], Array]  # one array for each of the (m + 2)^2 positions of a tile
 
