@@ -90,8 +90,7 @@ def choose(geometry: Geometry, backend: str) -> Choice:
     return Choice(forward, input_gradient, kernel_gradient)
 
 
-@contextlib.contextmanager
-def force_lowering(name: str) -> Iterator[None]:
+def force_lowering(name: str) -> contextlib.AbstractContextManager[None]:
     """Use one lowering for every convolution traced inside, whatever the rules say.
 
     For tests, counting and comparisons. A function compiled before is not traced again, so it keeps
@@ -101,12 +100,10 @@ def force_lowering(name: str) -> Iterator[None]:
     Raises:
         ValueError: no lowering has this name.
     """
-    with _in_place_of_rules(name, always=True):
-        yield
+    return _in_place_of_rules(name, always=True)
 
 
-@contextlib.contextmanager
-def prefer_lowering(name: str) -> Iterator[None]:
+def prefer_lowering(name: str) -> contextlib.AbstractContextManager[None]:
     """Use a lowering for every convolution traced inside that it can express; the rules elsewhere.
 
     For comparing whole steps: "space_to_depth" and "four_channels" are of use to a network's first
@@ -115,8 +112,7 @@ def prefer_lowering(name: str) -> Iterator[None]:
     Raises:
         ValueError: no lowering has this name.
     """
-    with _in_place_of_rules(name, always=False):
-        yield
+    return _in_place_of_rules(name, always=False)
 
 
 @contextlib.contextmanager
