@@ -103,15 +103,14 @@ def _shifted_kernel_gradient(images: Array, gradient: Array, geometry: Geometry)
     one = geometry._replace(batch=1)
     copies = geometry.features // geometry.channels
     images = images if copies == 1 else jnp.repeat(images, copies, axis=-1)
+    wide = jnp.promote_types(gradient.dtype, "float32")
 
-    def of_picture(picture_and_gradient: tuple[Array, Array]) -> Array:
-        picture, gradient = picture_and_gradient
-        wide = jnp.promote_types(gradient.dtype, "float32")
+    def of_picture(picture: Array, gradient: Array) -> Array:
         return jnp.stack(
-            [(tap[0] * gradient).sum((0, 1), dtype=wide) for tap in _taps(picture[None], one)]
+            [(tap * gradient).sum((0, 1, 2), dtype=wide) for tap in _taps(picture, one)]
         )
 
-    sums = lax.map(of_picture, (images, gradient)).sum(0)
+    sums = sum_groups(of_picture, (images, gradient), geometry.batch)
     return sums.astype(images.dtype).reshape(*geometry.kernel, 1, geometry.features)
 
 
