@@ -158,16 +158,22 @@ def _space_to_depth(images: Array, kernel: Array, geometry: Geometry) -> Array:
     ]
     zero = jnp.zeros((), images.dtype)
     padded = lax.pad(images, zero, [(0, 0, 0), *pads, (0, 0, 0)])
-    blocks = padded.reshape(
-        geometry.batch, height - 1 + rows, stride_y, width - 1 + columns, stride_x, -1
-    )
-    images = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(*blocks.shape[:2], blocks.shape[3], -1)
-    (kernel_y, kernel_x), features = geometry.kernel, geometry.features
+    kernel_y, kernel_x = geometry.kernel
     overhang = ((0, rows * stride_y - kernel_y), (0, columns * stride_x - kernel_x))
     whole = jnp.pad(kernel, (*overhang, (0, 0), (0, 0)))
-    blocks = whole.reshape(rows, stride_y, columns, stride_x, -1, features)
-    kernel = blocks.transpose(0, 2, 1, 3, 4, 5).reshape(rows, columns, -1, features)
-    return _xla(images, kernel, geometry._replace(stride=(1, 1), padding=((0, 0), (0, 0))))
+    return _xla(
+        _blocks(padded, geometry.stride),
+        _blocks(whole[None], geometry.stride)[0],
+        geometry._replace(stride=(1, 1), padding=((0, 0), (0, 0))),
+    )
+
+
+def _blocks(pictures: Array, stride: tuple[int, int]) -> Array:
+    """Blocks of stride pixels become channels; axes after the channels stay."""
+    n, height, width, channels, *others = pictures.shape
+    (stride_y, stride_x), rows, columns = stride, height // stride[0], width // stride[1]
+    blocks = pictures.reshape(n, rows, stride_y, columns, stride_x, channels, *others)
+    return jnp.moveaxis(blocks, 3, 2).reshape(n, rows, columns, -1, *others)
 
 
 def _four_channels(images: Array, kernel: Array, geometry: Geometry) -> Array:
