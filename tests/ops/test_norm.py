@@ -1,10 +1,12 @@
 """Batch normalisation with its written-out gradient against float64 automatic differentiation."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from jaxres.ops.norm import batch_norm, normalise
@@ -31,6 +33,8 @@ def reference(images, scale, bias, shortcut, *, rectify):
     offset=st.sampled_from([0.0, 3.0]),
 )
 def test_outputs_and_gradients(shape, has_shortcut, rectify, dtype, offset):
+    # Two values become +1 and -1 whatever they are: their gradient is all cancellation.
+    assume(math.prod(shape[:3]) > 2)
     rng = np.random.default_rng(0)
     images, shortcut, cotangent = (jnp.asarray(rng.standard_normal(shape), dtype) for _ in "abc")
     images = images + jnp.asarray(offset, dtype)
