@@ -32,6 +32,7 @@ from jaxres.config import Config
 from jaxres.data import render_device
 from jaxres.data.feed import Feed
 from jaxres.data.pipeline import MAX_STEPS, Pictures, open_split, train_batches
+from jaxres.data.plan import ScaleBlend
 from jaxres.errors import InputError, unknown_name
 from jaxres.evaluation.evaluate import resident_of
 from jaxres.host_memory import keep_freed_memory
@@ -69,6 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         peers = {name: _peer(name) for name in args.peer}
         config = recipes.load(args.recipe, flags, prog="python -m benchmarks.input")
+        if peers and config.data.composition != "scale_blend":
+            raise InputError(
+                f"data.composition is {config.data.composition}; allowed with --peer: scale_blend"
+            )
         pictures = open_split(config, "train")
         made = measured(config, pictures, peers, args)
     except InputError as error:
@@ -266,10 +271,10 @@ def endless(config: Config, pictures: Pictures) -> Config:
 def describe(config: Config, pictures: Pictures) -> str:
     """What the pictures are made of."""
     data, compose = config.data, pictures.compose
-    return (
-        f"{len(pictures)} of {data.dataset} over {compose.photos} squares of {data.backgrounds} "
-        f"({compose.photo_side} px), canvas {data.canvas} px"
-    )
+    over = ""
+    if isinstance(compose, ScaleBlend):
+        over = f" over {compose.photos} squares of {data.backgrounds} ({compose.photo_side} px)"
+    return f"{len(pictures)} of {data.dataset}{over}, canvas {data.canvas} px"
 
 
 def _peer(name: str) -> Any:

@@ -31,11 +31,17 @@ EXAMPLES = ("v5e:2x2", "v5e:4x4", "v5p:2x2x1", "v6e:2x2")
 _NAME = re.compile(rf"({'|'.join(CHIPS)}):(\d+(?:x\d+){{1,2}})")
 
 # What is assumed where the data sets of a recipe are not prepared: MNIST without the validation
-# examples, and 400 squares of photographs.
-ASSUMED = Resident(
-    digits=np.broadcast_to(np.uint8(0), (50_000, 28, 28)),
-    photos=np.broadcast_to(np.uint8(0), (400, 256, 256, 3)),
-)
+# examples and 400 squares of photographs, or CIFAR-10.
+ASSUMED = {
+    "scale_blend": Resident(
+        images=np.broadcast_to(np.uint8(0), (50_000, 28, 28)),
+        photos=np.broadcast_to(np.uint8(0), (400, 256, 256, 3)),
+    ),
+    "plain": Resident(
+        images=np.broadcast_to(np.uint8(0), (50_000, 32, 32, 3)),
+        photos=np.broadcast_to(np.uint8(0), (0, 32, 32, 3)),
+    ),
+}
 
 
 class Topology(NamedTuple):
@@ -136,11 +142,13 @@ def workload(config: Config) -> Workload:
     resident = resident_of(pictures)
     examples = len(pictures)
     if missing:
-        examples = len(ASSUMED.digits)
-        resident = ASSUMED if resident is not None else None
+        assumed = ASSUMED[config.data.composition]
+        examples = len(assumed.images)
+        resident = assumed if resident is not None else None
     told = f"rendered on the {config.data.render}"
     if resident is not None:
-        sizes = " and ".join(_size(array, name) for name, array in resident._asdict().items())
+        arrays = resident._asdict().items()
+        sizes = " and ".join(_size(array, name) for name, array in arrays if len(array))
         why = f" (assumed: {' and '.join(missing)} not prepared)" if missing else ""
         told += f" from {sizes}{why}"
     return Workload(

@@ -168,6 +168,8 @@ def data_list(words: Sequence[str]) -> int:
     for row in rows:
         if row.problem:
             print(f"\n{row.name}: {row.problem}")
+        if row.partial:
+            print(f"\n{row.name} is partial: {row.partial}")
     print(f"\nprepared data sets live in {folder}")
     return 0
 
@@ -179,11 +181,13 @@ class DataPrepare:
     name: Positional[str]
     """Which (see `jaxres data list`)."""
     from_dir: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """Folder with the published files, or the tree of pictures; without it they are downloaded."""
+    """Folder with the published files (or their archive); without it they are downloaded."""
     data_dir: str = ""
     """Folder of prepared data sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     photo_side: int = 256
     """Photographs are shrunk to this short side in pixels (never enlarged)."""
+    partial: bool = False
+    """Take what is there of an incomplete cifar10; the data set then says so."""
     overwrite: bool = False
     """Make it again if it is there."""
 
@@ -202,6 +206,7 @@ def data_prepare(words: Sequence[str]) -> int:
         from_dir=args.from_dir,
         data_dir=data_dir(args.data_dir),
         photo_side=args.photo_side,
+        partial=args.partial,
         overwrite=args.overwrite,
     )
     print(f"ready: {path}")

@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf  # pyright: ignore[reportMissingImports]
 
 from jaxres.data.pipeline import Pictures
+from jaxres.data.plan import ScaleBlend
 
 VERSION = tf.__version__
 tf.config.set_visible_devices([], "GPU")  # the pipeline needs none, and JAX has its memory
@@ -18,6 +19,7 @@ def batches(pictures: Pictures, batch_size: int, *, workers: int) -> Iterator[An
     edges differ a little; the work is the same.
     """
     compose = pictures.compose
+    assert isinstance(compose, ScaleBlend)
     digits = tf.constant(pictures.source.images[..., None])
     labels = tf.constant(pictures.source.labels)
     photos = tf.constant(pictures.photos)

@@ -10,6 +10,7 @@ import torch  # pyright: ignore[reportMissingImports]
 from torch.utils.data import DataLoader, Dataset  # pyright: ignore[reportMissingImports]
 
 from jaxres.data.pipeline import Pictures
+from jaxres.data.plan import ScaleBlend
 
 VERSION = torch.__version__
 
@@ -21,6 +22,7 @@ class ScaledDigits(Dataset):
         self.digits = pictures.source.images
         self.labels = pictures.source.labels
         self.photos = pictures.photos
+        assert isinstance(pictures.compose, ScaleBlend)
         self.compose = pictures.compose
 
     def __len__(self) -> int:

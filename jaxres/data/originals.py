@@ -1,18 +1,20 @@
-"""Readers of the files as their authors published them: IDX arrays and folders of pictures.
+"""Readers of files as their authors published them: IDX arrays, archives, folders of pictures.
 
 Nothing here trusts a file: sizes promised by a header are checked against the bytes that are there,
 and checksums are those of the decompressed content, since the same file is compressed anew by
 every mirror.
 """
 
+import contextlib
 import gzip
 import hashlib
 import io
 import math
 import os
+import tarfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import cv2
@@ -27,6 +29,8 @@ GZIP_MAGIC = b"\x1f\x8b"
 IDX_UINT8_TYPE = 0x08
 # Far above the largest published digit file (47 MB): a crafted header cannot fill the memory.
 MAX_IDX_BYTES = 1 << 30
+# Far above the largest published archive (235 MB unpacked), for the same reason.
+MAX_ARCHIVE_BYTES = 1 << 30
 READ_CHUNK_BYTES = 1 << 20
 
 
@@ -106,6 +110,45 @@ PUBLISHED: dict[str, Published] = {
 }
 
 
+@contextlib.contextmanager
+def open_unpacked(path: Path) -> Iterator[io.BufferedIOBase]:
+    """A file to be read, unpacked if it is gzipped (told by content, not by name).
+
+    Raises:
+        InputError: it cannot be read, or turns out to be damaged while it is.
+    """
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+            raw.seek(0)
+            with gzip.open(raw) if packed else raw as unpacked:
+                yield unpacked
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path} is truncated or damaged: {error}") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_archive(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Names and contents of the files in a tar archive, gzipped or plain, in its order.
+
+    Nothing is written to disk, so no name in it can do harm.
+    """
+    size = 0
+    try:
+        with open_unpacked(path) as file, tarfile.open(fileobj=file, mode="r|") as archive:
+            for member in archive:
+                content = archive.extractfile(member)
+                if content is None:  # no file
+                    continue
+                size += member.size
+                if size > MAX_ARCHIVE_BYTES:
+                    raise InputError(f"{path} unpacks to more than {MAX_ARCHIVE_BYTES} bytes")
+                yield PurePosixPath(member.name), content.read()
+    except tarfile.TarError as error:
+        raise InputError(f"{path} is not a whole tar archive: {error}") from error
+
+
 def find_idx(folder: Path, name: str) -> Path:
     """The IDX file `name` in a folder, packed or not, also in the `train-images.idx3` spelling."""
     dotted = name.replace("-idx", ".idx")
@@ -127,18 +170,8 @@ def read_idx(path: Path, *, md5: str | None = None) -> UInt8[np.ndarray, "..."]:
         path: The file.
         md5: Of the decompressed bytes; None where nobody published it.
     """
-    try:
-        with path.open("rb") as raw:
-            packed = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-            raw.seek(0)
-            if not packed:
-                return _parse_idx(raw, path, md5)
-            with gzip.open(raw) as unpacked:
-                return _parse_idx(unpacked, path, md5)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path} is truncated or damaged: {error}") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    with open_unpacked(path) as file:
+        return _parse_idx(file, path, md5)
 
 
 def _parse_idx(file: io.BufferedIOBase, path: Path, md5: str | None) -> UInt8[np.ndarray, "..."]:
@@ -205,22 +238,26 @@ def _walk_pictures(folder: Path) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
-def decode_picture(encoded: bytes, path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """The RGB picture in a file's bytes, turned upright as its EXIF orientation says.
+def decode_picture(
+    encoded: bytes, path: Path, *, grey: bool = False
+) -> UInt8[np.ndarray, "h w *rgb"]:
+    """The RGB (or grey) picture in a file's bytes, turned upright as its EXIF orientation says.
 
     Args:
         encoded: The whole content of a JPEG, PNG, WebP or BMP file.
         path: Where it was read; named in the error.
+        grey: Give one value per pixel.
     """
     picture = None
+    flag = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
     if encoded and not _is_cut_jpeg(encoded):
         try:
-            picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+            picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), flag)
         except cv2.error as error:
             raise InputError(f"{path} cannot be decoded as a picture: {error.err}") from error
     if picture is None:
         raise InputError(f"{path} is not a whole picture: OpenCV cannot decode its content")
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)  # pyright: ignore[reportReturnType]
+    return picture if grey else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)  # pyright: ignore[reportReturnType]
 
 
 def _is_cut_jpeg(encoded: bytes) -> bool:

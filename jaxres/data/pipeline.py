@@ -15,12 +15,12 @@ from typing import Any, Literal
 import cv2
 import grain
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int32, UInt8
 
-from jaxres.config import Config, Split
+from jaxres.config import Config, DataConfig, Split
 from jaxres.data import backgrounds, render_host, sources
 from jaxres.data.paths import data_dir
-from jaxres.data.plan import ScaleBlend, epoch_order
+from jaxres.data.plan import Composition, Plain, ScaleBlend, epoch_order
 from jaxres.data.sources import Source
 from jaxres.errors import InputError
 
@@ -34,8 +34,8 @@ class Pictures:
 
     split: Split
     source: Source
-    photos: np.ndarray  # uint8, "photos s s 3"
-    compose: ScaleBlend
+    photos: np.ndarray  # uint8, "photos s s 3"; none for a composition without backgrounds
+    compose: Composition
     render: Literal["device", "host"]
     seed: int
 
@@ -43,15 +43,15 @@ class Pictures:
         """Number of pictures in an epoch."""
         return len(self.source.labels)
 
-    def batch(self, digits: Int32[np.ndarray, " n"], *, epoch: int, first: int) -> Batch:
-        """The batch that shows `digits` at positions first, first + 1, ... of an epoch.
+    def batch(self, examples: Int32[np.ndarray, " n"], *, epoch: int, first: int) -> Batch:
+        """The batch that shows `examples` at positions first, first + 1, ... of an epoch.
 
         Holds `label` (int32, n) and either `plan` (fields of n) or `image` (uint8, n h w 3).
         """
         plan = self.compose.draw(
-            digits, seed=self.seed, stream=self.split, epoch=epoch, first=first
+            examples, seed=self.seed, stream=self.split, epoch=epoch, first=first
         )
-        labels = self.source.labels[digits]
+        labels = self.source.labels[examples]
         if self.render == "device":
             return {"plan": plan, "label": labels}
         images = render_host.render(
@@ -61,10 +61,11 @@ class Pictures:
 
 
 def open_split(config: Config, split: Split) -> Pictures:
-    """Load the digits and the background bank of a split into memory.
+    """Load the data set and the background bank of a split into memory.
 
     Raises:
-        InputError: a data set is unknown, not prepared or damaged, or has no such pictures.
+        InputError: a data set is unknown, not prepared or damaged, has no such pictures, or does
+            not suit the composition.
     """
     data = config.data
     folder: Path = data_dir(data.data_dir)
@@ -78,21 +79,18 @@ def open_split(config: Config, split: Split) -> Pictures:
     limit = (
         config.train.limit_train_examples if split == "train" else config.train.limit_eval_examples
     )
-    photos = backgrounds.load(
-        data.backgrounds, split, data_dir=folder, canvas=data.canvas, photo_side=data.photo_side
-    )
-    sides = data.digit_side
-    if data.digit_side_range is not None:
-        low, high = data.digit_side_range
-        sides = tuple(range(low, high + 1))
-    compose = ScaleBlend(
-        canvas=data.canvas,
-        sides=sides,
-        placement=data.placement,
-        opacity=data.opacity,
-        photos=photos.shape[0],
-        photo_side=photos.shape[1],
-    )
+    if data.composition == "plain":
+        compose, photos = Plain(data.canvas), np.empty((0, data.canvas, data.canvas, 3), np.uint8)
+    elif source.images.ndim == 3:
+        photos = backgrounds.load(
+            data.backgrounds, split, data_dir=folder, canvas=data.canvas, photo_side=data.photo_side
+        )
+        compose = _scale_blend(data, photos)
+    else:
+        raise InputError(
+            f"data.composition is {data.composition}, which lays grey digits over photographs, but "
+            f"the pictures of data.dataset {data.dataset} have colours; allowed for them: plain"
+        )
     return Pictures(
         split=split,
         source=source._replace(images=source.images[:limit], labels=source.labels[:limit]),
@@ -100,6 +98,21 @@ def open_split(config: Config, split: Split) -> Pictures:
         compose=compose,
         render=data.render,
         seed=config.train.seed,
+    )
+
+
+def _scale_blend(data: DataConfig, photos: UInt8[np.ndarray, "photos s s 3"]) -> ScaleBlend:
+    sides = data.digit_side
+    if data.digit_side_range is not None:
+        low, high = data.digit_side_range
+        sides = tuple(range(low, high + 1))
+    return ScaleBlend(
+        canvas=data.canvas,
+        sides=sides,
+        placement=data.placement,
+        opacity=data.opacity,
+        photos=photos.shape[0],
+        photo_side=photos.shape[1],
     )
 
 
@@ -123,8 +136,8 @@ class TrainBatch:
         share = self.batch_size // self.processes
         first = step * self.batch_size + self.process * share
         order = epoch_order(len(self.pictures), seed=self.pictures.seed, epoch=epoch)
-        digits = order[first : first + share].astype(np.int32)
-        return self.pictures.batch(digits, epoch=epoch, first=first)
+        examples = order[first : first + share].astype(np.int32)
+        return self.pictures.batch(examples, epoch=epoch, first=first)
 
 
 class TrainBatches:
@@ -220,9 +233,9 @@ def eval_batches(pictures: Pictures, batch_size: int) -> Iterator[tuple[Batch, i
     The last batch is filled up with copies of its last picture; its real pictures come first.
     """
     for first in range(0, len(pictures), batch_size):
-        digits = np.arange(first, min(first + batch_size, len(pictures)), dtype=np.int32)
-        padded = np.pad(digits, (0, batch_size - len(digits)), mode="edge")
-        yield pictures.batch(padded, epoch=0, first=first), len(digits)
+        examples = np.arange(first, min(first + batch_size, len(pictures)), dtype=np.int32)
+        padded = np.pad(examples, (0, batch_size - len(examples)), mode="edge")
+        yield pictures.batch(padded, epoch=0, first=first), len(examples)
 
 
 def _init_worker(index: int, count: int) -> None:

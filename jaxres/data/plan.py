@@ -19,8 +19,11 @@ Stream = Literal["train", "validation", "test", "order"]
 STREAMS: dict[Stream, int] = {"train": 0, "validation": 1, "test": 2, "order": 3}
 
 
-class Plan(NamedTuple):
-    """What to render, for n pictures. Fields are NumPy arrays on the host, JAX arrays in a step."""
+# Plans are rows of n pictures. Their fields are NumPy arrays on the host, JAX arrays in a step.
+
+
+class ScaleBlendPlan(NamedTuple):
+    """What `ScaleBlend` draws."""
 
     digit: Int32[Any, " n"]  # which digit of the source
     photo: Int32[Any, " n"]  # which square of the background bank
@@ -28,6 +31,15 @@ class Plan(NamedTuple):
     side: Int32[Any, " n"]  # of the digit's square, pixels
     corner: Int32[Any, "n 2"]  # (row, column) of the digit's square on the canvas, pixels
     opacity: Float32[Any, " n"]  # of the digit's square, 0 to 1
+
+
+class PlainPlan(NamedTuple):
+    """What `Plain` draws."""
+
+    image: Int32[Any, " n"]  # which picture of the source
+
+
+Plan = ScaleBlendPlan | PlainPlan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +59,7 @@ class ScaleBlend:
 
     def draw(
         self, digits: Int32[np.ndarray, " n"], *, seed: int, stream: Stream, epoch: int, first: int
-    ) -> Plan:
+    ) -> ScaleBlendPlan:
         """The plans of the pictures at positions first, first + 1, ... of an epoch.
 
         `digits` says which digit each shows (see `epoch_order`).
@@ -62,7 +74,7 @@ class ScaleBlend:
         else:
             room = self.canvas - side + 1
             corner = np.stack([below(words[:, 4], room), below(words[:, 5], room)], axis=1)
-        return Plan(
+        return ScaleBlendPlan(
             digit=digits,
             photo=below(words[:, 1], self.photos),
             crop=np.stack([below(words[:, 2], margin), below(words[:, 3], margin)], axis=1),
@@ -70,6 +82,23 @@ class ScaleBlend:
             corner=corner,
             opacity=np.full(n, self.opacity, np.float32),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain:
+    """The composition of a data set's own pictures, resized to the canvas."""
+
+    canvas: int
+
+    def draw(
+        self, images: Int32[np.ndarray, " n"], *, seed: int, stream: Stream, epoch: int, first: int
+    ) -> PlainPlan:
+        """The plans of `images`; see `ScaleBlend.draw`."""
+        del seed, stream, epoch, first  # nothing is left to chance
+        return PlainPlan(images)
+
+
+Composition = ScaleBlend | Plain
 
 
 def raw_words(

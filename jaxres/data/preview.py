@@ -25,8 +25,8 @@ def write_sheet(config: Config, path: Path, *, split: Split, count: int) -> None
     if path.suffix.lower() != ".png":
         raise InputError(f"--output is '{path}'; allowed: a name ending in .png")
     pictures = open_split(config, split)
-    digits = np.arange(min(count, len(pictures)), dtype=np.int32)
-    batch = pictures.batch(digits, epoch=0, first=0)
+    examples = np.arange(min(count, len(pictures)), dtype=np.int32)
+    batch = pictures.batch(examples, epoch=0, first=0)
     images = batch.get("image")
     if images is None:
         resident = render_device.Resident(pictures.source.images, pictures.photos)

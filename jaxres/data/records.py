@@ -15,9 +15,9 @@ from jaxres.errors import InputError
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-# MNIST and Fashion-MNIST carry the version of TFDS's own, whose features and splits they share:
-# a set that TFDS prepared in the same place is read as well.
-VERSIONS = {"mnist": "3.0.1", "fashion_mnist": "3.0.1", "photos": "1.0.0"}
+# Published data sets carry the version of TFDS's own, whose features and splits they share: a set
+# that TFDS prepared in the same place is read as well.
+VERSIONS = {"mnist": "3.0.1", "fashion_mnist": "3.0.1", "cifar10": "3.0.2", "photos": "1.0.0"}
 
 # One thread reads a shard front to back; read-ahead threads gain nothing on files of this size.
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
@@ -32,6 +32,7 @@ class Row(NamedTuple):
     path: str | None  # None where the data come with a dependency
     examples: dict[str, int]  # per split; empty where the set is not ready
     problem: str | None = None  # why a set that is there cannot be used
+    partial: str | None = None  # what a set that is ready lacks
 
 
 def folder_of(name: str, data_dir: Path) -> Path:
@@ -53,11 +54,11 @@ def describe(name: str, title: str, data_dir: Path) -> Row:
     """The line of `jaxres data list` for a data set that is prepared on disk."""
     folder = folder_of(name, data_dir)
     try:
-        examples = open_prepared(name, data_dir).examples
+        prepared = open_prepared(name, data_dir)
     except InputError as error:
         problem = str(error) if folder.exists() else None
         return Row(name, title, ready=False, path=str(folder), examples={}, problem=problem)
-    return Row(name, title, ready=True, path=str(folder), examples=examples)
+    return Row(name, title, True, str(folder), prepared.examples, partial=prepared.partial)
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,11 @@ class Prepared:
     def metadata(self) -> dict[str, Any]:
         """What the preparation noted beside the pictures."""
         return dict(self.info.metadata or {})
+
+    @property
+    def partial(self) -> str | None:
+        """What of the published set is missing; None where nothing is."""
+        return self.metadata.get("partial")
 
     def check(self) -> None:
         """Refuse a set with a shard that is missing, cut short or of another length than recorded.

@@ -4,17 +4,31 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxres.data.plan import Plan
+from jaxres.data.plan import PlainPlan, Plan, ScaleBlendPlan
 
 
 def render(
     plan: Plan,
-    digits: UInt8[np.ndarray, "digits h w"],
+    images: UInt8[np.ndarray, "images h w *rgb"],
     photos: UInt8[np.ndarray, "photos s s 3"],
     *,
     canvas: int,
 ) -> UInt8[np.ndarray, "n {canvas} {canvas} 3"]:
-    """Make the pictures of a plan. Only the digit's square is touched beyond copying the crop."""
+    """Make the pictures of a plan."""
+    match plan:
+        case ScaleBlendPlan():
+            return _scale_blend(plan, images, photos, canvas)
+        case PlainPlan():
+            return _plain(plan, images, canvas)
+
+
+def _scale_blend(
+    plan: ScaleBlendPlan,
+    digits: UInt8[np.ndarray, "digits h w"],
+    photos: UInt8[np.ndarray, "photos s s 3"],
+    canvas: int,
+) -> UInt8[np.ndarray, "n {canvas} {canvas} 3"]:
+    """Only the digit's square is touched beyond copying the crop."""
     pictures = np.empty((len(plan.digit), canvas, canvas, 3), np.uint8)
     for picture, digit, photo, crop, side, corner, opacity in zip(
         pictures, *(field.tolist() for field in plan), strict=True
@@ -26,4 +40,18 @@ def render(
         square = picture[row : row + side, column : column + side]
         top = cv2.cvtColor(scaled, cv2.COLOR_GRAY2RGB)
         cv2.addWeighted(square, 1 - opacity, top, opacity, 0, dst=square)
+    return pictures
+
+
+def _plain(
+    plan: PlainPlan, images: UInt8[np.ndarray, "images h w *rgb"], canvas: int
+) -> UInt8[np.ndarray, "n {canvas} {canvas} 3"]:
+    pictures = np.empty((len(plan.image), canvas, canvas, 3), np.uint8)
+    for picture, index in zip(pictures, plan.image.tolist(), strict=True):
+        image = images[index]
+        if image.ndim == 2:
+            resized = cv2.resize(image, (canvas, canvas), interpolation=cv2.INTER_CUBIC)
+            cv2.cvtColor(resized, cv2.COLOR_GRAY2RGB, dst=picture)
+        else:
+            cv2.resize(image, (canvas, canvas), dst=picture, interpolation=cv2.INTER_CUBIC)
     return pictures

@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
 from jaxres.config import Split
-from jaxres.data import records
+from jaxres.data import cifar10, originals, records
 from jaxres.errors import InputError, unknown_name
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -23,9 +22,9 @@ DIGITS_PER_CLASS_HELD_OUT = 30
 
 
 class Source(NamedTuple):
-    """Grey pictures with their labels, 0 up to the number of classes."""
+    """Pictures, grey or RGB, with their labels, 0 up to the number of classes."""
 
-    images: UInt8[np.ndarray, "n h w"]
+    images: UInt8[np.ndarray, "n h w *rgb"]
     labels: Int32[np.ndarray, " n"]
     class_names: tuple[str, ...]
 
@@ -134,13 +133,10 @@ def _shuffled(count: int, seed: int) -> Int64[np.ndarray, " count"]:
 
 
 def _decode(prepared: records.Prepared, split: str, indices: Sequence[int]) -> Source:
+    grey = prepared.features["image"].shape[-1] == 1
     images, labels = [], []
     for example in prepared.read(split, indices):
-        encoded = np.frombuffer(example["image"], np.uint8)
-        image = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
-        if image is None:
-            raise InputError(f"{prepared.folder} holds a picture that OpenCV cannot decode")
-        images.append(image)
+        images.append(originals.decode_picture(example["image"], prepared.folder, grey=grey))
         labels.append(example["label"])
     class_names = tuple(prepared.features["label"].names)
     return Source(np.stack(images), np.array(labels, np.int32), class_names)
@@ -154,4 +150,5 @@ DATASETS: dict[str, Dataset] = {
     ),
     "mnist": Dataset("MNIST handwritten digits, 28x28", _load_prepared),
     "fashion_mnist": Dataset("Fashion-MNIST articles of clothing, 28x28", _load_prepared),
+    "cifar10": Dataset(cifar10.TITLE, _load_prepared),
 }

@@ -67,3 +67,23 @@ def resize_onto(
         precision=jax.lax.Precision.HIGHEST,
     )
     return jnp.clip(jnp.round(resized), 0, 255).astype(jnp.uint8)
+
+
+def resize(
+    pictures: UInt8[Array, "n h w *rgb"], *, side: int
+) -> UInt8[Array, "n {side} {side} *rgb"]:
+    """Resize each grey or RGB picture to side x side; of that size already it stays as it is."""
+    height, width = pictures.shape[1:3]
+    if (height, width) == (side, side):
+        return pictures
+    whole, at_zero = jnp.full(1, side), jnp.zeros(1, jnp.int32)
+    rows = cubic_matrix(whole, at_zero, size_in=height, size_out=side)[0]
+    columns = cubic_matrix(whole, at_zero, size_in=width, size_out=side)[0]
+    resized = jnp.einsum(
+        "ik,nkl...,jl->nij...",
+        rows,
+        pictures.astype(jnp.float32),
+        columns,
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return jnp.clip(jnp.round(resized), 0, 255).astype(jnp.uint8)

@@ -46,7 +46,7 @@ def test_rows_hold_memory_messages_and_work(recipe, on_cpu, tmp_path, capsys):
         aot.main([*recipe, "--data.batch-size", "30", "--topology", "4", "--json", str(file)]) == 0
     )
     printed = capsys.readouterr().out
-    assert "tiny, rendered on the device from 320 digits of 8x8 and 4 photos of 320x320" in printed
+    assert "tiny, rendered on the device from 320 images of 8x8 and 4 photos of 320x320" in printed
     assert "4: batch of 32, as 30 does not divide over 4 parts" in printed
     (row,) = json.loads(file.read_text())["rows"]
     assert (row["batch_size"], row["batch_per_device"], row["device_count"]) == (32, 8, 4)
@@ -206,7 +206,7 @@ def test_sizes_of_data_sets_that_are_not_prepared_are_assumed_and_said(tiny_conf
     flags = ["--data.dataset=mnist", "--data.backgrounds=photos", f"--data.data-dir={tmp_path}"]
     work = topology.workload(tiny_config(*flags))
     assert work.resident is not None
-    assert work.resident.digits.shape == (50_000, 28, 28)
+    assert work.resident.images.shape == (50_000, 28, 28)
     assert "(assumed: mnist and photos not prepared)" in work.told
     assert work.classes == 10
 

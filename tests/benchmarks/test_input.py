@@ -9,6 +9,7 @@ from benchmarks import input as program
 from jaxres import recipe
 from jaxres.config import Config
 from jaxres.data.pipeline import open_split
+from jaxres.data.plan import ScaleBlendPlan
 
 SMALL = ["--data.canvas=32", "--data.digit-side=24", "--repeats=7", "--seconds=0.005"]
 
@@ -152,6 +153,7 @@ def test_torch_makes_the_pictures_of_our_plans():
     )
     digits = np.arange(40, dtype=np.int32)
     plan = pictures.compose.draw(digits, seed=0, stream="train", epoch=0, first=0)
+    assert isinstance(plan, ScaleBlendPlan)
     ours = pictures.batch(digits, epoch=0, first=0)
     dataset = torch_input.ScaledDigits(pictures)
     for k in range(len(digits)):

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,16 +10,23 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxres.data import prepare
+from jaxres.data import cifar10, prepare
 from jaxres.data.originals import PUBLISHED
 
 SYNTHETIC_TRAIN, SYNTHETIC_TEST = 200, 50
+CIFAR_BATCH = 20
 
 
 def idx_bytes(array: np.ndarray, *, idx_type: int = 0x08) -> bytes:
     """An array in IDX format, written independently of the reader."""
     sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
     return bytes([0, 0, idx_type, array.ndim]) + sizes + array.tobytes()
+
+
+def cifar_bytes(data: np.ndarray, labels: list[int]) -> bytes:
+    """A batch of CIFAR-10 as published: rows of 3,072 values, pickled under NumPy's old names."""
+    pickled = pickle.dumps({b"data": data, b"labels": labels}, protocol=3)
+    return pickled.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
 
 
 def write_photo(path: Path, seed: int, *, height: int = 48, width: int = 64) -> Path:
@@ -38,8 +46,15 @@ def _originals_dir(originals: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def real_data_dir(originals_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MNIST and the 500 scenes, prepared once for all tests."""
+    """MNIST, the 500 scenes and what is there of CIFAR-10, prepared once for all tests."""
     data_dir = tmp_path_factory.mktemp("prepared")
+    prepare.prepare(
+        "cifar10",
+        from_dir=originals_dir / "cifar10",
+        data_dir=data_dir,
+        partial=True,
+        progress=False,
+    )
     for name, folder in (("mnist", "mnist"), ("photos", "scenes")):
         prepare.prepare(name, from_dir=originals_dir / folder, data_dir=data_dir, progress=False)
     return data_dir
@@ -60,6 +75,20 @@ def digits_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         files[key] = file._replace(md5=hashlib.md5(content).hexdigest())
     synthetic = PUBLISHED["mnist"]._replace(files=files)
     monkeypatch.setitem(PUBLISHED, "mnist", synthetic)
+    return folder
+
+
+@pytest.fixture
+def cifar_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """CIFAR-10's six batches of 20 random pictures, gzipped; their checksums are the published."""
+    folder = tmp_path / "cifar"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for name in cifar10.BATCHES:
+        data = rng.integers(0, 256, (CIFAR_BATCH, 3072), dtype=np.uint8)
+        content = cifar_bytes(data, rng.integers(0, 10, CIFAR_BATCH).tolist())
+        (folder / f"{name}.gz").write_bytes(gzip.compress(content, compresslevel=1))
+        monkeypatch.setitem(cifar10.BATCHES, name, hashlib.md5(content).hexdigest())
     return folder
 
 

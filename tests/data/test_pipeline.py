@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxres.data import render_host
+from jaxres.data import prepare, render_host
 from jaxres.data.feed import Feed
 from jaxres.data.pipeline import (
     Batch,
@@ -162,3 +162,35 @@ def test_the_feed_keeps_order_and_stacks_steps(tiny_config) -> None:
         for k in range(steps):
             np.testing.assert_array_equal(labels[k], straight[first + k]["label"])
     assert taken == [1, 4, 1, 4]
+
+
+@pytest.mark.parametrize("render", ["device", "host"])
+def test_plain_pictures_need_no_backgrounds(tiny_config, tmp_path, render: str) -> None:
+    flags = ["--data.composition=plain", "--data.backgrounds=photos", "--data.render", render]
+    config = tiny_config(*flags, f"--data.data-dir={tmp_path}")
+    pictures = open_split(config, "train")
+    assert len(pictures.photos) == 0
+    batches = list(train_batches(pictures, config))
+    assert len(batches) == 20
+    again = train_batches(pictures, config)
+    again.set_state({"next_step": 13})
+    assert all(same(*pair) for pair in zip(again, batches[13:], strict=True))
+    if render == "host":
+        assert batches[0]["image"].shape == (32, 32, 32, 3)
+    else:
+        shown = np.concatenate([batch["plan"].image for batch in batches[:10]])
+        assert sorted(shown) == list(range(320))
+
+
+def test_colours_are_for_plain_pictures_only(tiny_config, cifar_dir, tmp_path) -> None:
+    prepare.prepare("cifar10", from_dir=cifar_dir, data_dir=tmp_path, progress=False)
+    flags = ["--data.dataset=cifar10", f"--data.data-dir={tmp_path}", "--data.batch-size=10"]
+    flags += ["--data.validation-examples=30"]
+    with pytest.raises(
+        InputError, match=r"composition is scale_blend.*\.dataset cifar10 .* allowed .*: plain"
+    ):
+        open_split(tiny_config(*flags), "train")
+    pictures = open_split(tiny_config(*flags, "--data.composition=plain"), "test")
+    images = [pictures.source.images, *(b["plan"].image for b, _ in eval_batches(pictures, 10))]
+    assert images[0].shape == (20, 32, 32, 3)
+    assert np.concatenate(images[1:]).tolist() == list(range(20))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxres.data.plan import ScaleBlend, below, epoch_order, raw_words
+from jaxres.data.plan import Plain, ScaleBlend, below, epoch_order, raw_words
 
 COMPOSE = ScaleBlend(
     canvas=64, sides=(16, 32, 64), placement="random", opacity=0.5, photos=7, photo_side=80
@@ -67,3 +67,11 @@ def test_plans_are_the_same_on_every_machine_and_numpy() -> None:
 def test_below_is_uniform_and_exact_at_the_ends() -> None:
     words = np.array([0, 2**64 - 1], np.uint64)
     np.testing.assert_array_equal(below(words, 10), [0, 9])
+
+
+def test_a_plain_plan_is_the_picture_alone() -> None:
+    examples = np.array([7, 0, 7], np.int32)
+    for seed, epoch in ((0, 0), (1, 5)):
+        plan = Plain(64).draw(examples, seed=seed, stream="train", epoch=epoch, first=9)
+        np.testing.assert_array_equal(plan.image, examples)
+        assert len(plan) == 1

@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.core.units import Size
 
-from jaxres.data import originals, prepare, records
+from jaxres.data import contents, originals, prepare, records
 from jaxres.errors import InputError
 from tests.data.conftest import SYNTHETIC_TEST, SYNTHETIC_TRAIN, write_photo
 
@@ -207,7 +207,7 @@ def test_a_half_written_set_is_never_taken_for_whole(
 def test_interruption_leaves_nothing(
     digits_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    encode = prepare._png
+    encode = contents._png
     staged = []
 
     def interrupt_at_the_hundredth(picture: np.ndarray) -> bytes:
@@ -216,7 +216,7 @@ def test_interruption_leaves_nothing(
             os.kill(os.getpid(), signal.SIGINT)
         return encode(picture)
 
-    monkeypatch.setattr(prepare, "_png", interrupt_at_the_hundredth)
+    monkeypatch.setattr(contents, "_png", interrupt_at_the_hundredth)
     with pytest.raises(KeyboardInterrupt):
         prepare_quietly("mnist", digits_dir, tmp_path / "data")
     assert len(staged[0]) == 1

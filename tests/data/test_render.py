@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxres.data import render_device, render_host
-from jaxres.data.plan import Plan, ScaleBlend
+from jaxres.data.plan import Plain, Plan, ScaleBlend, ScaleBlendPlan
 
 CANVAS = 64
 RNG = np.random.default_rng(0)
@@ -30,7 +30,7 @@ def both(plan: Plan, digits: np.ndarray, canvas: int = CANVAS) -> tuple[np.ndarr
 
 
 @st.composite
-def plans(draw: st.DrawFn) -> Plan:
+def plans(draw: st.DrawFn) -> ScaleBlendPlan:
     n = 16
 
     def each(low: int, high: int) -> np.ndarray:
@@ -42,7 +42,7 @@ def plans(draw: st.DrawFn) -> Plan:
     # 0 and the last place put the digit's square on the border.
     corner = np.stack([each(0, 2**20) % room, each(0, 2**20) % room], axis=1).astype(np.int32)
     opacity = st.floats(0, 1, width=32)
-    return Plan(
+    return ScaleBlendPlan(
         digit=each(0, 39),
         photo=each(0, 4),
         crop=np.stack([each(0, 16), each(0, 16)], axis=1),
@@ -64,7 +64,7 @@ def test_the_renderers_agree_within_one_grey_level(size: int, plan: Plan) -> Non
 @pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
 def test_they_agree_at_every_border_and_size(side: int, place: float) -> None:
     n = len(DIGITS[28])
-    plan = Plan(
+    plan = ScaleBlendPlan(
         digit=np.arange(n, dtype=np.int32),
         photo=np.zeros(n, np.int32),
         crop=np.full((n, 2), 16, np.int32),
@@ -91,7 +91,7 @@ def test_a_full_sized_canvas_agrees_too() -> None:
 
 def test_outside_the_digit_the_photograph_is_untouched_and_opacity_mixes() -> None:
     digits = np.full((1, 28, 28), 200, np.uint8)
-    plan = Plan(
+    plan = ScaleBlendPlan(
         digit=np.zeros(1, np.int32),
         photo=np.ones(1, np.int32),
         crop=np.array([[3, 5]], np.int32),
@@ -105,3 +105,28 @@ def test_outside_the_digit_the_photograph_is_untouched_and_opacity_mixes() -> No
     expected[10:30, 30:50] = np.round(0.75 * square + 0.25 * 200)
     for image in both(plan, digits):
         np.testing.assert_array_equal(image[0], expected)
+
+
+PICTURES = {
+    "grey": RNG.integers(0, 256, (40, 36, 36), np.uint8),
+    "rgb": RNG.integers(0, 256, (40, 36, 36, 3), np.uint8),
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+@pytest.mark.parametrize("canvas", [28, 35, 36, 37, 72, 224])
+@settings(deadline=None, max_examples=20)
+@given(chosen=st.lists(st.integers(0, 39), min_size=8, max_size=8))
+def test_plain_pictures_agree_within_one_grey_level(
+    kind: str, canvas: int, chosen: list[int]
+) -> None:
+    examples = np.array(chosen, np.int32)
+    plan = Plain(canvas).draw(examples, seed=0, stream="train", epoch=0, first=0)
+    host, device = both(plan, PICTURES[kind], canvas)
+    assert host.shape == device.shape == (8, canvas, canvas, 3)
+    assert np.abs(host.astype(int) - device).max() <= 1
+    if canvas == 36:
+        own = PICTURES[kind][examples]
+        expected = own if kind == "rgb" else np.repeat(own[..., None], 3, axis=-1)
+        np.testing.assert_array_equal(host, expected)
+        np.testing.assert_array_equal(device, expected)

@@ -205,7 +205,7 @@ def test_unreadable_metadata(synthetic_data_dir: Path, name: str, content: str |
 
 def test_describe(synthetic_data_dir: Path, damage: Callable[[Path, str], None]):
     rows = {row.name: row for row in sources.describe(synthetic_data_dir)}
-    assert list(rows) == ["digits", "mnist", "fashion_mnist"]
+    assert list(rows) == ["digits", "mnist", "fashion_mnist", "cifar10"]
     assert rows["digits"].ready
     assert rows["mnist"].examples == {"train": SYNTHETIC_TRAIN, "test": SYNTHETIC_TEST}
     missing = rows["fashion_mnist"]
