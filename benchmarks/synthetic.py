@@ -35,16 +35,9 @@ class Training:
         parts = config.optim.accumulate_steps
         parallel.check_batch(config.data.batch_size, self.mesh.size, parts)
         self.way = parallel.create(config.train.parallel, self.mesh)
-        optimizer = optim.create(config.optim, TOTAL_STEPS)
-        net = network(config, classes=classes)
-        ema = config.optim.ema_decay > 0
-        state = new_state(net.params, net.stats, optimizer, ema=ema)
-        self.state = self.way.enter(parallel.replicate(self.mesh, state))
+        self.state, jitted = begin(config, self.way, classes=classes, total_steps=TOTAL_STEPS)
         self.steps_per_call = config.train.steps_per_call
         self.batch = self.way.put_batch(_batch(config, classes), self.steps_per_call)
-        rate = optim.learning_rate(config.optim, TOTAL_STEPS)
-        step = make_train_step(net, optimizer, rate, config)
-        jitted: Any = self.way.compile(step, self.steps_per_call)
         began = time.perf_counter()
         self.compiled = jitted.lower(self.state, None, self.batch).compile()
         self.compile_s = time.perf_counter() - began
@@ -74,6 +67,19 @@ class Training:
     def _call(self) -> dict[str, jax.Array]:
         self.state, metrics = self.compiled(self.state, None, self.batch)
         return metrics
+
+
+def begin(
+    config: Config, way: parallel.Parallel, *, classes: int, total_steps: int
+) -> tuple[Any, Any]:
+    """The state before the first step, on the devices, and the call of a run: jitted or pmapped."""
+    net = network(config, classes=classes)
+    optimizer = optim.create(config.optim, total_steps)
+    rate = optim.learning_rate(config.optim, total_steps)
+    state = new_state(net.params, net.stats, optimizer, ema=config.optim.ema_decay > 0)
+    step = make_train_step(net, optimizer, rate, config)
+    call = way.compile(step, config.train.steps_per_call)
+    return way.enter(parallel.replicate(way.mesh, state)), call
 
 
 def _batch(config: Config, classes: int) -> dict[str, np.ndarray]:

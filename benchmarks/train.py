@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 
 from benchmarks import measure, rows, to_accuracy
 from benchmarks.input import MIN_PAIRS, describe, endless, seconds
-from benchmarks.synthetic import Training
+from benchmarks.synthetic import Training, begin
 from jaxres import recipe as recipes
 from jaxres.cli import quiet_libraries, say, split_settings
 from jaxres.config import Config
@@ -32,9 +32,7 @@ from jaxres.data.pipeline import Pictures, open_split, train_batches
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import resident_of
 from jaxres.host_memory import keep_freed_memory
-from jaxres.training import optim, parallel
-from jaxres.training.state import network, new_state
-from jaxres.training.step import make_train_step
+from jaxres.training import parallel
 from jaxres.training.window import Window
 
 COLUMNS = {
@@ -64,15 +62,12 @@ class EndToEnd:
         self._feed = Feed(self._batches, lengths, way.put_batch, depth=config.data.prefetch)
         self._window = Window(self._feed, way, config.data.batch_size)
         self._resident = way.put_resident(resident_of(pictures))
-
-        net = network(config, classes=len(pictures.source.class_names))
-        total_steps = config.train.epochs * self._batches.steps_per_epoch
-        optimizer = optim.create(config.optim, total_steps)
-        rate = optim.learning_rate(config.optim, total_steps)
-        state = new_state(net.params, net.stats, optimizer, ema=config.optim.ema_decay > 0)
-        self._state = way.enter(parallel.replicate(mesh, state))
-        step = make_train_step(net, optimizer, rate, config)
-        self._call = way.compile(step, self.steps_per_call)
+        self._state, self._call = begin(
+            config,
+            way,
+            classes=len(pictures.source.class_names),
+            total_steps=config.train.epochs * self._batches.steps_per_epoch,
+        )
         self.restart()
         self.compile_s = measure.seconds_of(partial(self.run, self.steps_per_call))
 
