@@ -369,6 +369,16 @@ FREE_KEYS = frozenset(
 )
 
 
+def with_normalisation(config: Config, theirs: dict[str, Any]) -> Config:
+    """The settings with `data.mean` and `data.std` as in other `data` settings, unless given."""
+    missing = {
+        key: tuple(theirs[key])
+        for key in ("mean", "std")
+        if getattr(config.data, key) is None and theirs[key] is not None
+    }
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **missing))
+
+
 def to_dict(config: Config) -> dict[str, Any]:
     """The settings as nested plain values that YAML and JSON can hold."""
 
@@ -388,10 +398,14 @@ def flatten(nested: dict[str, Any]) -> dict[str, Any]:
 
 
 def differing_keys(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Keys whose difference changes the run, each with its two values; FREE_KEYS are ignored."""
+    """Keys whose difference changes the run, each with its two values.
+
+    FREE_KEYS are ignored, and a normalisation that ours leave open.
+    """
+    left_open = {f"data.{key}" for key in ("mean", "std") if ours["data"][key] is None}
     flat_ours, flat_theirs = flatten(ours), flatten(theirs)
     return {
         key: (flat_ours.get(key), flat_theirs.get(key))
         for key in sorted(flat_ours.keys() | flat_theirs.keys())
-        if key not in FREE_KEYS and flat_ours.get(key) != flat_theirs.get(key)
+        if key not in FREE_KEYS | left_open and flat_ours.get(key) != flat_theirs.get(key)
     }

@@ -49,7 +49,7 @@ def tiny_config(tiny_flags: list[str]):
     from jaxres.config import Config
     from tests import tiny
 
-    assert tiny.tiny
+    assert tiny.Tiny
 
     def make(*flags: str) -> Config:
         return recipe.parse(Config, [*tiny_flags, *flags], prog="test")

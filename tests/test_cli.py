@@ -16,7 +16,7 @@ from jaxres.cli import COMMANDS, default_run_dir, main, split_settings
 from tests import tiny
 from tests.conftest import TINY_FLAGS
 
-assert tiny.tiny
+assert tiny.Tiny
 ROOT = pathlib.Path(__file__).parents[1]
 QUICKSTART = str(ROOT / "configs" / "quickstart.yaml")
 

@@ -11,24 +11,11 @@ from jax.sharding import PartitionSpec as P
 from jaxres import compilation, recipe
 from jaxres.config import Split
 from jaxres.data.pipeline import open_split
-from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import Evaluator
 from jaxres.host_memory import keep_freed_memory
-from jaxres.training.checkpoint import Checkpoints, abstract_like
+from jaxres.training.checkpoint import abstract_like, open_run
 from jaxres.training.parallel import make_mesh
 from jaxres.training.state import abstract_network
-
-
-def open_checkpoints(run_dir: Path) -> Checkpoints:
-    """The checkpoints of a run directory, for reading.
-
-    Raises:
-        InputError: it is no run directory.
-    """
-    folder = run_dir / "checkpoints"
-    if not folder.is_dir():
-        raise InputError(f"'{run_dir}' is no run directory: it has no folder 'checkpoints'")
-    return Checkpoints(folder)
 
 
 def evaluate(
@@ -43,7 +30,7 @@ def evaluate(
         InputError: no such run or checkpoint, a damaged one, or a data set that is not there.
     """
     keep_freed_memory()
-    checkpoints = open_checkpoints(run_dir)
+    checkpoints = open_run(run_dir)
     step = checkpoints.find(which)
     saved = checkpoints.read(step, "config")
     saved["train"]["devices"] = None  # the devices are those of this machine

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-from flax import nnx
+from flax import nnx, traverse_util
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxres.models import registry
@@ -48,6 +48,17 @@ def abstract_net(name: str, **options: Any) -> Net:
     model = nnx.eval_shape(lambda: registry.create(name, asked, rngs=nnx.Rngs(params=0)))
     graph, params, stats = _split(model)
     return Net(params, stats, _apply_of(graph))
+
+
+def flatten(tree: PyTree) -> dict[str, Any]:
+    """The leaves of nested dicts by their dotted names, as `stages.0.1.conv2.kernel`."""
+    leaves: dict[str, Any] = traverse_util.flatten_dict(tree, sep=".")
+    return leaves
+
+
+def unflatten(leaves: Mapping[str, Any]) -> PyTree:
+    """The nested dicts that `flatten` took apart."""
+    return traverse_util.unflatten_dict(leaves, sep=".")
 
 
 def _split(model: nnx.Module) -> tuple[nnx.GraphDef, PyTree, PyTree]:

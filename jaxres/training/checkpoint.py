@@ -122,12 +122,8 @@ class Checkpoints:
         Raises:
             InputError: the checkpoint is damaged or of another network.
         """
-        item = "ema" if (self.folder / str(step) / "ema").is_dir() else "variables"
-        with self._reporting_damage(step):
-            with ocp.StandardCheckpointer() as reader:
-                metadata = reader.metadata(self.folder / str(step) / item).item_metadata
-            saved = _shapes(metadata.tree)
-        asked = _shapes(abstract)
+        item, metadata = self._weights_item(step)
+        saved, asked = _shapes(metadata), _shapes(abstract)
         for key in sorted(saved.keys() | asked.keys()):
             if saved.get(key) != asked.get(key):
                 raise InputError(
@@ -135,6 +131,23 @@ class Checkpoints:
                     f"shape {saved.get(key)}, the settings ask for {asked.get(key)}"
                 )
         return self._restore(step, {item: ocp.args.StandardRestore(abstract)})[item]
+
+    def read_weights(self, step: int, sharding: jax.sharding.Sharding) -> PyTree:
+        """The `params` and `stats` to evaluate, whatever network they are of.
+
+        Raises:
+            InputError: the checkpoint is damaged.
+        """
+        item, metadata = self._weights_item(step)
+        abstract = abstract_like(metadata, sharding)
+        return self._restore(step, {item: ocp.args.StandardRestore(abstract)})[item]
+
+    def _weights_item(self, step: int) -> tuple[str, PyTree]:
+        """Name and tree of shapes of the item that holds the weights to evaluate."""
+        item = "ema" if (self.folder / str(step) / "ema").is_dir() else "variables"
+        with self._reporting_damage(step), ocp.StandardCheckpointer() as reader:
+            metadata = reader.metadata(self.folder / str(step) / item).item_metadata
+            return item, metadata.tree
 
     def find(self, which: str) -> int:
         """The step that `best`, `last` or a number names.
@@ -202,6 +215,19 @@ class Checkpoints:
             raise InputError(
                 f"checkpoint '{self.folder / str(step)}' is damaged ({detail}); {remedy}"
             ) from error
+
+
+def open_run(run_dir: Path, *, key: str = "") -> Checkpoints:
+    """The checkpoints of a run directory, for reading; `key` is the setting that names it.
+
+    Raises:
+        InputError: it is no run directory.
+    """
+    folder = run_dir / "checkpoints"
+    if not folder.is_dir():
+        named = f"{key} is '{run_dir}', which" if key else f"'{run_dir}'"
+        raise InputError(f"{named} is no run directory: it has no folder 'checkpoints'")
+    return Checkpoints(folder)
 
 
 @contextlib.contextmanager

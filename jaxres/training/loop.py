@@ -12,12 +12,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxres import compilation
-from jaxres.config import Config, to_dict
+from jaxres.config import Config, to_dict, with_normalisation
 from jaxres.data.feed import Feed
 from jaxres.data.pipeline import open_split, train_batches
 from jaxres.evaluation.evaluate import Evaluator, resident_of
 from jaxres.host_memory import keep_freed_memory
-from jaxres.training import optim, parallel
+from jaxres.training import initial, optim, parallel, transfer
 from jaxres.training.checkpoint import abstract_like, rank
 from jaxres.training.logs import RunLog
 from jaxres.training.profile import StepProfiler
@@ -89,7 +89,8 @@ class Run:
         self.total_steps = config.train.epochs * self.steps_per_epoch
         classes = len(self.pictures["train"].source.class_names)
         self.net = abstract_network(config, classes=classes)
-        self.optimizer = optim.create(config.optim, self.total_steps)
+        self.starts = transfer.start_epochs(config.transfer, self.net, config.data.canvas)
+        self.stage = self._stage(0)
         self.learning_rate = optim.learning_rate(config.optim, self.total_steps)
         self.way = parallel.create(config.train.parallel, self.mesh)
         self.calls: dict[int, Callable[..., Any]] = {}  # by the number of steps they run
@@ -107,12 +108,18 @@ class Run:
         """Start afresh, or from the newest checkpoint."""
         self.saved = self.checkpoints.latest()
         self.step = self.saved or 0
+        self.started_from = ""
         if self.saved is None:
-            self.state = self._first_state(classes)
+            self._start(classes)
             totals = dict.fromkeys(TOTALS, 0.0)
             self.progress: dict[str, Any] = {"history": [], "best": None, "totals": totals}
         else:
+            # A stage begins with the first step of an epoch, after the checkpoint between the two.
+            self.stage = self._stage(self.saved - 1)
             self.state = self._restored_state(self.saved)
+            self.config = with_normalisation(
+                self.config, self.checkpoints.read(self.saved, "config")["data"]
+            )
             self.progress = self.checkpoints.read(self.saved, "progress")
             self.batches.set_state(self.progress["iterator"])
         settings = yaml.safe_dump(to_dict(self.config), sort_keys=False)
@@ -140,6 +147,8 @@ class Run:
         resident = self.way.put_resident(resident_of(self.pictures["train"]))
         self.state = self.way.enter(self.state)
         for batch, steps in feed:
+            if self._ends_epoch():
+                self._unfreeze()
             if stop.name and self.step == (self.saved or 0):
                 break  # nothing that is not saved
             self._call(resident, batch, steps)
@@ -171,21 +180,57 @@ class Run:
         self._log_evaluation("test", best, metrics, time.perf_counter() - began)
         return {**metrics, "checkpoint": best}
 
-    def _first_state(self, classes: int) -> Any:
+    def _start(self, classes: int) -> None:
+        """The state before the first step, from random weights or those of `model.init_from`."""
         fresh = network(self.config, classes=classes)
-        ema = self.config.optim.ema_decay > 0
+        params, stats = fresh.params, fresh.stats
+        if folder := self.config.model.init_from:
+            given = initial.load(self.config, params, stats, NamedSharding(self.mesh, P()))
+            params, stats = given.params, given.stats
+            self.config = with_normalisation(self.config, given.normalisation)
+            self.started_from = f"weights of '{folder}'" + (
+                ", but for a new head" if given.new_head else ""
+            )
         # One program: leaf by leaf, each shape compiles zeros of its own (0.7 s for ResNet-18).
-        begin = jax.jit(lambda params, stats: new_state(params, stats, self.optimizer, ema=ema))
-        return parallel.replicate(self.mesh, begin(fresh.params, fresh.stats))
+        begin = jax.jit(self._new_state)
+        self.state = parallel.replicate(self.mesh, begin(params, stats))
+
+    def _new_state(self, params: Any, stats: Any) -> Any:
+        _, trained, optimizer = self.stage
+        ema = self.config.optim.ema_decay > 0
+        return new_state(params, stats, optimizer, ema=ema, trained=trained)
 
     def _restored_state(self, step: int) -> Any:
-        ema = self.config.optim.ema_decay > 0
-        abstract = jax.eval_shape(
-            lambda params, stats: new_state(params, stats, self.optimizer, ema=ema),
-            self.net.params,
-            self.net.stats,
-        )
+        abstract = jax.eval_shape(self._new_state, self.net.params, self.net.stats)
         return self.checkpoints.restore(step, self._replicated(abstract))
+
+    def _stage(self, step: int) -> transfer.Stage:
+        """What trains in a step."""
+        return transfer.stage(
+            self.config,
+            self.starts,
+            step // self.steps_per_epoch,
+            steps_per_epoch=self.steps_per_epoch,
+            total_steps=self.total_steps,
+        )
+
+    def _unfreeze(self) -> None:
+        """At the start of an epoch, give what begins to train an optimiser state."""
+        stage = self._stage(self.step)
+        if stage.epoch == self.stage.epoch:
+            return
+        self.stage = stage
+        self.calls.clear()
+        state = self.way.leave(self.state)
+        begin = jax.jit(
+            lambda params: stage.optimizer.init(transfer.split(params, stage.trained)[0])
+        )
+        fresh = parallel.replicate(self.mesh, begin(state["params"]))
+        opt_state = transfer.grown(state["opt_state"], fresh)
+        self.state = self.way.enter({**state, "opt_state": opt_state})
+        self.log.say(
+            f"after epoch {stage.epoch}: {transfer.describe(self.net.params, stage.trained)}"
+        )
 
     def _replicated(self, abstract: Any) -> Any:
         return abstract_like(abstract, NamedSharding(self.mesh, P()))
@@ -199,6 +244,10 @@ class Run:
             f"{self.mesh.size} x {device.device_kind} by {config.train.parallel}, "
             f"rendered on the {config.data.render}"
         )
+        if self.started_from:
+            self.log.say(f"starting from the {self.started_from}")
+        if self.stage.trained is not None:
+            self.log.say(transfer.describe(self.net.params, self.stage.trained))
         if self.step:
             self.log.say(f"going on from step {self.step} in '{self.run_dir}'")
 
@@ -208,7 +257,10 @@ class Run:
         began = time.perf_counter()
         compiles = steps not in self.calls
         if compiles:
-            step = make_train_step(self.net, self.optimizer, self.learning_rate, self.config)
+            _, trained, optimizer = self.stage
+            step = make_train_step(
+                self.net, optimizer, self.learning_rate, self.config, trained=trained
+            )
             self.calls[steps] = self.way.compile(step, steps)
         with compilation.watch() as programs:
             self.state, metrics = self.calls[steps](self.state, resident, batch)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxres.config import OptimConfig
@@ -20,6 +21,16 @@ def _kernels(params: Any) -> Any:
 
 def _l2(config: OptimConfig) -> optax.GradientTransformation:
     return optax.add_decayed_weights(config.weight_decay, mask=_kernels)
+
+
+def _l1(config: OptimConfig) -> optax.GradientTransformation:
+    def add(updates: Any, params: Any) -> Any:
+        def penalised(update: jax.Array, param: jax.Array, kernel: bool) -> jax.Array:
+            return update + config.l1 * jnp.sign(param) if kernel else update
+
+        return jax.tree.map(penalised, updates, params, _kernels(params))
+
+    return optax.stateless(add)
 
 
 def _adadelta(config: OptimConfig, rate: Schedule) -> optax.GradientTransformation:
@@ -79,10 +90,30 @@ def create(config: OptimConfig, total_steps: int) -> optax.GradientTransformatio
     Raises:
         InputError: the name is not registered.
     """
-    if config.name not in OPTIMIZERS:
-        raise unknown_name("optimiser in optim.name", config.name, OPTIMIZERS)
-    rate = learning_rate(config, total_steps)
-    optimizer = OPTIMIZERS[config.name](config, rate)
+    optimizer = unclipped(config, total_steps)
     if config.clip_norm is None:
         return optimizer
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
+
+
+def clip(config: OptimConfig, gradients: Any) -> Any:
+    """The gradients, shortened to `clip_norm`."""
+    if config.clip_norm is None:
+        return gradients
+    shorten = optax.clip_by_global_norm(config.clip_norm)
+    return shorten.update(gradients, shorten.init(gradients))[0]
+
+
+def unclipped(
+    config: OptimConfig, total_steps: int, *, first_step: int = 0
+) -> optax.GradientTransformation:
+    """The optimiser without clipping; its first update is made in step `first_step` of the run.
+
+    Raises:
+        InputError: the name is not registered.
+    """
+    if config.name not in OPTIMIZERS:
+        raise unknown_name("optimiser in optim.name", config.name, OPTIMIZERS)
+    rate = learning_rate(config, total_steps)
+    optimizer = OPTIMIZERS[config.name](config, lambda count: rate(count + first_step))
+    return optax.chain(_l1(config), optimizer) if config.l1 else optimizer

@@ -42,6 +42,11 @@ class RunDirectory:
             self.checkpoints = Checkpoints(path / "checkpoints", config.checkpoint)
             opened.callback(self.checkpoints.close)
             if (latest := self.checkpoints.latest()) is not None:
+                if not (path / "checkpoints" / str(latest) / "optimizer").is_dir():
+                    raise InputError(
+                        f"'{path}' holds imported weights, not a run: "
+                        "give it as model.init_from and choose another --output-dir"
+                    )
                 _check_same(config, self.checkpoints.read(latest, "config"), path)
             self.opened = opened.pop_all()
 

@@ -1,5 +1,6 @@
 """The network and the training state: plain dicts of arrays, the same on every device."""
 
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import optax
 
 from jaxres.config import Config
 from jaxres.models.pure import Net, abstract_net, create_net
+from jaxres.training.transfer import split
 
 PyTree = Any
 State = dict[str, Any]
@@ -41,18 +43,23 @@ def abstract_network(config: Config, *, classes: int) -> Net:
 
 
 def new_state(
-    params: PyTree, stats: PyTree, optimizer: optax.GradientTransformation, *, ema: bool
+    params: PyTree,
+    stats: PyTree,
+    optimizer: optax.GradientTransformation,
+    *,
+    ema: bool,
+    trained: Collection[str] | None = None,
 ) -> State:
     """The state before the first step.
 
-    Keys: `step` (int32, for schedules and random bits), `params`, `stats`, `opt_state` and, with
-    `ema`, the averaged `params` and `stats`.
+    Keys: `step` (int32, for schedules and random bits), `params`, `stats`, `opt_state` (of the
+    parameters that are `trained`, None for all) and, with `ema`, the averaged `params` and `stats`.
     """
     state = {
         "step": jnp.zeros((), jnp.int32),
         "params": params,
         "stats": stats,
-        "opt_state": optimizer.init(params),
+        "opt_state": optimizer.init(split(params, trained)[0]),
     }
     if ema:
         # Copies: the step donates its state, and a buffer can be given away only once.

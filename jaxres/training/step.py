@@ -1,6 +1,6 @@
 """The training and evaluation steps: pure functions of one device's part of a batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from jaxres.data import render_device
 from jaxres.data.pipeline import Batch
 from jaxres.models.pure import Net
 from jaxres.ops.target import materialise
+from jaxres.training import transfer
 from jaxres.training.optim import Schedule
 from jaxres.training.state import State
 
@@ -56,20 +57,33 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     learning_rate: Schedule,
     config: Config,
+    *,
+    trained: Collection[str] | None = None,
 ) -> Step:
     """A step that trains on one device's part of a batch and averages over the axis `data`.
 
     Gradients, running statistics and metrics are averaged together. The running statistics are
     linear in each batch's, so averaging them at every step gives what averaging them at the end
     would, and the whole state stays the same on every device.
+
+    With `trained` only the parameters of these names are differentiated and updated, and a batch
+    norm whose scale is not among them normalises by its running statistics.
     """
     parts = config.optim.accumulate_steps
     decay = config.optim.ema_decay
+    frozen_norms = transfer.frozen_norms(net.stats, trained)
 
     def loss_of(
-        params: Any, stats: Any, images: Array, labels: Array, key: Array
+        params: Any, frozen: Any, stats: Any, images: Array, labels: Array, key: Array
     ) -> tuple[Array, tuple[Any, Array]]:
-        logits, stats = net.apply(params, stats, normalise(config, images), train=True, key=key)
+        logits, stats = net.apply(
+            transfer.join(params, frozen),
+            stats,
+            normalise(config, images),
+            train=True,
+            key=key,
+            frozen_norms=frozen_norms,
+        )
         smoothing = config.optim.label_smoothing
         loss = cross_entropy(logits, labels, smoothing=smoothing).mean()
         accuracy = jnp.mean(logits.argmax(-1) == labels, dtype=jnp.float32)
@@ -78,12 +92,12 @@ def make_train_step(
     gradient = jax.value_and_grad(loss_of, has_aux=True)
 
     def part_by_part(
-        params: Any, stats: Any, images: Array, labels: Array, key: Array
+        params: Any, frozen: Any, stats: Any, images: Array, labels: Array, key: Array
     ) -> tuple[Any, Any, Array, Array]:
         """Gradients, statistics, loss and accuracy of the batch taken in `parts` parts."""
 
         def one(stats: Any, part: tuple[Array, Array, Array]) -> tuple[Any, Any]:
-            (loss, (stats, accuracy)), grads = gradient(params, stats, *part)
+            (loss, (stats, accuracy)), grads = gradient(params, frozen, stats, *part)
             return stats, (grads, loss, accuracy)
 
         if parts == 1:
@@ -110,14 +124,15 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.key(config.train.seed), state["step"])
         key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
         images = images_of(config, resident, batch)
+        params, frozen = transfer.split(state["params"], trained)
         grads, stats, loss, accuracy = part_by_part(
-            state["params"], state["stats"], images, batch["label"], key
+            params, frozen, state["stats"], images, batch["label"], key
         )
         grads, stats, loss, accuracy = jax.lax.pmean((grads, stats, loss, accuracy), AXIS)
-        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+        updates, opt_state = optimizer.update(grads, state["opt_state"], params)
         new = {
             "step": state["step"] + 1,
-            "params": optax.apply_updates(state["params"], updates),
+            "params": transfer.join(optax.apply_updates(params, updates), frozen),
             "stats": stats,
             "opt_state": opt_state,
         }

@@ -19,6 +19,7 @@ from jaxres.config import to_dict
 from jaxres.errors import InputError
 from jaxres.evaluation import run as runs
 from jaxres.training import loop
+from jaxres.training.checkpoint import open_run
 from jaxres.training.loop import call_lengths
 from jaxres.training.rundir import keep_rows
 from jaxres.training.signals import StopSignal
@@ -245,7 +246,7 @@ def test_a_run_that_cannot_begin_leaves_nothing(
     def fail(self: loop.Run, classes: int) -> None:
         raise InputError("no")
 
-    monkeypatch.setattr(loop.Run, "_first_state", fail)
+    monkeypatch.setattr(loop.Run, "_start", fail)
     with pytest.raises(InputError, match="no"):
         loop.train(tiny_config(), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
@@ -302,7 +303,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
         monkeypatch.setattr(broken, "_call", poison)
         with pytest.raises(loop.TrainingFailed, match=r"loss is nan at step 15.*step 10 is kept"):
             broken.train(StopSignal())
-    assert runs.open_checkpoints(tmp_path / "run").find("last") == 10
+    assert open_run(tmp_path / "run").find("last") == 10
 
 
 def test_nan_is_exit_status_one(tmp_path: pathlib.Path, tiny_flags, capfd) -> None:
@@ -337,7 +338,7 @@ def test_a_signal_at_any_moment_leaves_a_run_that_goes_on(
         else:
             with pytest.raises(loop.Interrupted, match="SIGTERM: ") as stopped:
                 loop.train(tiny_config(), tmp_path / "run")
-            saved = runs.open_checkpoints(tmp_path / "run").latest()
+            saved = open_run(tmp_path / "run").latest()
             assert ("nothing to save" if saved is None else f"saved step {saved} ") in str(stopped)
     assert len(raised) == 1
     assert loop.train(tiny_config(), tmp_path / "run")["best"]["step"] in (10, 20)
@@ -419,4 +420,4 @@ def test_sigterm_saves_and_exits_zero(tmp_path: pathlib.Path, tiny_flags) -> Non
     output = said(tmp_path / "run")
     assert "SIGTERM: saved step" in output.splitlines()[-1]
     step = int(output.rsplit("saved step ", 1)[1].split()[0])
-    assert runs.open_checkpoints(tmp_path / "run").find("last") == step >= 7
+    assert open_run(tmp_path / "run").find("last") == step >= 7

@@ -126,7 +126,7 @@ def test_accumulated_gradients_are_the_mean_over_the_parts(tiny_config) -> None:
 def test_dropout_differs_between_steps_and_devices(tiny_config) -> None:
     seen = []
 
-    def apply(params, stats, images, *, train, key):
+    def apply(params, stats, images, *, train, key, frozen_norms):
         jax.debug.callback(lambda bits: seen.append(tuple(bits.tolist())), jax.random.key_data(key))
         return images.mean((1, 2, 3))[:, None] * params["w"], stats
 
