@@ -34,9 +34,9 @@ DEVICES = ("cpu", "gpu", "tpu")
 class Entry:
     """A benchmark: its name, the program with its arguments, and when it is run.
 
-    `{out}` in the arguments stands for the folder of results, `{data}` for flags that take the
-    embedded data in place of MNIST over photographs where those are not prepared, `{counts}` for
-    numbers of devices up to those here.
+    `{out}` in the arguments stands for the folder of results, `{name}` for the entry's name,
+    `{data}` for flags that take the embedded data in place of MNIST over photographs where those
+    are not prepared, `{counts}` for numbers of devices up to those here.
     """
 
     name: str
@@ -57,6 +57,11 @@ def step(model: str, batch: str = "256", more: str = "") -> str:
     return f"step --model {model} --image-size 224 --batch-size {batch} --dtype bfloat16 {more}"
 
 
+def conv(model: str, image_size: int = 224, more: str = "") -> str:
+    """The convolutions of a model, with a plot named as the entry."""
+    return f"conv --model {model} --image-size {image_size} --plot {{out}}/{{name}}.png {more}"
+
+
 def xla(flag: str) -> dict[str, str]:
     """The environment with one flag of XLA."""
     return {"XLA_FLAGS": flag}
@@ -67,12 +72,6 @@ BATCHES, HALF = "64,128,256,512,1024", "128,512"
 LARGE = "--batch-size 256 --dtype bfloat16"
 V5E = "--topology v5e:2x2"
 RESNET50 = step("resnet50")  # what the variants after it differ from
-
-CONV = "conv --image-size 224 --plot {out}/conv_MODEL.png --model MODEL"
-CONV_64 = (
-    "conv --image-size 64 --batch-size 32 --plot {out}/conv_resnet50_64.png --model resnet50"
-    " --lowering all"
-)
 SCALING = "scaling --model resnet50 --image-size 224 --batch-size 256 --dtype bfloat16"
 
 LISTS = {
@@ -87,9 +86,9 @@ LISTS = {
             quick="",
         ),
         Entry("step_norm", "step --case resnet50:64:32,resnet18:224:16 --peer derived_norm"),
-        Entry("conv_resnet18", CONV.replace("MODEL", "resnet18"), quick=""),
-        Entry("conv_resnet50", CONV.replace("MODEL", "resnet50")),
-        Entry("conv_resnet50_64", CONV_64, quick=""),
+        Entry("conv_resnet18", conv("resnet18"), quick=""),
+        Entry("conv_resnet50", conv("resnet50")),
+        Entry("conv_resnet50_64", conv("resnet50", 64, "--batch-size 32 --lowering all"), quick=""),
         Entry("input", f"input --recipe {S1} --peer torch --batch-size 128"),
         Entry("train_mini", f"train {MINI}", quick=f"train {MINI} --seconds 30"),
         Entry("mnist_speed", f"train {SPEED} --to-accuracy 0.99 --seeds 5"),
@@ -109,7 +108,7 @@ LISTS = {
         Entry("step_vgg16", step("vgg16", more=TORCH), model="vgg16"),
         Entry("step_resnet50_batches", step("resnet50", BATCHES), quick=step("resnet50", HALF)),
         Entry("step_resnet50_profile", step("resnet50", more="--profile {out}/profile_resnet50")),
-        Entry("conv_resnet50", f"{CONV.replace('MODEL', 'resnet50')} {LARGE}"),
+        Entry("conv_resnet50", conv("resnet50", more=LARGE)),
         Entry("train_s1", f"train {S1} --data.batch-size 256"),
         Entry("ab_baseline", RESNET50),
         Entry("ab_derived_norm", f"{RESNET50} --peer derived_norm"),
@@ -129,7 +128,7 @@ LISTS = {
         Entry("step_resnet18", step("resnet18")),
         Entry("step_vgg16", step("vgg16"), model="vgg16"),
         Entry("step_resnet50_profile", step("resnet50", more="--profile {out}/profile_resnet50")),
-        Entry("conv_resnet50", f"{CONV.replace('MODEL', 'resnet50')} {LARGE}"),
+        Entry("conv_resnet50", conv("resnet50", more=LARGE)),
         Entry("train_s1", f"train {S1} --data.batch-size 256"),
         Entry("ab_baseline", RESNET50),
         Entry("ab_steps_per_call_8", f"{RESNET50} --steps-per-call 8"),
@@ -255,7 +254,8 @@ def arguments(
     """The program and its arguments on `count` devices, but for --json."""
     words = entry.quick if quick and entry.quick is not None else entry.words
     counts = ",".join(str(2**power) for power in range(count.bit_length()))
-    filled = words.format(out=shlex.quote(str(out)), data=shlex.join(embedded), counts=counts)
+    folder, flags = shlex.quote(str(out)), shlex.join(embedded)
+    filled = words.format(out=folder, name=entry.name, data=flags, counts=counts)
     return without_missing_peers(shlex.split(filled))
 
 

@@ -18,7 +18,7 @@ MINI = ["--data.dataset", "digits", "--data.backgrounds", "embedded"]
 def short_list(monkeypatch):
     """A list on a machine with two CPU devices; its second entry fails."""
     entries = [
-        Entry("first", "fake --plot {out}/a.png", quick="fake --few"),
+        Entry("first", "fake --plot {out}/{name}.png", quick="fake --few"),
         Entry("second", "fake --broken", quick=""),
         Entry("third", "fake {data}", env={"XLA_FLAGS": "--a --b"}),
         Entry("wide", "fake --wide", devices=4),
@@ -57,7 +57,7 @@ def test_the_list_goes_on_after_a_failure_and_names_it(short_list, ran, tmp_path
     assert "[5/5] unborn: left out, no model 'no_such_model' is registered" in said
     assert sorted(file.name for file in tmp_path.iterdir()) == ["first.json", "third.json"]
     assert ran == [
-        (["--plot", f"{tmp_path}/a.png", "--json", f"{tmp_path}/first.partial.json"], None),
+        (["--plot", f"{tmp_path}/first.png", "--json", f"{tmp_path}/first.partial.json"], None),
         (["--broken", "--json", f"{tmp_path}/second.partial.json"], None),
         ([*MINI, "--json", f"{tmp_path}/third.partial.json"], "--a --b"),
     ]
