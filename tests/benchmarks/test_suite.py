@@ -1,15 +1,17 @@
 import argparse
 import importlib
 import json
+import shlex
 import types
 
 import pytest
 
-from benchmarks import suite
+from benchmarks import peers, step, suite
 from benchmarks.suite import LISTS, Entry
 from jaxres import recipe
 from jaxres.cli import split_settings
 from jaxres.errors import InputError
+from jaxres.models.registry import list_models
 
 MINI = ["--data.dataset", "digits", "--data.backgrounds", "embedded"]
 
@@ -22,7 +24,6 @@ def short_list(monkeypatch):
         Entry("second", "fake --broken", quick=""),
         Entry("third", "fake {data}", env={"XLA_FLAGS": "--a --b"}),
         Entry("wide", "fake --wide", devices=4),
-        Entry("unborn", "fake --unborn", model="no_such_model"),
     ]
     monkeypatch.setitem(suite.LISTS, "cpu", entries)
     monkeypatch.setattr(suite, "device_count", lambda device: 2)
@@ -53,8 +54,7 @@ def test_the_list_goes_on_after_a_failure_and_names_it(short_list, ran, tmp_path
     assert suite.main(["--device", "cpu", "--out", str(tmp_path)]) == 1
     said = capsys.readouterr().err
     assert "error: failed: second\n" in said
-    assert "[4/5] wide: left out, needs 4 devices" in said
-    assert "[5/5] unborn: left out, no model 'no_such_model' is registered" in said
+    assert "[4/4] wide: left out, needs 4 devices" in said
     assert sorted(file.name for file in tmp_path.iterdir()) == ["first.json", "third.json"]
     assert ran == [
         (["--plot", f"{tmp_path}/first.png", "--json", f"{tmp_path}/first.partial.json"], None),
@@ -144,6 +144,18 @@ def test_every_command_of_the_lists_parses(words, tmp_path, monkeypatch):
     _, flags = split_settings(rest)
     assert not flags or recipe.load(parsed.value.args[0].recipe, flags)
     assert "{" not in " ".join(rest)
+
+
+STEPS = [each for each in COMMANDS if str(each.values[0]).startswith("step ")]
+
+
+@pytest.mark.parametrize("words", STEPS)
+def test_steps_of_the_lists_have_models_that_their_peers_have(words, monkeypatch):
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda package: package)
+    args = step._parser().parse_args(shlex.split(words.replace("{out}", "."))[1:])
+    models = args.model or [model for model, _, _ in args.case]
+    assert set(models) <= set(list_models())
+    peers.check(args.peer, models)
 
 
 def test_counts_of_devices_are_powers_of_two_up_to_those_here(tmp_path):
