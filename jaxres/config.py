@@ -83,9 +83,8 @@ class DataConfig:
         allowed = f"allowed: {MIN_DIGIT_SIDE} to data.canvas ({self.canvas})"
         _require(len(self.digit_side) > 0, f"data.digit_side is empty; {allowed}, one or several")
         for side in self.digit_side if self.digit_side_range is None else self.digit_side_range:
-            _require(
-                MIN_DIGIT_SIDE <= side <= self.canvas, f"data.digit_side has {side}; {allowed}"
-            )
+            fits = MIN_DIGIT_SIDE <= side <= self.canvas or self.composition == "plain"
+            _require(fits, f"data.digit_side has {side}; {allowed}")
         if self.digit_side_range is not None:
             low, high = self.digit_side_range
             _require(low <= high, f"data.digit_side_range is {low} {high}; the low end comes first")
@@ -120,6 +119,8 @@ class ModelConfig:
     """Name in the registry (see `jaxres models`)."""
     init_from: str = ""
     """Run or imported checkpoint whose weights to start from; its head only where it fits."""
+    new_head: bool = False
+    """Start with a fresh head even where that of init_from fits."""
     stem: Literal["imagenet", "small"] | None = None
     """Of ResNets; `imagenet` (default): 7x7 stride 2 and max pooling; `small`: 3x3 stride 1."""
     head: Literal["average", "max", "flatten"] | None = None
@@ -148,6 +149,10 @@ class ModelConfig:
             )
         for outputs in self.dense or ():
             _require(outputs >= 1, f"model.dense has {outputs}; allowed: 1 or more")
+        _require(
+            not self.new_head or bool(self.init_from),
+            "model.new_head is true but model.init_from is not given: every head is new then",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

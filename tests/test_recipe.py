@@ -8,7 +8,7 @@ from jaxres import config as settings
 from jaxres import recipe
 from jaxres.config import Config, DataConfig
 from jaxres.errors import InputError
-from jaxres.training import optim
+from jaxres.training import transfer
 from jaxres.training.state import abstract_network, new_state
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -30,7 +30,8 @@ def test_every_recipe_is_read_and_differs_from_the_defaults(path: pathlib.Path) 
 def test_every_recipe_builds_its_network_and_optimiser(path: pathlib.Path) -> None:
     config = recipe.load(path)
     net = abstract_network(config, classes=10)
-    optimizer = optim.create(config.optim, total_steps=100)
+    starts = transfer.start_epochs(config.transfer, net, config.data.canvas)
+    stage = transfer.stage(config, starts, 0, steps_per_epoch=50, total_steps=100)
     images = jax.ShapeDtypeStruct((2, *[config.data.canvas] * 2, 3), config.model.dtype)
     logits, stats = jax.eval_shape(
         lambda *inputs: net.apply(*inputs, train=True, key=jax.random.key(0)),
@@ -41,13 +42,17 @@ def test_every_recipe_builds_its_network_and_optimiser(path: pathlib.Path) -> No
     assert logits.shape == (2, 10)
     assert jax.tree.structure(stats) == jax.tree.structure(net.stats)
     state = jax.eval_shape(
-        lambda params, stats: new_state(params, stats, optimizer, ema=False), net.params, net.stats
+        lambda params, stats: new_state(
+            params, stats, stage.optimizer, ema=False, trained=stage.trained
+        ),
+        net.params,
+        net.stats,
     )
     assert state["step"].shape == ()
 
 
 def test_there_are_recipes() -> None:
-    assert len(RECIPES) >= 7
+    assert len(RECIPES) >= 16
 
 
 def test_flags_win_over_the_recipe_and_take_dashes_or_underscores(tmp_path: pathlib.Path) -> None:

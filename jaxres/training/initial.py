@@ -28,7 +28,8 @@ def load(config: Config, params: PyTree, stats: PyTree, sharding: jax.sharding.S
     """The weights of `model.init_from` in the place of fresh ones.
 
     They are those that evaluating that run's best checkpoint takes. Its head is taken where it fits
-    whole, else the fresh one stays: another number of classes or other dense layers.
+    whole; the fresh one stays where the number of classes or the dense layers are others, and where
+    `model.new_head` asks for it.
 
     Raises:
         InputError: there is no such checkpoint, it is damaged, or its body is another network's.
@@ -50,13 +51,14 @@ def load(config: Config, params: PyTree, stats: PyTree, sharding: jax.sharding.S
             f"{len(bodies)} weights differ, as {bodies[0]}, which has shape "
             f"{_shape(given, bodies[0])} there and {_shape(fresh, bodies[0])} here"
         )
-    source = {name: leaf for name, leaf in given.items() if not (heads and _in_head(name))}
+    new_head = bool(heads) or config.model.new_head
+    source = {name: leaf for name, leaf in given.items() if not (new_head and _in_head(name))}
     taken = unflatten({**fresh, **source})
     return Initial(
         taken["params"],
         taken.get("stats", {}),
         {key: settings[key] for key in ("mean", "std")},
-        new_head=bool(heads),
+        new_head,
     )
 
 

@@ -247,7 +247,10 @@ class Run:
         if self.started_from:
             self.log.say(f"starting from the {self.started_from}")
         if self.stage.trained is not None:
-            self.log.say(transfer.describe(self.net.params, self.stage.trained))
+            frozen = (
+                "" if config.model.init_from else "; the others stay random: no model.init_from"
+            )
+            self.log.say(transfer.describe(self.net.params, self.stage.trained) + frozen)
         if self.step:
             self.log.say(f"going on from step {self.step} in '{self.run_dir}'")
 

@@ -319,6 +319,23 @@ def test_the_head_is_replaced_where_it_does_not_fit(
     assert settings["data"]["mean"] == [0.0, 0.0, 0.0]
 
 
+def test_a_head_that_fits_can_be_left_out(
+    tiny_config, trained_run: pathlib.Path, tmp_path: pathlib.Path, capfd
+) -> None:
+    flags = [f"--model.init-from={trained_run}", "--train.epochs=1", "--transfer.freeze", "*"]
+    with pytest.raises(InputError, match="freezes every parameter"):
+        loop.train(tiny_config(*flags), tmp_path / "run")
+    flags[-1] = "head*"
+    loop.train(tiny_config(*flags, "--model.new-head=True"), tmp_path / "run")
+    assert "but for a new head" in capfd.readouterr().err
+    config = tiny_config()
+    head = flatten(network(config, classes=10).params)["head.linear.kernel"]
+    ours = flatten(open_run(tmp_path / "run").read_weights(STEPS, _single()))
+    np.testing.assert_array_equal(ours["params.head.linear.kernel"], head)
+    with pytest.raises(InputError, match="new_head is true but model.init_from is not given"):
+        tiny_config("--model.new-head=True")
+
+
 def test_weights_that_cannot_be_started_from_are_named(
     tiny_config, trained_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
