@@ -332,7 +332,7 @@ def test_a_head_that_fits_can_be_left_out(
     head = flatten(network(config, classes=10).params)["head.linear.kernel"]
     ours = flatten(open_run(tmp_path / "run").read_weights(STEPS, _single()))
     np.testing.assert_array_equal(ours["params.head.linear.kernel"], head)
-    with pytest.raises(InputError, match="new_head is true but model.init_from is not given"):
+    with pytest.raises(InputError, match=r"new_head is true but model\.init_from is not given"):
         tiny_config("--model.new-head=True")
 
 
