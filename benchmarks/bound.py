@@ -16,7 +16,7 @@ NORM_PASSES = 8
 def step_seconds(
     convolutions: Mapping[Geometry, int], roof: Roof, *, norm_passes: int = NORM_PASSES
 ) -> float:
-    """The least time of a training step of one device, from its convolutions.
+    """The least time of a training step of one device, from its convolutions (one or more).
 
     For every convolution the forward pass, the gradient of its input (but not of the pictures) and
     the gradient of its kernel each take the longer of FLOP / peak and bytes / bandwidth, reading

@@ -54,6 +54,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if args.repeats < measure.MIN_REPEATS:
             raise InputError(f"--repeats is {args.repeats}; allowed: {measure.MIN_REPEATS} or more")
         found = convolutions(args.model, args.image_size, args.batch_size, args.dtype)
+        if not found:
+            raise InputError(f"--model is {args.model}; allowed: models with convolutions")
     except InputError as error:
         say(f"error: {error}")
         return 2

@@ -1,14 +1,19 @@
 """The convolutions of a model, read from its traced program: nothing is computed."""
 
+import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from benchmarks.bound import flop_of
 from jaxres.models.pure import abstract_net
 from jaxres.ops.conv import Geometry, force_lowering
+
+CONVOLUTION = "conv_general_dilated"
 
 
 def convolutions(
@@ -27,30 +32,43 @@ def convolutions(
     Raises:
         InputError: no model has this name, or the model does not take an option's value.
     """
-    net = abstract_net(
-        name, classes=classes, image_size=image_size, dtype=jnp.dtype(dtype), **options
-    )
-    images = jax.ShapeDtypeStruct((batch_size, image_size, image_size, 3), dtype)
-    with force_lowering("xla"):
-        program = jax.make_jaxpr(lambda *inputs: net.apply(*inputs, train=True))(
-            net.params, net.stats, images
-        )
+    program = _program(name, image_size, batch_size, dtype, classes=classes, **options)
     found: dict[Geometry, int] = {}
-    for equation in _convolutions(program.jaxpr):
+    for equation in _equations(program, CONVOLUTION):
         geometry = _geometry(equation)
         found[geometry] = found.get(geometry, 0) + 1
     return found
 
 
-def _convolutions(program: core.Jaxpr) -> Iterator[core.JaxprEqn]:
-    """Every convolution, inner programs included."""
+def first_layer_flop(name: str, image_size: int, *, classes: int = 1000) -> int:
+    """FLOP for one picture of the layer that reads it, a convolution or a product."""
+    program = _program(name, image_size, 1, "float32", classes=classes)
+    first = next(_equations(program, CONVOLUTION, "dot_general"))
+    if first.primitive.name == CONVOLUTION:
+        return flop_of(_geometry(first))
+    _, kernel = first.invars
+    return 2 * math.prod(_aval(kernel).shape)
+
+
+def _program(name: str, image_size: int, batch_size: int, dtype: str, **options: Any) -> core.Jaxpr:
+    """A training forward pass."""
+    net = abstract_net(name, image_size=image_size, dtype=jnp.dtype(dtype), **options)
+    images = jax.ShapeDtypeStruct((batch_size, image_size, image_size, 3), dtype)
+    with force_lowering("xla"):
+        return jax.make_jaxpr(partial(net.apply, train=True))(
+            net.params, net.stats, images, key=jax.random.key(0)
+        ).jaxpr
+
+
+def _equations(program: core.Jaxpr, *primitives: str) -> Iterator[core.JaxprEqn]:
+    """Every operation of these names, inner programs included."""
     for equation in program.eqns:
-        if equation.primitive.name == "conv_general_dilated":
+        if equation.primitive.name in primitives:
             yield equation
         for value in equation.params.values():
             inner = getattr(value, "jaxpr", value)
             if isinstance(inner, core.Jaxpr):
-                yield from _convolutions(inner)
+                yield from _equations(inner, *primitives)
 
 
 def _geometry(equation: core.JaxprEqn) -> Geometry:

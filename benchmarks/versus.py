@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from benchmarks import bound, measure, opclasses, peers, roof, rows
 from benchmarks.synthetic import Training
-from benchmarks.traced import convolutions
+from benchmarks.traced import convolutions, first_layer_flop
 from benchmarks.workload import Workload, settings
 from jaxres.models.count import count
 from jaxres.ops.conv import prefer_lowering
@@ -106,7 +106,7 @@ def _described(
     A training step is three forward passes' arithmetic less the gradient of the pictures.
     """
     peak = measure.peak_memory_mib(own.compiled)
-    once = convolutions(work.model, work.image_size, 1, work.dtype, classes=work.classes)
+    first_gflop = first_layer_flop(work.model, work.image_size, classes=work.classes) / 1e9
     forward = count(work.model, image_size=work.image_size, classes=work.classes).gflop
     return {
         "model": work.model,
@@ -122,7 +122,7 @@ def _described(
         "repeats": args.repeats,
         "compile_s": own.compile_s,
         "dispatch_ms": _dispatch_ms(own),
-        "gflop_per_image": 3 * forward - bound.flop_of(next(iter(once))) / 1e9,
+        "gflop_per_image": 3 * forward - first_gflop,
         "peak_memory_mib": peak,
     }
 
@@ -155,9 +155,8 @@ def _row(
     per_device = images_per_s / mesh.size
     limit = roof.measured(work.dtype)
     local = work.batch_size // mesh.size
-    least_s = bound.step_seconds(
-        convolutions(work.model, work.image_size, local, work.dtype, classes=work.classes), limit
-    )
+    found = convolutions(work.model, work.image_size, local, work.dtype, classes=work.classes)
+    least_s = bound.step_seconds(found, limit) if found else None
     measured = described | {
         "steps_per_sample": ours.steps_per_sample,
         "step_ms": measure.percentiles_ms(ours.seconds),
@@ -165,7 +164,7 @@ def _row(
         "images_per_s_per_device": per_device,
         "mfu": described["gflop_per_image"] * per_device / (1e3 * limit.matmul_tflops),
         "roof": limit,
-        "roof_share": least_s * per_device / local,
+        "roof_share": None if least_s is None else least_s * per_device / local,
     }
     if name is not None and peer is not None:
         theirs = timings[name]

@@ -133,6 +133,7 @@ def test_lowerings_that_do_not_fit_in_memory_are_left_out(tmp_path, monkeypatch,
         (["--lowering", ","], "--lowering names nothing; allowed: chosen, all, xla"),
         (["--repeats", "4"], "--repeats is 4; allowed: 5 or more"),
         (["--model", "resnet5"], "unknown model 'resnet5'"),
+        (["--model", "handbook_mlp"], "--model is handbook_mlp; allowed: models with convolutions"),
     ],
 )
 def test_what_cannot_be_asked_for(words, told, refusal):

@@ -1,18 +1,24 @@
 import math
+from functools import partial
 
-import jax.numpy as jnp
+import jax
 import pytest
-from flax import nnx
 
-from benchmarks.traced import convolutions
+from benchmarks.bound import flop_of
+from benchmarks.traced import convolutions, first_layer_flop
 from jaxres.errors import InputError
 from jaxres.models import registry
 from jaxres.models.blocks import Conv
 from jaxres.models.count import count
+from jaxres.models.network import Head, Network
+from jaxres.models.pure import abstract_net
 from jaxres.ops.conv import Geometry
 
 
-@pytest.mark.parametrize(("name", "total"), [("resnet18", 20), ("resnet50", 53)])
+@pytest.mark.parametrize(
+    ("name", "total"),
+    [("resnet18", 20), ("resnet50", 53), ("mobilenet_v2", 52), ("handbook_mlp", 0)],
+)
 def test_every_convolution_is_counted(name, total):
     assert sum(convolutions(name, 64, 2).values()) == total
 
@@ -46,23 +52,35 @@ def test_geometry_gives_the_arithmetic_that_is_counted():
     assert flop + 2 * 2048 * 1000 == round(count("resnet50", image_size=96).gflop * 1e9)
 
 
-class Grouped(nnx.Module):
+def test_the_layer_that_reads_the_pictures_is_a_convolution_or_a_product():
+    stem = next(iter(convolutions("resnet18", 64, 1)))
+    assert first_layer_flop("resnet18", 64) == flop_of(stem) == 2 * 32 * 32 * 64 * 7 * 7 * 3
+    kernels = [leaf for leaf in _kernels("handbook_mlp") if leaf.shape[0] == 28 * 28 * 3]
+    assert [first_layer_flop("handbook_mlp", 28)] == [2 * kernel.size for kernel in kernels]
+
+
+def _kernels(name):
+    return jax.tree.leaves(abstract_net(name, classes=10, image_size=28).params)
+
+
+class Grouped(Network):
     """A grouped convolution with odd padding, then a depthwise one twice."""
 
-    def __init__(self, rngs):
-        options = {"dtype": jnp.float32, "rngs": rngs}
-        self.first = Conv(3, 12, 3, stride=2, padding="SAME", groups=3, **options)
-        self.second = Conv(12, 12, 3, padding=1, groups=12, **options)
+    smallest_image = 8
 
-    def __call__(self, images, *, train, key=None):
-        return self.second(self.second(self.first(images))).mean((1, 2))
+    def __init__(self, options, *, rngs):
+        layer = partial(Conv, dtype=options.dtype, rngs=rngs)
+        self.first = layer(3, 12, 3, stride=2, padding="SAME", groups=3)
+        self.second = layer(12, 12, 3, padding=1, groups=12)
+        self.head = Head(12, 4, options, rngs=rngs)
+
+    def features(self, images, *, train, key=None):
+        """The last feature maps."""
+        return self.second(self.second(self.first(images)))
 
 
 def test_groups_padding_and_repeats_are_read(monkeypatch):
-    def grouped(*, classes, image_size, dtype, rngs):
-        return Grouped(rngs)
-
-    monkeypatch.setitem(registry._MODELS, "grouped", grouped)
+    monkeypatch.setitem(registry._MODELS, "grouped", partial(Grouped))
     (first, once), (second, twice) = convolutions("grouped", 8, 4).items()
     assert (once, twice) == (1, 2)
     assert (first.groups, first.channels, first.padding) == (3, 3, ((0, 1), (0, 1)))
