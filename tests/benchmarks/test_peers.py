@@ -9,7 +9,7 @@ from benchmarks.peers import derived_norm, flax_resnet
 from benchmarks.peers.variants import VARIANTS, Variant
 from benchmarks.workload import Workload
 from jaxres.errors import InputError
-from jaxres.models import registry
+from jaxres.models import registry, resnet
 from jaxres.models.pure import abstract_net
 from jaxres.models.registry import list_models
 from jaxres.ops import norm
@@ -52,12 +52,12 @@ def test_flax_computes_what_ours_computes():
 
 
 def test_variants_are_the_tables_of_ours():
-    torchvisions = list_models("resnet*") + list_models("wide_resnet*")
-    assert [*VARIANTS] == torchvisions
+    assert [*VARIANTS] == list_models("resnet*") + list_models("wide_resnet*")
     for name, variant in VARIANTS.items():
-        blocks = "Bottleneck" if variant.bottleneck else "BasicBlock"
-        ours = registry._MODELS[name].__doc__ or ""
-        assert ours.endswith(f"blocks of {blocks} in stages of {variant.depths}.")
+        ours = registry._MODELS[name]
+        block = resnet.Bottleneck if variant.bottleneck else resnet.BasicBlock
+        assert ours.args == (block, variant.depths)
+        assert ours.keywords.get("width_factor", 1) == variant.width_factor
 
 
 def test_a_missing_package_is_named_with_its_installation(monkeypatch):
