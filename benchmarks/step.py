@@ -19,7 +19,7 @@ from benchmarks.workload import DTYPES, Workload, settings
 from jaxres.errors import InputError, unknown_name
 from jaxres.host_memory import keep_freed_memory
 from jaxres.models.pure import abstract_net
-from jaxres.models.registry import list_models
+from jaxres.models.registry import list_models, smallest_image
 from jaxres.ops.conv import LOWERINGS
 from jaxres.training import parallel
 
@@ -44,6 +44,10 @@ COLUMNS = {
 def main(words: Sequence[str] | None = None) -> int:
     """Status 0; 1 if a case or a peer could not run; 2 for what cannot be asked for."""
     args = _parser().parse_args(words)
+    if args.list:
+        for name in list_models():
+            print(name, smallest_image(name))
+        return 0
     keep_freed_memory()  # as a training run does; peers in this process gain too
     if args.peer:
         # JAX would take three quarters of a GPU's memory, and leave a peer the rest.
@@ -78,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     made = rows.parser("step", __doc__)
     add = made.add_argument
     add("--model", type=rows.names, help="models, with commas (default: resnet50)")
+    add("--list", action="store_true", help="print each model and the side of its smallest picture")
     add("--image-size", type=rows.numbers, help="sides in pixels, with commas (default: 224)")
     add("--batch-size", type=rows.numbers, help="pictures per step, with commas (default: 16)")
     add(

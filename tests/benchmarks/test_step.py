@@ -4,6 +4,8 @@ import pytest
 
 from benchmarks import peers, program, rows, step, versus
 from benchmarks.roof import Roof
+from jaxres.models.count import count
+from jaxres.models.registry import list_models, smallest_image
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +54,20 @@ def test_a_row_without_peers(tmp_path, capsys):
     assert 8 / row["images_per_s"] == pytest.approx(row["step_ms"]["p50"] / 1e3)
     assert 0 < row["roof_share"] < 1
     assert "tiny 32px batch 8 float32" in capsys.readouterr().out
+
+
+def test_a_network_without_convolutions_has_no_limit_from_them(tmp_path):
+    status, (row,) = run(tmp_path, "--case", "handbook_mlp:28:8", "--classes", "10")
+    assert (status, row["roof_share"]) == (0, None)
+    forward = count("handbook_mlp", image_size=28, classes=10).gflop
+    assert 2 * forward < row["gflop_per_image"] < 3 * forward
+
+
+def test_models_are_listed_with_their_smallest_pictures(capsys):
+    assert step.main(["--list"]) == 0
+    listed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert listed == [[name, str(smallest_image(name))] for name in list_models()]
+    assert ["resnet50", "32"] in listed
 
 
 def test_profile_is_in_the_row_and_printed(tmp_path, capsys):
@@ -142,7 +158,7 @@ def test_devices_and_steps_per_call(tmp_path, way):
         (["--dtype", ","], "--dtype is empty; allowed: float32, bfloat16"),
         (["--peer", "torhc"], "unknown peer 'torhc': did you mean 'torch'?"),
         (["--case", "tiny:32:8", "--peer", "flax"], "unknown model for peer flax 'tiny'"),
-        (["--case", "resnet18:30:8"], "image_size is 30; allowed: 32 pixels or more"),
+        (["--case", "resnet18:30:8"], "image_size is 30; allowed for resnet18: 32 pixels or more"),
         (["--case", "resnet18:20:8"], "data.canvas is 20; allowed: 28 to 4096"),
         (["--case", "resnet18:64:8", "--model", "resnet18"], "--case goes without --model"),
         (["--case", "resnet18:64:8", "--repeats", "4"], "--repeats is 4; allowed: 5 or more"),
