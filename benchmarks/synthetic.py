@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxres.config import Config
-from jaxres.training import optim, parallel
+from jaxres.training import optim, parallel, transfer
 from jaxres.training.state import network, new_state
 from jaxres.training.step import make_train_step
 
@@ -74,10 +74,11 @@ def begin(
 ) -> tuple[Any, Any]:
     """The state before the first step, on the devices, and the call of a run: jitted or pmapped."""
     net = network(config, classes=classes)
-    optimizer = optim.create(config.optim, total_steps)
+    _, trained, optimizer = transfer.first_stage(config, net, total_steps)
     rate = optim.learning_rate(config.optim, total_steps)
-    state = new_state(net.params, net.stats, optimizer, ema=config.optim.ema_decay > 0)
-    step = make_train_step(net, optimizer, rate, config)
+    ema = config.optim.ema_decay > 0
+    state = new_state(net.params, net.stats, optimizer, ema=ema, trained=trained)
+    step = make_train_step(net, optimizer, rate, config, trained=trained)
     call = way.compile(step, config.train.steps_per_call)
     return way.enter(parallel.replicate(way.mesh, state)), call
 

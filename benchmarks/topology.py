@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import math
 import re
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +23,7 @@ from jaxres.data.render_device import Resident
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import resident_of
 from jaxres.ops.target import target_backend
-from jaxres.training import optim, parallel
+from jaxres.training import optim, parallel, transfer
 from jaxres.training.checkpoint import abstract_like
 from jaxres.training.state import abstract_network, new_state
 from jaxres.training.step import AXIS, make_train_step
@@ -168,18 +169,17 @@ def lower(config: Config, work: Workload, target: Topology, batch_size: int) -> 
     """The step of `jaxres train` for these devices, traced and ready to compile."""
     net = abstract_network(config, classes=work.classes)
     total_steps = config.train.epochs * max(1, work.examples // batch_size)
-    optimizer = optim.create(config.optim, total_steps)
+    _, trained, optimizer = transfer.first_stage(config, net, total_steps)
     rate = optim.learning_rate(config.optim, total_steps)
     ema = config.optim.ema_decay > 0
-    state = jax.eval_shape(
-        lambda params, stats: new_state(params, stats, optimizer, ema=ema), net.params, net.stats
-    )
+    begin = partial(new_state, optimizer=optimizer, ema=ema, trained=trained)
+    state = jax.eval_shape(begin, net.params, net.stats)
     whole, cut = NamedSharding(target.mesh, P()), NamedSharding(target.mesh, P(AXIS))
     batch = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((batch_size, *leaf.shape[1:]), leaf.dtype, sharding=cut),
         work.example,
     )
-    step = make_train_step(net, optimizer, rate, config)
+    step = make_train_step(net, optimizer, rate, config, trained=trained)
     with target_backend("tpu"):
         call: Any = parallel.Jit(target.mesh).compile(step, 1)
         return call.lower(abstract_like(state, whole), abstract_like(work.resident, whole), batch)

@@ -30,8 +30,7 @@ def test_every_recipe_is_read_and_differs_from_the_defaults(path: pathlib.Path) 
 def test_every_recipe_builds_its_network_and_optimiser(path: pathlib.Path) -> None:
     config = recipe.load(path)
     net = abstract_network(config, classes=10)
-    starts = transfer.start_epochs(config.transfer, net, config.data.canvas)
-    stage = transfer.stage(config, starts, 0, steps_per_epoch=50, total_steps=100)
+    stage = transfer.first_stage(config, net, total_steps=100)
     images = jax.ShapeDtypeStruct((2, *[config.data.canvas] * 2, 3), config.model.dtype)
     logits, stats = jax.eval_shape(
         lambda *inputs: net.apply(*inputs, train=True, key=jax.random.key(0)),

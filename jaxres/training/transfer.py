@@ -155,6 +155,16 @@ def stage(
     return Stage(max(map(int, groups)), trained, optimizer)
 
 
+def first_stage(config: Config, net: Net, total_steps: int) -> Stage:
+    """What trains at the start of a run.
+
+    Raises:
+        InputError: as `start_epochs` and `stage`.
+    """
+    starts = start_epochs(config.transfer, net, config.data.canvas)
+    return stage(config, starts, 0, steps_per_epoch=total_steps, total_steps=total_steps)
+
+
 def grown(opt_state: PyTree, fresh: PyTree) -> PyTree:
     """The state of an optimiser that has got new groups: `fresh` where `opt_state` has none."""
     return {**fresh, **opt_state}

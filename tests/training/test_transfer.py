@@ -119,8 +119,7 @@ class Steps:
         }
         mesh = parallel.make_mesh(1)
         self.way = parallel.Jit(mesh)
-        starts = transfer.start_epochs(config.transfer, self.net, config.data.canvas)
-        stage = transfer.stage(config, starts, 0, steps_per_epoch=STEPS, total_steps=2 * STEPS)
+        stage = transfer.first_stage(config, self.net, 2 * STEPS)
         self.state = parallel.replicate(
             mesh,
             new_state(
