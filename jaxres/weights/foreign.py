@@ -1,0 +1,125 @@
+"""Weight files of other libraries, told apart by what they begin with."""
+
+import importlib.util
+import zipfile
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from jaxres.errors import InputError
+from jaxres.weights import keras_layers, pytorch
+from jaxres.weights.pickled import RefusedGlobal
+
+ALLOWED = (
+    "allowed: a state dict of PyTorch (.pth, .pt, .th), .safetensors, "
+    "or weights of Keras (.h5, .weights.h5, .keras)"
+)
+ZIP_MAGIC = b"PK\x03\x04"
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+# What wrappers put before the names of the network that they hold.
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+SAFETENSORS_DTYPES = {
+    "F64": np.dtype("float64"),
+    "F32": np.dtype("float32"),
+    "F16": np.dtype("float16"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype("int64"),
+    "I32": np.dtype("int32"),
+}
+
+
+class Foreign(NamedTuple):
+    """Weights under the names of the library that wrote them; those with fractions are float32.
+
+    Keras's names are those of `keras_layers.Layers`, named (`keras_h5`) or not (`keras_3`); the
+    others' those of a state dict.
+    """
+
+    format: Literal["pytorch", "safetensors", "keras_h5", "keras_3"]
+    arrays: dict[str, np.ndarray]
+
+
+def read(path: Path) -> Foreign:
+    """Read a weight file; nothing that is in it is run.
+
+    Raises:
+        InputError: it is none, is damaged, or holds more than weights; or a package is missing.
+    """
+    if not path.is_file():
+        raise InputError(f"no file '{path}'; {ALLOWED}")
+    try:
+        found = _read(path)
+    except InputError:
+        raise
+    except RefusedGlobal as refused:
+        raise InputError(
+            f"'{path}' holds the Python object '{refused}', which is not read since it could run "
+            "code; allowed: weights alone, as torch.save(model.state_dict(), FILE) writes them"
+        ) from None
+    # zipfile, HDF5 and safetensors raise whatever their layers met.
+    except Exception as error:
+        detail = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"cannot read the weights in '{path}': {detail}; {ALLOWED}") from error
+    return Foreign(found.format, {name: _float32(array) for name, array in found.arrays.items()})
+
+
+def _read(path: Path) -> Foreign:
+    with path.open("rb") as file:
+        head = file.read(len(pytorch.STREAM_MAGIC))
+    if head == pytorch.STREAM_MAGIC:
+        return Foreign("pytorch", _without_prefixes(pytorch.read_stream(path)))
+    is_zip = head.startswith(ZIP_MAGIC)
+    if head.startswith(HDF5_MAGIC) or (is_zip and _has_member(path, keras_layers.ARCHIVE_MEMBER)):
+        _require_package("h5py", path)
+        layers = keras_layers.read(path)
+        return Foreign("keras_h5" if layers.named else "keras_3", layers.arrays)
+    if is_zip:
+        return Foreign("pytorch", _without_prefixes(pytorch.read_zip(path)))
+    if head[8:9] == b"{":  # the header's length comes first, then its JSON
+        _require_package("safetensors", path)
+        return Foreign("safetensors", _without_prefixes(_read_safetensors(path)))
+    kind = "a pickle of no torch.save" if head.startswith(b"\x80") else "of another format"
+    raise ValueError(f"it is {kind if head else 'empty'}")
+
+
+def _has_member(path: Path, name: str) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return name in archive.namelist()
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    import safetensors
+
+    return {
+        name: np.frombuffer(tensor["data"], SAFETENSORS_DTYPES[tensor["dtype"]]).reshape(
+            tensor["shape"]
+        )
+        for name, tensor in safetensors.deserialize(path.read_bytes())
+    }
+
+
+def _require_package(name: str, path: Path) -> None:
+    if importlib.util.find_spec(name) is None:
+        raise InputError(
+            f"reading '{path}' needs the package {name}, which is not installed: "
+            "pip install '.[weights]'"
+        )
+
+
+def _without_prefixes(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Names as the network itself has them; the count that torch's averaging adds is dropped."""
+    arrays = {name: array for name, array in arrays.items() if name != "n_averaged"}
+    if not arrays:
+        raise ValueError("it has no weights")
+    while prefix := next((p for p in PREFIXES if all(n.startswith(p) for n in arrays)), None):
+        arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
+    return arrays
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind == "f" or array.dtype == ml_dtypes.bfloat16:
+        with np.errstate(over="ignore"):  # a float64 beyond float32 is infinite
+            return array.astype(np.float32, copy=False)
+    return array

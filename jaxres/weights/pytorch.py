@@ -1,0 +1,174 @@
+"""PyTorch's weight files: the zip of torch 1.6 and later, and the stream of pickles before it.
+
+Read without torch, and without running anything of the file (`pickled.py`). Tensors keep their
+types; what they take together is no more than the file's size, whatever its headers say.
+"""
+
+import io
+import math
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from jaxres.weights import pickled
+from jaxres.weights.pickled import Pickle, Storage, Tensor
+
+# What the older format begins with: its number, pickled.
+STREAM_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+STREAM_VERSION = 1001
+# The pickle of a ResNet-152 with an optimiser's state takes half a MiB.
+MAX_PICKLE_BYTES = 8 << 20
+# Where training programs put the state dict, the preferred one first.
+STATE_DICT_KEYS = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "net",
+    "network",
+    "params",
+    "weights",
+    "model_ema",
+    "state_dict_ema",
+)
+
+ReadStorage = Callable[[Storage, int], bytes]
+
+
+def read_zip(path: Path) -> dict[str, np.ndarray]:
+    """The state dict in a zip file that `torch.save` wrote.
+
+    Raises:
+        RefusedGlobal: it holds Python objects other than a state dict's.
+        Exception: it is damaged: whatever `zipfile` raises, or a ValueError.
+    """
+    with zipfile.ZipFile(path) as archive:
+        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise ValueError(f"it has {len(pickles)} members 'data.pkl' in place of one")
+        folder = pickles[0].removesuffix("data.pkl")
+
+        def read(name: str, size: int | None = None) -> bytes:
+            member = archive.getinfo(folder + name)
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"its member '{member.filename}' is compressed")
+            limit = MAX_PICKLE_BYTES if size is None else size
+            if member.file_size > limit:
+                raise ValueError(f"its member '{member.filename}' has more than {limit} bytes")
+            return archive.read(member)
+
+        if f"{folder}byteorder" in archive.namelist():
+            _require_little_endian(read("byteorder") == b"little")
+        loaded = pickled.load(io.BytesIO(read("data.pkl")))
+        return _arrays(loaded, path, lambda storage, size: read(f"data/{storage.key}", size))
+
+
+def read_stream(path: Path) -> dict[str, np.ndarray]:
+    """The state dict in a file that `torch.save` wrote before torch 1.6.
+
+    It holds five pickles (magic number, version, machine, value, keys of the storages), then each
+    storage's number of elements, 64 bits, and its elements.
+
+    Raises:
+        RefusedGlobal: it holds Python objects other than a state dict's.
+        ValueError: it is truncated or damaged.
+    """
+    with path.open("rb") as file:
+        head = io.BytesIO(file.read(MAX_PICKLE_BYTES))
+        head.seek(len(STREAM_MAGIC))
+        version = pickled.load(head).value
+        if version != STREAM_VERSION:
+            raise ValueError(f"it is of a version other than {STREAM_VERSION}")
+        machine = pickled.load(head).value
+        _require_little_endian(isinstance(machine, dict) and machine.get("little_endian") is True)
+        loaded = pickled.load(head)
+        places = _places(file, head, loaded)
+
+        def read(storage: Storage, size: int) -> bytes:
+            file.seek(places[storage.key])
+            return file.read(size)
+
+        return _arrays(loaded, path, read)
+
+
+def _places(file: io.BufferedReader, head: io.BytesIO, loaded: Pickle) -> dict[str, int]:
+    """Where each storage's elements begin, by its key."""
+    keys = pickled.load(head).value
+    if not isinstance(keys, list) or any(type(key) is not str for key in keys):
+        raise ValueError("its list of storages is damaged")
+    if sorted(keys) != sorted(loaded.storages):
+        raise ValueError("its list of storages is not that of its tensors")
+    places = {}
+    place = head.tell()
+    for key in keys:
+        storage = loaded.storages[key]
+        file.seek(place)
+        if file.read(8) != struct.pack("<q", storage.size):
+            raise ValueError(f"its storage '{key}' is not where it should be: it is truncated")
+        places[key] = place + 8
+        place += 8 + _bytes(storage)
+    return places
+
+
+def _require_little_endian(holds: bool) -> None:
+    if not holds:
+        raise ValueError("it was not written on a little-endian machine")
+
+
+def _dtype(storage: Storage) -> np.dtype:
+    return np.dtype(ml_dtypes.bfloat16 if storage.dtype == "bfloat16" else storage.dtype)
+
+
+def _bytes(storage: Storage) -> int:
+    return storage.size * _dtype(storage).itemsize
+
+
+def _arrays(loaded: Pickle, path: Path, read: ReadStorage) -> dict[str, np.ndarray]:
+    """The state dict with arrays for tensors; `read` gives a storage's bytes, some or all."""
+    tensors = _state_dict(loaded.value)
+    storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+    needed = max(
+        sum(map(_bytes, storages.values())),
+        sum(math.prod(t.shape) * _dtype(t.storage).itemsize for t in tensors.values()),
+    )
+    available = path.stat().st_size
+    if needed > available:
+        raise ValueError(f"its tensors need {needed} bytes, it has only {available}")
+    flat = {}
+    for key, storage in storages.items():
+        content = read(storage, _bytes(storage))
+        if len(content) != _bytes(storage):
+            raise ValueError(f"its storage '{key}' has {len(content)} of {_bytes(storage)} bytes")
+        flat[key] = np.frombuffer(content, _dtype(storage))
+    return {name: _view(tensor, flat[tensor.storage.key]) for name, tensor in tensors.items()}
+
+
+def _view(tensor: Tensor, flat: np.ndarray) -> np.ndarray:
+    strides = [stride * flat.itemsize for stride in tensor.strides]
+    return np.lib.stride_tricks.as_strided(
+        flat[tensor.offset :], tensor.shape, strides, writeable=False
+    )
+
+
+def _state_dict(value: Any) -> dict[str, Tensor]:
+    """The dict of names and tensors in a checkpoint: itself, or an entry with a usual name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for _ in range(4):  # checkpoint, entry, entry within; a hostile one may hold itself
+        if not isinstance(value, dict) or not value:
+            break
+        if all(isinstance(key, str) and type(entry) is Tensor for key, entry in value.items()):
+            return value
+        entries = [value[key] for key in STATE_DICT_KEYS if isinstance(value.get(key), dict)]
+        value = entries[0] if entries else None
+    raise ValueError(
+        "it has no state dict, a dict of names and tensors, neither as itself nor under one of "
+        f"{', '.join(STATE_DICT_KEYS)}"
+    )
