@@ -187,7 +187,7 @@ class DataPrepare:
     photo_side: int = 256
     """Photographs are shrunk to this short side in pixels (never enlarged)."""
     partial: bool = False
-    """Take what is there of an incomplete cifar10; the data set then says so."""
+    """Take what is there of an incomplete cifar10 or flowers; the data set then says so."""
     overwrite: bool = False
     """Make it again if it is there."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import tensorflow as tf  # pyright: ignore[reportMissingImports]
 
 from jaxres.data.pipeline import Pictures
@@ -20,7 +21,7 @@ def batches(pictures: Pictures, batch_size: int, *, workers: int) -> Iterator[An
     """
     compose = pictures.compose
     assert isinstance(compose, ScaleBlend)
-    digits = tf.constant(pictures.source.images[..., None])
+    digits = tf.constant(np.asarray(pictures.source.images)[..., None])
     labels = tf.constant(pictures.source.labels)
     photos = tf.constant(pictures.photos)
     sides = tf.constant(compose.sides, tf.int32)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxres.data import cifar10, originals, photos
+from jaxres.data import cifar10, flowers, originals, photos
 from jaxres.data.download import download
 from jaxres.errors import InputError
 
@@ -136,6 +136,43 @@ def _cifar10(request: Request) -> Content:
     )
 
 
+def _flowers(request: Request) -> Content:
+    """TensorFlow's flowers, with the features and the one split of TFDS's tf_flowers.
+
+    Their JPEG bytes are stored as they are, once they are seen to be whole pictures.
+    """
+    import tensorflow_datasets as tfds
+
+    path = request.from_dir or _download(request, {"archive": flowers.ARCHIVE_URL})["archive"]
+    pictures = flowers.read(path)
+    counts = {name: len(files) for name, files in pictures.items()}
+    differences = flowers.differences(counts)
+    if differences and not request.partial:
+        raise InputError(
+            f"{path} has not the published pictures of flowers ({differences}): complete it, or "
+            "pass --partial to take what is there"
+        )
+
+    def examples() -> Iterator[Example]:
+        for name, files in pictures.items():
+            for file_name, content in files.items():
+                originals.decode_picture(content, path / name / file_name)
+                yield {"image": content, "label": name}
+
+    return Content(
+        description=flowers.TITLE,
+        features={
+            "image": tfds.features.Image(),
+            "label": tfds.features.ClassLabel(names=list(flowers.PUBLISHED)),
+        },
+        splits={"train": Split(sum(counts.values()), examples())},
+        supervised_keys=("image", "label"),
+        homepage=flowers.HOMEPAGE,
+        citation=flowers.CITATION,
+        partial=differences,
+    )
+
+
 def _photos(request: Request) -> Content:
     """Any folder tree of pictures, as backgrounds.
 
@@ -176,5 +213,6 @@ RECIPES: dict[str, Recipe] = {
     "mnist": Recipe(_digits),
     "fashion_mnist": Recipe(_digits),
     "cifar10": Recipe(_cifar10, may_be_partial=True),
+    "flowers": Recipe(_flowers, may_be_partial=True),
     "photos": Recipe(_photos, settings=("photo_side",)),
 }

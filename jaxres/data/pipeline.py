@@ -75,13 +75,14 @@ def open_split(config: Config, split: Split) -> Pictures:
         data_dir=folder,
         validation_examples=data.validation_examples,
         split_seed=data.split_seed,
+        canvas=data.canvas,
     )
     limit = (
         config.train.limit_train_examples if split == "train" else config.train.limit_eval_examples
     )
     if data.composition == "plain":
         compose, photos = Plain(data.canvas), np.empty((0, data.canvas, data.canvas, 3), np.uint8)
-    elif source.images.ndim == 3:
+    elif source.grey:
         photos = backgrounds.load(
             data.backgrounds, split, data_dir=folder, canvas=data.canvas, photo_side=data.photo_side
         )
@@ -93,7 +94,7 @@ def open_split(config: Config, split: Split) -> Pictures:
         )
     return Pictures(
         split=split,
-        source=source._replace(images=source.images[:limit], labels=source.labels[:limit]),
+        source=source.first(limit),
         photos=photos,
         compose=compose,
         render=data.render,

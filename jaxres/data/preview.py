@@ -29,7 +29,8 @@ def write_sheet(config: Config, path: Path, *, split: Split, count: int) -> None
     batch = pictures.batch(examples, epoch=0, first=0)
     images = batch.get("image")
     if images is None:
-        resident = render_device.Resident(pictures.source.images, pictures.photos)
+        shown = np.asarray(pictures.source.first(count).images)
+        resident = render_device.Resident(shown, pictures.photos)
         render = jax.jit(render_device.render, static_argnames="canvas")
         images = np.asarray(render(batch["plan"], resident, canvas=config.data.canvas))
     names = [pictures.source.class_names[label] for label in batch["label"]]

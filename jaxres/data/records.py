@@ -16,8 +16,14 @@ if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 # Published data sets carry the version of TFDS's own, whose features and splits they share: a set
-# that TFDS prepared in the same place is read as well.
-VERSIONS = {"mnist": "3.0.1", "fashion_mnist": "3.0.1", "cifar10": "3.0.2", "photos": "1.0.0"}
+# that TFDS prepared in the same place is read as well (but for flowers, its tf_flowers).
+VERSIONS = {
+    "mnist": "3.0.1",
+    "fashion_mnist": "3.0.1",
+    "cifar10": "3.0.2",
+    "flowers": "3.0.1",
+    "photos": "1.0.0",
+}
 
 # One thread reads a shard front to back; read-ahead threads gain nothing on files of this size.
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"

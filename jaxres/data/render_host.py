@@ -4,12 +4,13 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from jaxres.data.encoded import Images
 from jaxres.data.plan import PlainPlan, Plan, ScaleBlendPlan
 
 
 def render(
     plan: Plan,
-    images: UInt8[np.ndarray, "images h w *rgb"],
+    images: Images,
     photos: UInt8[np.ndarray, "photos s s 3"],
     *,
     canvas: int,
@@ -17,7 +18,7 @@ def render(
     """Make the pictures of a plan."""
     match plan:
         case ScaleBlendPlan():
-            return _scale_blend(plan, images, photos, canvas)
+            return _scale_blend(plan, np.asarray(images), photos, canvas)
         case PlainPlan():
             return _plain(plan, images, canvas)
 
@@ -44,7 +45,7 @@ def _scale_blend(
 
 
 def _plain(
-    plan: PlainPlan, images: UInt8[np.ndarray, "images h w *rgb"], canvas: int
+    plan: PlainPlan, images: Images, canvas: int
 ) -> UInt8[np.ndarray, "n {canvas} {canvas} 3"]:
     pictures = np.empty((len(plan.image), canvas, canvas, 3), np.uint8)
     for picture, index in zip(pictures, plan.image.tolist(), strict=True):

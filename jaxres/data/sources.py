@@ -1,32 +1,44 @@
-"""Labelled pictures for training, validation and test, whole in memory.
+"""Labelled pictures for training, validation and test, whole in memory, photographs as JPEG.
 
 `digits` comes with scikit-learn and needs no preparation; the others are read from what
 `jaxres data prepare` wrote.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt8
+from jaxtyping import Int32, Int64
 
 from jaxres.config import Split
-from jaxres.data import cifar10, originals, records
+from jaxres.data import cifar10, flowers, originals, records
+from jaxres.data.encoded import EncodedPictures, Images
 from jaxres.errors import InputError, unknown_name
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 # scikit-learn's digits have no published split: 30 pictures of each digit are held out twice.
 DIGITS_PER_CLASS_HELD_OUT = 30
+FLOWERS_SEED = 1
 
 
 class Source(NamedTuple):
     """Pictures, grey or RGB, with their labels, 0 up to the number of classes."""
 
-    images: UInt8[np.ndarray, "n h w *rgb"]
+    images: Images
     labels: Int32[np.ndarray, " n"]
     class_names: tuple[str, ...]
+
+    @property
+    def grey(self) -> bool:
+        """Whether a picture has one value per pixel."""
+        return isinstance(self.images, np.ndarray) and self.images.ndim == 3
+
+    def first(self, limit: int | None) -> "Source":
+        """At most the first `limit` pictures."""
+        return self._replace(images=self.images[:limit], labels=self.labels[:limit])
 
 
 class Selection(NamedTuple):
@@ -36,6 +48,7 @@ class Selection(NamedTuple):
     data_dir: Path
     validation_examples: int
     split_seed: int
+    canvas: int
 
 
 class Dataset(NamedTuple):
@@ -53,6 +66,7 @@ def load(
     data_dir: Path,
     validation_examples: int,
     split_seed: int,
+    canvas: int,
 ) -> Source:
     """One split of a data set.
 
@@ -64,6 +78,7 @@ def load(
             `split_seed`. Without effect on `digits`, which is too small for the numbers that suit
             the others: 300 for validation and 300 for test, 30 of each digit, 1,197 for training.
         split_seed: 0 or more. The split depends on it alone.
+        canvas: Photographs of differing sizes (`flowers`) become squares of this side, in pixels.
     """
     if dataset not in DATASETS:
         raise unknown_name("data set", dataset, DATASETS)
@@ -71,7 +86,7 @@ def load(
         raise unknown_name("split", split, SPLITS)
     if split_seed < 0:
         raise InputError(f"split_seed is {split_seed}; allowed: 0 or more")
-    selection = Selection(split, data_dir, validation_examples, split_seed)
+    selection = Selection(split, data_dir, validation_examples, split_seed, canvas)
     return DATASETS[dataset].load(dataset, selection)
 
 
@@ -112,15 +127,41 @@ def _load_prepared(name: str, selection: Selection) -> Source:
     if selection.split == "test":
         return _decode(prepared, "test", range(prepared.examples.get("test", 0)))
 
-    published = prepared.examples.get("train", 0)
+    published = np.arange(prepared.examples.get("train", 0))
+    return _decode(prepared, "train", _train_or_validation(published, name, selection).tolist())
+
+
+def _load_flowers(name: str, selection: Selection) -> Source:
+    """Flowers, which have one published split: the same tenth of each class is always for test."""
+    prepared = records.open_prepared(name, selection.data_dir)
+    examples = list(prepared.read("train"))
+    labels = np.array([example["label"] for example in examples], np.int32)
+    order = _shuffled(len(labels), FLOWERS_SEED)
+    by_class = [order[labels[order] == label] for label in np.unique(labels)]
+    test = np.concatenate([members[: math.ceil(len(members) / 10)] for members in by_class])
+    if selection.split == "test":
+        chosen = test
+    else:
+        others = np.setdiff1d(np.arange(len(labels)), test)
+        chosen = _train_or_validation(others, name, selection)
+    # They are filed by class: mixed, the first so many of a split are of all classes.
+    chosen = chosen[_shuffled(len(chosen), FLOWERS_SEED)]
+    encoded = [examples[index]["image"] for index in chosen]
+    images = EncodedPictures(encoded, selection.canvas, prepared.folder)
+    return Source(images, labels[chosen], tuple(prepared.features["label"].names))
+
+
+def _train_or_validation(
+    published: Int64[np.ndarray, " n"], name: str, selection: Selection
+) -> Int64[np.ndarray, " chosen"]:
+    """The members of one of the two splits into which the published training set is cut."""
     held_out = selection.validation_examples
-    if not 0 < held_out < published:
+    if not 0 < held_out < len(published):
         raise InputError(
-            f"data.validation_examples is {held_out}; allowed for {name}: 1 to {published - 1}"
+            f"data.validation_examples is {held_out}; allowed for {name}: 1 to {len(published) - 1}"
         )
-    order = _shuffled(published, selection.split_seed)
-    chosen = order[:held_out] if selection.split == "validation" else order[held_out:]
-    return _decode(prepared, "train", np.sort(chosen).tolist())
+    order = published[_shuffled(len(published), selection.split_seed)]
+    return np.sort(order[:held_out] if selection.split == "validation" else order[held_out:])
 
 
 def _shuffled(count: int, seed: int) -> Int64[np.ndarray, " count"]:
@@ -151,4 +192,5 @@ DATASETS: dict[str, Dataset] = {
     "mnist": Dataset("MNIST handwritten digits, 28x28", _load_prepared),
     "fashion_mnist": Dataset("Fashion-MNIST articles of clothing, 28x28", _load_prepared),
     "cifar10": Dataset(cifar10.TITLE, _load_prepared),
+    "flowers": Dataset(flowers.TITLE, _load_flowers),
 }

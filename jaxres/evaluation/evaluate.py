@@ -27,7 +27,7 @@ def resident_of(pictures: Pictures) -> Resident | None:
     """What the device renderer keeps on the devices, as host arrays; None for the host renderer."""
     if pictures.render == "host":
         return None
-    return Resident(images=pictures.source.images, photos=pictures.photos)
+    return Resident(images=np.asarray(pictures.source.images), photos=pictures.photos)
 
 
 class Evaluator:

@@ -1,20 +1,28 @@
 """Small originals made on the spot, and the real ones where the machine has them."""
 
+import contextlib
+import functools
 import gzip
 import hashlib
+import http.server
+import os
 import pickle
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from jaxres.data import cifar10, prepare
+from jaxres.data import cifar10, flowers, prepare
 from jaxres.data.originals import PUBLISHED
 
 SYNTHETIC_TRAIN, SYNTHETIC_TEST = 200, 50
 CIFAR_BATCH = 20
+FLOWERS = {"dandelion": 12, "daisy": 9, "tulips": 10, "sunflowers": 11, "roses": 8}
+
+Served = Callable[[Path], contextlib.AbstractContextManager[str]]
 
 
 def idx_bytes(array: np.ndarray, *, idx_type: int = 0x08) -> bytes:
@@ -46,7 +54,7 @@ def _originals_dir(originals: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def real_data_dir(originals_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MNIST, the 500 scenes and what is there of CIFAR-10, prepared once for all tests."""
+    """Every set of the real originals, CIFAR-10 in part, prepared once for all tests."""
     data_dir = tmp_path_factory.mktemp("prepared")
     prepare.prepare(
         "cifar10",
@@ -55,7 +63,7 @@ def real_data_dir(originals_dir: Path, tmp_path_factory: pytest.TempPathFactory)
         partial=True,
         progress=False,
     )
-    for name, folder in (("mnist", "mnist"), ("photos", "scenes")):
+    for name, folder in (("mnist", "mnist"), ("photos", "scenes"), ("flowers", "flowers")):
         prepare.prepare(name, from_dir=originals_dir / folder, data_dir=data_dir, progress=False)
     return data_dir
 
@@ -93,6 +101,18 @@ def cifar_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def flowers_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Five folders of JPEG photographs of several sizes; their counts are the published."""
+    folder = tmp_path / "flowers"
+    for label, (name, count) in enumerate(FLOWERS.items()):
+        monkeypatch.setitem(flowers.PUBLISHED, name, count)
+        for index in range(count):
+            size = {"height": 40 + 3 * index, "width": 60 - 2 * index}
+            write_photo(folder / name / f"{index}_n.jpg", 100 * label + index, **size)
+    return folder
+
+
+@pytest.fixture
 def photos_dir(tmp_path: Path) -> Path:
     """Eight photographs in folders train (4), val (2) and test (2), in all five formats."""
     folder = tmp_path / "photographs"
@@ -110,6 +130,27 @@ def synthetic_data_dir(digits_dir: Path, photos_dir: Path, tmp_path: Path) -> Pa
     for name, folder in (("mnist", digits_dir), ("photos", photos_dir)):
         prepare.prepare(name, from_dir=folder, data_dir=data_dir, progress=False)
     return data_dir
+
+
+@pytest.fixture
+def served() -> Served:
+    """`served(folder)`: a context in which the files of a folder are at the address it gives."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args) -> None:
+            del format, args
+
+    @contextlib.contextmanager
+    def serve(folder: Path) -> Iterator[str]:
+        handler = functools.partial(Handler, directory=os.fspath(folder))
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+            thread = threading.Thread(target=httpd.serve_forever)
+            thread.start()
+            yield f"http://127.0.0.1:{httpd.server_address[1]}/"
+            httpd.shutdown()
+            thread.join()
+
+    return serve
 
 
 @pytest.fixture

@@ -1,14 +1,11 @@
 """CIFAR-10: reading its pickles safely, preparing it whole or in part, loading it."""
 
-import functools
 import gzip
 import hashlib
-import http.server
 import io
 import os
 import pickle
 import tarfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ from jaxres.cli import main
 from jaxres.config import Split
 from jaxres.data import cifar10, prepare, records, sources
 from jaxres.errors import InputError
-from tests.data.conftest import CIFAR_BATCH, cifar_bytes
+from tests.data.conftest import CIFAR_BATCH, Served, cifar_bytes
 
 
 def prepare_quietly(from_dir: Path | None, data_dir: Path, **options) -> records.Prepared:
@@ -36,6 +33,7 @@ def load(split: Split, data_dir: Path, *, validation_examples: int = 30) -> sour
         data_dir=data_dir,
         validation_examples=validation_examples,
         split_seed=0,
+        canvas=32,
     )
 
 
@@ -231,20 +229,10 @@ def test_a_malicious_batch_runs_nothing(
     assert not (tmp_path / "harmed").exists()
 
 
-def test_download(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args) -> None:
-            del format, args
-
-    handler = functools.partial(Handler, directory=os.fspath(archive.parent))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever)
-        thread.start()
-        url = f"http://127.0.0.1:{httpd.server_address[1]}/{cifar10.ARCHIVE}"
-        monkeypatch.setattr(cifar10, "ARCHIVE_URL", url)
+def test_download(archive: Path, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with served(archive.parent) as address:
+        monkeypatch.setattr(cifar10, "ARCHIVE_URL", f"{address}{cifar10.ARCHIVE}")
         prepared = prepare_quietly(None, tmp_path / "data")
-        httpd.shutdown()
-        thread.join()
     assert prepared.examples == {"train": 5 * CIFAR_BATCH, "test": CIFAR_BATCH}
 
 
@@ -265,7 +253,7 @@ def test_real_cifar10(originals_dir: Path, real_data_dir: Path):
     assert test.labels[:5].tolist() == [3, 8, 8, 0, 6]
     assert np.bincount(test.labels).tolist() == [1_000] * 10
     # The well-known means of the channels, of all 50,000 training pictures.
-    mean = train.images.mean((0, 1, 2)) / 255
+    mean = np.asarray(train.images).mean((0, 1, 2)) / 255
     np.testing.assert_allclose(mean, [0.4914, 0.4822, 0.4465], atol=5e-3)
     if train_count == 10_000:
         with pytest.raises(InputError, match="is 10000; allowed for cifar10: 1 to 9999"):

@@ -1,13 +1,10 @@
 import errno
-import functools
-import http.server
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +18,7 @@ from tensorflow_datasets.core.units import Size
 
 from jaxres.data import contents, originals, prepare, records
 from jaxres.errors import InputError
-from tests.data.conftest import SYNTHETIC_TEST, SYNTHETIC_TRAIN, write_photo
+from tests.data.conftest import SYNTHETIC_TEST, SYNTHETIC_TRAIN, Served, write_photo
 
 
 def prepare_quietly(name: str, from_dir: Path | None, data_dir: Path, **options) -> Path:
@@ -294,22 +291,11 @@ def test_a_split_too_large_for_tfds_is_refused(
 
 
 @pytest.fixture
-def server(digits_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def server(digits_dir: Path, served: Served, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The synthetic originals at an address, and that address in the table of published files."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args) -> None:
-            del format, args
-
-    handler = functools.partial(Handler, directory=os.fspath(digits_dir))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever)
-        thread.start()
-        address = f"http://127.0.0.1:{httpd.server_address[1]}/"
+    with served(digits_dir) as address:
         publish_at(address, monkeypatch)
         yield address
-        httpd.shutdown()
-        thread.join()
 
 
 def publish_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,64 @@
+"""Photographs of any size that stay JPEG in memory until they are looked at."""
+
+import concurrent.futures
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxres.data import originals
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedPictures:
+    """Encoded photographs, read as RGB squares of `side` pixels.
+
+    `np.asarray` of them decodes all, in parallel threads.
+    """
+
+    encoded: Sequence[bytes]
+    side: int
+    folder: Path  # where they were read; named in errors
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    @overload
+    def __getitem__(self, index: int) -> UInt8[np.ndarray, "side side 3"]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "EncodedPictures": ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return dataclasses.replace(self, encoded=self.encoded[index])
+        return middle(originals.decode_picture(self.encoded[index], self.folder), self.side)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        del dtype, copy  # what NumPy may ask for; it is always a new array of uint8
+        pictures = np.empty((len(self), self.side, self.side, 3), np.uint8)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            decoded = pool.map(self.__getitem__, range(len(self)))
+            for picture, square in zip(pictures, decoded, strict=True):
+                picture[:] = square
+        return pictures
+
+
+Images = UInt8[np.ndarray, "images h w *rgb"] | EncodedPictures
+
+
+def middle(picture: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "{side} {side} 3"]:
+    """The square in the middle of a picture, as large as fits, resized to `side` pixels.
+
+    Areas are averaged where it shrinks; where it grows it is interpolated bicubically.
+    """
+    height, width = picture.shape[:2]
+    short_side = min(height, width)
+    top, left = (height - short_side) // 2, (width - short_side) // 2
+    square = picture[top : top + short_side, left : left + short_side]
+    how = cv2.INTER_AREA if side < short_side else cv2.INTER_CUBIC
+    return cv2.resize(square, (side, side), interpolation=how)  # pyright: ignore[reportReturnType]
