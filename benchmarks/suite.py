@@ -103,7 +103,7 @@ LISTS = {
         Entry("step_resnet18", step("resnet18", more=TORCH)),
         Entry("step_resnet101", step("resnet101", more=TORCH), quick=step("resnet101")),
         Entry("step_wide_resnet50_2", step("wide_resnet50_2", more=TORCH), quick=""),
-        Entry("step_vgg16", step("vgg16")),
+        Entry("step_vgg16", step("vgg16", more=TORCH)),
         Entry("step_resnet50_batches", step("resnet50", BATCHES), quick=step("resnet50", HALF)),
         Entry("step_resnet50_profile", step("resnet50", more="--profile {out}/profile_resnet50")),
         Entry("conv_resnet50", conv("resnet50", more=LARGE)),

@@ -3,6 +3,7 @@
 import gc
 import importlib
 import importlib.util
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 from benchmarks.peers.variants import VARIANTS
 from benchmarks.workload import Workload
 from jaxres.errors import InputError, unknown_name
+from jaxres.models.registry import list_models
 
 
 class Peer(NamedTuple):
@@ -35,6 +37,7 @@ class _Source(NamedTuple):
 
 
 TORCH_INSTALL = "pip install torch==2.13.0"
+TORCHVISIONS = ("vgg*", "mobilenet_v2", "shufflenet_v2_*")  # beyond VARIANTS, where it is installed
 PEERS = {
     "torch": _Source("torch_step", "eager", "torch", TORCH_INSTALL),
     "torch_compiled": _Source("torch_step", "compiled", "torch", TORCH_INSTALL),
@@ -60,8 +63,15 @@ def check(names: Sequence[str], models: Sequence[str]) -> None:
                 f"{source.install}"
             )
         for model in models:
-            if model not in VARIANTS:
-                raise unknown_name(f"model for peer {name}", model, VARIANTS)
+            if model not in (known := _models_of(source)):
+                raise unknown_name(f"model for peer {name}", model, known)
+
+
+def _models_of(source: _Source) -> list[str]:
+    """The networks that a peer has."""
+    if source.module == "torch_step" and importlib.util.find_spec("torchvision") is not None:
+        return [*VARIANTS, *itertools.chain.from_iterable(map(list_models, TORCHVISIONS))]
+    return list(VARIANTS)
 
 
 def build(name: str, work: Workload, platform: str) -> Peer:

@@ -1,8 +1,11 @@
 """The peers `torch` and `torch_compiled`: channels last, SGD, bfloat16 by autocast."""
 
 import contextlib
+import importlib.util
 import os
+import sys
 import time
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +15,8 @@ from torch.nn import functional  # pyright: ignore[reportMissingImports]
 from benchmarks.peers import Peer, torch_resnet
 from benchmarks.peers.variants import VARIANTS
 from benchmarks.workload import LEARNING_RATE, MEAN, MOMENTUM, STD, Workload
+
+REGISTRATIONS = "torchvision._meta_registrations"
 
 
 def eager(work: Workload, platform: str) -> Peer:
@@ -33,11 +38,14 @@ def compiled(work: Workload, platform: str) -> Peer:
 
 
 def network(model: str, classes: int) -> tuple[torch.nn.Module, str]:
-    """torchvision's model where it can be imported, else our writing of it; and which it is."""
-    try:
-        import torchvision  # pyright: ignore[reportMissingImports]
-    except (ImportError, RuntimeError):  # RuntimeError: built for another torch
+    """torchvision's model where it is installed, else our writing of it; and which it is."""
+    if importlib.util.find_spec("torchvision") is None:
         return torch_resnet.resnet(VARIANTS[model], classes), "benchmarks.peers.torch_resnet"
+    # A wheel built for another torch fails in registering its detection operators, which no
+    # classifier needs.
+    sys.modules.setdefault(REGISTRATIONS, types.ModuleType(REGISTRATIONS))
+    import torchvision  # pyright: ignore[reportMissingImports]
+
     made = torchvision.models.get_model(model, num_classes=classes)
     return made, f"torchvision {torchvision.__version__}"
 

@@ -1,3 +1,5 @@
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,6 +106,21 @@ def test_torch_has_as_many_parameters_as_ours(name):
 
     with torch.device("meta"):
         model = torch_resnet.resnet(VARIANTS[name], 1000)
+    assert sum(p.numel() for p in model.parameters()) == _parameters(name)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", ["resnet50", "vgg16_bn", "mobilenet_v2", "shufflenet_v2_x1_0"])
+def test_torchvision_has_as_many_parameters_as_ours(name):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    from benchmarks.peers import torch_step
+
+    peers.check(["torch"], [name])
+    with torch.device("meta"):
+        model, source = torch_step.network(name, 1000)
+    assert source.startswith("torchvision ")
     assert sum(p.numel() for p in model.parameters()) == _parameters(name)
 
 
