@@ -129,9 +129,12 @@ def models(words: Sequence[str]) -> int:
     names = registry.list_models(args.pattern)
     if not names:
         raise unknown_name("model", args.pattern, registry.list_models())
+    fitting = [name for name in names if registry.smallest_image(name) <= args.image_size]
+    if fitting and (left_out := sorted(set(names) - set(fitting))):
+        say(f"left out, for larger pictures only: {', '.join(left_out)}")
     costs = [
         count.count(name, image_size=args.image_size, classes=args.classes)._asdict()
-        for name in names
+        for name in fitting or names
     ]
     if args.json:
         print(json.dumps({"models": costs}))

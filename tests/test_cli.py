@@ -120,6 +120,17 @@ def test_models_as_json_and_table(capfd: pytest.CaptureFixture) -> None:
     assert "42,520,650" in capfd.readouterr().out
 
 
+def test_models_says_which_networks_a_picture_is_too_small_for(capfd) -> None:
+    assert main(["models", "*cnn*", "--image-size", "28", "--json"]) == 0
+    assert len(json.loads(capfd.readouterr().out)["models"]) == 5
+    assert main(["models", "*net18", "--image-size", "28"]) == 2
+    assert "allowed for resnet18: 32 pixels" in capfd.readouterr().err
+    assert main(["models", "[hr]*[8n]", "--image-size", "28"]) == 0
+    said = capfd.readouterr()
+    assert "left out, for larger pictures only: resnet18\n" in said.err
+    assert said.out.splitlines()[1].startswith("handbook_cnn")
+
+
 def test_data_list_as_json_and_table(capfd, tmp_path: pathlib.Path) -> None:
     assert main(["data", "list", "--json", "--data-dir", str(tmp_path)]) == 0
     listed = json.loads(capfd.readouterr().out)
