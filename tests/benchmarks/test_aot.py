@@ -205,6 +205,11 @@ def test_sizes_of_data_sets_that_are_not_prepared_are_assumed_and_said(tiny_conf
     assert work.resident.images.shape == (50_000, 28, 28)
     assert "(assumed: mnist and photos not prepared)" in work.told
     assert work.classes == 10
+    plain = ["--data.dataset=cifar10", "--data.composition=plain", f"--data.data-dir={tmp_path}"]
+    work = topology.workload(tiny_config(*plain))
+    assert work.resident is not None
+    assert work.resident.images.shape == (50_000, 32, 32, 3)
+    assert work.told.endswith("50,000 images of 32x32 (assumed: cifar10 not prepared)")
 
 
 def test_pictures_of_the_host_are_what_the_step_takes(tiny_config):

@@ -61,6 +61,19 @@ def test_rows_without_a_peer_on_embedded_data(tmp_path, capsys):
     assert "device rendering" in capsys.readouterr().out
 
 
+def test_plain_pictures_are_measured_and_their_backgrounds_not_named(tmp_path):
+    path = tmp_path / "rows.json"
+    assert program.main([*SMALL, "--data.composition=plain", "--json", str(path)]) == 0
+    for row in json.loads(path.read_text())["rows"]:
+        assert row["data"] == "1197 of digits, canvas 32 px"
+
+
+def test_peers_make_scaled_digits_only(stub, refusal):
+    said = refusal(program.main([*SMALL, "--data.composition=plain", "--peer=stub"]))
+    assert "data.composition is plain; allowed with --peer: scale_blend" in said
+    assert not stub
+
+
 def test_peers_take_turns_with_ours(stub, tmp_path):
     path = tmp_path / "rows.json"
     words = [*SMALL, "--data.batch-size=32", "--peer=stub", "--json", str(path)]
