@@ -13,7 +13,7 @@ from jaxres.models.network import Head, Network
 class Tiny(Network):
     """Two strided convolutions with batch norm, and a head."""
 
-    smallest_image = 8
+    smallest_image = 28
 
     def __init__(self, options, *, rngs):
         layer = partial(
