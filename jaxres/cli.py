@@ -246,12 +246,51 @@ def data_preview(words: Sequence[str]) -> int:
     return 0
 
 
+@dataclasses.dataclass(frozen=True)
+class ImportWeights:
+    """Make a checkpoint of PyTorch, safetensors or Keras weights (see docs/weights.md)."""
+
+    file: Positional[Path]
+    """.pth, .pt, .th, .safetensors, .h5, .weights.h5 or .keras."""
+    model: str
+    """Whose weights they are (see `jaxres models`)."""
+    output: Path
+    """New folder, for `jaxres evaluate` and `model.init_from` (also `-o`)."""
+    classes: int | None = None
+    """Outputs of the last layer, where the file has none; default: 10 for CIFAR, else 1000."""
+    mean: tuple[float, float, float] | None = None
+    """Subtracted from red, green and blue over 255; default: as the published weights expect."""
+    std: tuple[float, float, float] | None = None
+    """Then divided by; default: as the published weights expect."""
+
+
+def import_weights(words: Sequence[str]) -> int:
+    """`jaxres import-weights`."""
+    spelled = ["--output" if word == "-o" else word for word in words]
+    args = recipes.parse(ImportWeights, spelled, prog="jaxres import-weights")
+    if (args.mean is None) != (args.std is None):
+        raise InputError("--mean and --std belong together: give both, or neither")
+    quiet_libraries()
+    from jaxres.weights import importing
+    from jaxres.weights.layout import Inputs
+
+    inputs = Inputs(args.mean, args.std) if args.mean and args.std else None
+    made = importing.import_weights(
+        args.file, args.model, args.output, classes=args.classes, inputs=inputs
+    )
+    head = "a fresh head" if made.new_head else "the file's head"
+    print(f"{args.model} of {made.format}, with {head} for {made.classes} classes")
+    print(f"written: {args.output}")
+    return 0
+
+
 Command = Callable[[Sequence[str]], int]
 
 COMMANDS: dict[str, tuple[Command, type]] = {
     "train": (train, Train),
     "evaluate": (evaluate, Evaluate),
     "models": (models, Models),
+    "import-weights": (import_weights, ImportWeights),
     "data list": (data_list, DataList),
     "data prepare": (data_prepare, DataPrepare),
     "data preview": (data_preview, DataPreview),

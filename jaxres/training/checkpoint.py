@@ -76,7 +76,8 @@ class Checkpoints:
         `state` holds replicated arrays nobody donates. `metrics` (accuracy, loss) rank it.
         """
         arrays = {"variables": {key: state[key] for key in WEIGHTS}}
-        arrays["optimizer"] = _optimizer_item(state)
+        if "opt_state" in state:  # imported weights have none
+            arrays["optimizer"] = _optimizer_item(state)
         if "ema" in state:
             arrays["ema"] = state["ema"]
         values = {"progress": progress, "config": config}

@@ -55,8 +55,8 @@ def read(path: Path) -> Foreign:
         raise
     except RefusedGlobal as refused:
         raise InputError(
-            f"'{path}' holds the Python object '{refused}', which is not read since it could run "
-            "code; allowed: weights alone, as torch.save(model.state_dict(), FILE) writes them"
+            f"'{path}' holds the Python object {str(refused)!r}, which is not read since it could "
+            "run code; allowed: weights alone, as torch.save(model.state_dict(), FILE) writes them"
         ) from None
     # zipfile, HDF5 and safetensors raise whatever their layers met.
     except Exception as error:

@@ -126,6 +126,7 @@ def harmful(made: Path) -> dict[str, bytes]:
     touch, write = text(f"touch {made}"), text(f"open({str(made)!r}, 'w').close()")
     return {
         "os.system": b"cos\nsystem\n" + touch + b"\x85R",
+        "a\\nmodule.f": text("a\nmodule") + text("f") + b"\x93)R",
         "posix.system": text("posix") + text("system") + b"\x93" + touch + b"\x85R",
         "builtins.eval": b"cbuiltins\neval\n" + write + b"\x85R",
         "os.popen": b"cos\npopen\n" + touch + b"\x85\x81",
