@@ -133,7 +133,8 @@ class ModelConfig:
     """Share of features dropped after each dense layer, or without them before the last layer;
     default: the network's own."""
     spatial_dropout: float | None = None
-    """Share of feature maps dropped in the body, of networks that do so; default: their own."""
+    """Share of feature maps dropped in the body, and of values where it drops those; of networks
+    that do so, default: their own."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the activations; parameters, statistics, logits and loss are float32."""
     sync_batch_norm: bool = False
@@ -356,6 +357,15 @@ class Config:
     train: TrainConfig = TrainConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
 
+    def __post_init__(self) -> None:
+        """Check combinations of sections."""
+        for epoch, pattern in self.transfer.unfreezing():
+            _require(
+                epoch < self.train.epochs,
+                f"transfer.unfreeze has '{epoch}:{pattern}', but train.epochs is "
+                f"{self.train.epochs}; allowed: epochs 1 to {self.train.epochs - 1}",
+            )
+
 
 # Keys that do not change what is computed: a resumed run may differ in them.
 FREE_KEYS = frozenset(
@@ -405,9 +415,10 @@ def flatten(nested: dict[str, Any]) -> dict[str, Any]:
 def differing_keys(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Keys whose difference changes the run, each with its two values.
 
-    FREE_KEYS are ignored, and a normalisation that ours leave open.
+    FREE_KEYS are ignored, and a normalisation that ours leave to model.init_from.
     """
-    left_open = {f"data.{key}" for key in ("mean", "std") if ours["data"][key] is None}
+    given = ("mean", "std") if ours["model"]["init_from"] else ()
+    left_open = {f"data.{key}" for key in given if ours["data"][key] is None}
     flat_ours, flat_theirs = flatten(ours), flatten(theirs)
     return {
         key: (flat_ours.get(key), flat_theirs.get(key))

@@ -161,3 +161,18 @@ def test_a_difference_that_does_not_change_the_run_is_free() -> None:
     assert settings.differing_keys(ours, theirs) == {}
     theirs["train"]["seed"] = 1
     assert settings.differing_keys(ours, theirs) == {"train.seed": (0, 1)}
+
+
+def test_a_normalisation_left_open_differs_unless_other_weights_decide_it() -> None:
+    ours, theirs = settings.to_dict(Config()), settings.to_dict(Config())
+    theirs["data"]["mean"] = [0.5, 0.5, 0.5]
+    assert settings.differing_keys(ours, theirs) == {"data.mean": (None, [0.5, 0.5, 0.5])}
+    ours["model"]["init_from"] = theirs["model"]["init_from"] = "weights"
+    assert settings.differing_keys(ours, theirs) == {}
+
+
+def test_an_unfreezing_that_would_never_happen_is_named() -> None:
+    flags = ["--transfer.freeze", "stem*", "--train.epochs=3", "--transfer.unfreeze"]
+    assert recipe.parse(Config, [*flags, "2:stem*"], prog="test").transfer.unfreeze
+    with pytest.raises(InputError, match=r"'3:stem\*', but train.epochs is 3; .* epochs 1 to 2"):
+        recipe.parse(Config, [*flags, "3:stem*"], prog="test")

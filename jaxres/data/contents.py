@@ -146,7 +146,7 @@ def _flowers(request: Request) -> Content:
     path = request.from_dir or _download(request, {"archive": flowers.ARCHIVE_URL})["archive"]
     pictures = flowers.read(path)
     counts = {name: len(files) for name, files in pictures.items()}
-    differences = flowers.differences(counts)
+    differences = flowers.differences(path, counts)
     if differences and not request.partial:
         raise InputError(
             f"{path} has not the published pictures of flowers ({differences}): complete it, or "

@@ -1,8 +1,9 @@
 """TensorFlow's flowers as published: JPEG photographs in a folder per class, or in their archive.
 
-Their checksums are not published, but how many there are of each class is.
+Published are the archive's checksum (TFDS's) and how many pictures there are of each class.
 """
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
@@ -14,6 +15,7 @@ HOMEPAGE = "https://www.tensorflow.org/tutorials/load_data/images"
 CITATION = "The TensorFlow team: Flowers. 2019."
 ARCHIVE = "flower_photos.tgz"
 ARCHIVE_URL = f"http://download.tensorflow.org/example_images/{ARCHIVE}"
+ARCHIVE_SHA256 = "4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c"
 FOLDER = "flower_photos"  # in the archive
 # In the order of TFDS's labels.
 PUBLISHED = {"dandelion": 898, "daisy": 633, "tulips": 799, "sunflowers": 699, "roses": 641}
@@ -29,7 +31,8 @@ def read(path: Path) -> dict[str, dict[str, bytes]]:
         InputError: a class has no pictures.
     """
     found: dict[str, dict[str, bytes]] = {name: {} for name in PUBLISHED}
-    for file, content in originals.read_archive(path) if path.is_file() else _in_folder(path):
+    archive = _archive_of(path)
+    for file, content in originals.read_archive(archive) if archive else _in_folder(path):
         # Archives made on a Mac hold a `._name.jpg`, which is no picture, beside each picture.
         if file.parent.name in found and file.suffix == ".jpg" and file.name[0] != ".":
             found[file.parent.name][file.name] = content
@@ -42,8 +45,12 @@ def read(path: Path) -> dict[str, dict[str, bytes]]:
     return {name: dict(sorted(files.items())) for name, files in found.items()}
 
 
-def differences(counts: dict[str, int]) -> str | None:
-    """Which classes have another number of pictures than published; None where none has."""
+def differences(path: Path, counts: dict[str, int]) -> str | None:
+    """What differs from what is published: the archive, or numbers of pictures; None if nothing."""
+    if archive := _archive_of(path):
+        with archive.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        return None if found == ARCHIVE_SHA256 else f"the archive's sha256 is {found}"
     differing = [
         f"{counts[name]} of {published} {name}"
         for name, published in PUBLISHED.items()
@@ -52,9 +59,19 @@ def differences(counts: dict[str, int]) -> str | None:
     return ", ".join(differing) or None
 
 
+def _archive_of(path: Path) -> Path | None:
+    """The archive that is read: the path itself, or that in a folder without unpacked classes."""
+    if path.is_file():
+        return path
+    archive = path / ARCHIVE
+    unpacked = any(folder.is_dir() for folder in _class_folders(path))
+    return archive if archive.is_file() and not unpacked else None
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    return [root / name for root in (folder, folder / FOLDER) for name in PUBLISHED]
+
+
 def _in_folder(folder: Path) -> Iterator[tuple[PurePath, bytes]]:
-    folders = [root / name for root in (folder, folder / FOLDER) for name in PUBLISHED]
-    if not any(path.is_dir() for path in folders) and (folder / ARCHIVE).is_file():
-        yield from originals.read_archive(folder / ARCHIVE)
-    for path in (file for parent in folders for file in parent.glob("*.jpg")):
+    for path in (file for parent in _class_folders(folder) for file in parent.glob("*.jpg")):
         yield path, originals.read_bytes(path)

@@ -16,6 +16,8 @@ from jaxres.ops.norm import batch_norm, normalise
 
 # Uniform within 1 / sqrt(inputs), as torch initialises linear layers.
 uniform_fan_in = variance_scaling(1 / 3, "fan_in", "uniform")
+# He et al. (2015), for what a rectifier follows.
+he_normal_fan_in = variance_scaling(2.0, "fan_in", "normal")
 
 
 class Conv(nnx.Module):
@@ -170,10 +172,22 @@ class ConvNorm(nnx.Module):
 
 
 class Linear(nnx.Module):
-    """A product of rows by `kernel` (inputs, outputs) plus a bias that starts at zero."""
+    """A product of rows by `kernel` (inputs, outputs) plus a bias that starts at zero.
 
-    def __init__(self, inputs: int, outputs: int, *, dtype: jax.typing.DTypeLike, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(uniform_fan_in(rngs.params(), (inputs, outputs)))
+    `rectified` says that a rectifier follows, for which the kernel starts larger.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        rectified: bool = False,
+        dtype: jax.typing.DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        draw = he_normal_fan_in if rectified else uniform_fan_in
+        self.kernel = nnx.Param(draw(rngs.params(), (inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
         self.dtype = dtype
 

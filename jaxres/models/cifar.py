@@ -7,7 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxres.models.blocks import BatchNorm, Conv, ConvNorm
-from jaxres.models.network import Head, Network
+from jaxres.models.network import Head, Network, Published
 from jaxres.models.options import Options
 
 WIDTHS = (16, 32, 64)
@@ -42,6 +42,8 @@ class PaddedBlock(nnx.Module):
 
 class CifarResNet(Network):
     """He et al. 2015, section 4.2: 6n + 2 layers, widths 16, 32 and 64."""
+
+    published = Published("cifar10", 32, 10)
 
     def __init__(self, depth: int, options: Options, *, rngs: nnx.Rngs):
         self.stem = ConvNorm(

@@ -1,6 +1,6 @@
 """What every network is: a body that gives feature maps, and a head that makes logits of them."""
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -44,7 +44,8 @@ class Head(nnx.Module):
         self.dense = nnx.List([])
         self.norms = nnx.List([])
         for outputs in widths:
-            self.dense.append(Linear(inputs, outputs, dtype=options.dtype, rngs=rngs))
+            layer = Linear(inputs, outputs, rectified=True, dtype=options.dtype, rngs=rngs)
+            self.dense.append(layer)
             if normalises:
                 norm = BatchNorm(outputs, axis_name=options.axis_name, dtype=options.dtype)
                 self.norms.append(norm)
@@ -67,10 +68,19 @@ class Head(nnx.Module):
         return self.linear(rows)
 
 
+class Published(NamedTuple):
+    """What a family's published weights were trained on."""
+
+    dataset: str | None  # of ours
+    image_size: int  # pixels
+    classes: int
+
+
 class Network(nnx.Module):
     """A body and its `head`; a family gives `features` and says which options are its own."""
 
     smallest_image: ClassVar[int] = 32  # pixels
+    published: ClassVar[Published] = Published(None, 224, 1000)  # ImageNet
     own_options: ClassVar[tuple[str, ...]] = ()  # of those that only some networks take
     head: Head
 

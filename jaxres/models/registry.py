@@ -50,7 +50,7 @@ def create(name: str, options: Options, *, rngs: nnx.Rngs) -> Network:
     family = family_of(name)
     if options.image_size < family.smallest_image:
         raise InputError(
-            f"image_size is {options.image_size}; allowed for {name}: "
+            f"pictures (data.canvas) of {options.image_size} pixels; allowed for {name}: "
             f"{family.smallest_image} pixels or more"
         )
     for option in ("stem", "spatial_dropout"):

@@ -7,7 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxres.models.blocks import BatchNorm, Conv, ConvNorm
-from jaxres.models.network import Head, Network
+from jaxres.models.network import Head, Network, Published
 from jaxres.models.options import Options
 from jaxres.ops import pool
 
@@ -90,6 +90,8 @@ def _layer(options: Options, rngs: nnx.Rngs) -> partial[ConvNorm]:
 
 class Xception(Network):
     """Entry, middle and exit flow, and a head."""
+
+    published = Published(None, 299, 1000)
 
     def __init__(self, options: Options, *, rngs: nnx.Rngs):
         layer = _layer(options, rngs)

@@ -42,11 +42,6 @@ class RunDirectory:
             self.checkpoints = Checkpoints(path / "checkpoints", config.checkpoint)
             opened.callback(self.checkpoints.close)
             if (latest := self.checkpoints.latest()) is not None:
-                if not (path / "checkpoints" / str(latest) / "optimizer").is_dir():
-                    raise InputError(
-                        f"'{path}' holds imported weights, not a run: "
-                        "give it as model.init_from and choose another --output-dir"
-                    )
                 _check_same(config, self.checkpoints.read(latest, "config"), path)
             self.opened = opened.pop_all()
 
@@ -70,6 +65,11 @@ def _require_ours(path: Path) -> None:
         raise InputError(
             f"--output-dir is '{path}', which holds other files; "
             "allowed: a new or empty folder, or that of a run to go on with"
+        )
+    if (path / "checkpoints" / "0").is_dir():  # a run saves after its first step at the earliest
+        raise InputError(
+            f"'{path}' holds imported weights, not a run: "
+            "give it as model.init_from and choose another --output-dir"
         )
 
 

@@ -98,7 +98,7 @@ def _classes(file: Path, model: str, last_bias: np.ndarray | None, given: int | 
     if given is not None and given < 1:
         raise InputError(f"--classes is {given}; allowed: 1 or more")
     if last_bias is None:
-        return given or (10 if model.startswith("cifar_") else 1000)
+        return given or registry.family_of(model).published.classes
     if given is not None and given != last_bias.size:
         raise InputError(
             f"--classes is {given}, but '{file}' has {last_bias.size}; allowed: leave it out, and "

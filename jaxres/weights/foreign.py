@@ -113,7 +113,8 @@ def _without_prefixes(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     arrays = {name: array for name, array in arrays.items() if name != "n_averaged"}
     if not arrays:
         raise ValueError("it has no weights")
-    while prefix := next((p for p in PREFIXES if all(n.startswith(p) for n in arrays)), None):
+    for _ in range(len(PREFIXES)):  # each once; a hostile name may repeat them without end
+        prefix = next((p for p in PREFIXES if all(n.startswith(p) for n in arrays)), "")
         arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
     return arrays
 

@@ -116,7 +116,8 @@ def _bytes(name: str, dataset: Any) -> int:
         raise ValueError(f"its '{name}' is no array of numbers")
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"its '{name}' lies in another file")
-    return math.prod(dataset.shape) * dataset.dtype.itemsize
+    # A chunk is unpacked whole, however little of it the array takes.
+    return max(math.prod(dataset.shape), math.prod(dataset.chunks or ())) * dataset.dtype.itemsize
 
 
 if __name__ == "__main__":

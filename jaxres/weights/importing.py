@@ -11,6 +11,7 @@ import yaml
 
 from jaxres.config import Config, DataConfig, ModelConfig, to_dict
 from jaxres.errors import InputError
+from jaxres.models import registry
 from jaxres.training.checkpoint import Checkpoints
 from jaxres.training.rundir import write_whole
 from jaxres.weights.fit import Fitted, fit
@@ -54,15 +55,12 @@ def _config(model: str, inputs: Inputs) -> Config:
     Raises:
         InputError: a standard deviation is not above 0.
     """
-    is_cifar = model.startswith("cifar_")
-    canvas = 32 if is_cifar else 299 if model == "xception" else 224
+    published = registry.family_of(model).published
     try:
         data = DataConfig(
-            dataset="cifar10" if is_cifar else DataConfig.dataset,
+            dataset=published.dataset or DataConfig.dataset,
             composition="plain",
-            backgrounds="black",
-            canvas=canvas,
-            digit_side=(canvas,),
+            canvas=published.image_size,
             mean=inputs.mean,
             std=inputs.std,
         )

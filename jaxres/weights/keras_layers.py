@@ -1,12 +1,15 @@
 """The layers of Keras's weight files, read by a process of its own (`hdf5.py`)."""
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+import jaxres
 
 ARCHIVE_MEMBER = "model.weights.h5"
 SECONDS = 30
@@ -32,9 +35,13 @@ def read(path: Path) -> Layers:
         ValueError: it is truncated or damaged, leads to other files, or holds nested models.
     """
     limit = SECONDS + path.stat().st_size / BYTES_PER_SECOND
-    command = [sys.executable, "-m", "jaxres.weights.hdf5", str(path)]
+    # -P: the folder that one happens to be in must not provide modules.
+    command = [sys.executable, "-P", "-m", "jaxres.weights.hdf5", str(path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(jaxres.__file__).resolve().parents[1])}
     try:
-        child = subprocess.run(command, capture_output=True, timeout=limit, check=False)
+        child = subprocess.run(
+            command, capture_output=True, timeout=limit, check=False, env=environment
+        )
     except subprocess.TimeoutExpired:
         raise ValueError(f"reading it does not end within {limit:.0f} s: it is damaged") from None
     if child.returncode != 0:

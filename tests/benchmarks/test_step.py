@@ -158,7 +158,7 @@ def test_devices_and_steps_per_call(tmp_path, way):
         (["--dtype", ","], "--dtype is empty; allowed: float32, bfloat16"),
         (["--peer", "torhc"], "unknown peer 'torhc': did you mean 'torch'?"),
         (["--case", "tiny:32:8", "--peer", "flax"], "unknown model for peer flax 'tiny'"),
-        (["--case", "resnet18:30:8"], "image_size is 30; allowed for resnet18: 32 pixels or more"),
+        (["--case", "resnet18:30:8"], "30 pixels; allowed for resnet18: 32 pixels or more"),
         (["--case", "resnet18:20:8"], "data.canvas is 20; allowed: 28 to 4096"),
         (["--case", "resnet18:64:8", "--model", "resnet18"], "--case goes without --model"),
         (["--case", "resnet18:64:8", "--repeats", "4"], "--repeats is 4; allowed: 5 or more"),

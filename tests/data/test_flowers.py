@@ -1,5 +1,6 @@
 """Flowers: reading the five folders, preparing them whole or in part, splitting, loading."""
 
+import hashlib
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -42,12 +43,13 @@ def shown(source: sources.Source) -> set[bytes]:
 
 
 @pytest.fixture
-def archive(flowers_dir: Path, tmp_path: Path) -> Path:
+def archive(flowers_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The synthetic photographs in an archive, as published."""
     path = tmp_path / "downloaded" / flowers.ARCHIVE
     path.parent.mkdir()
     with tarfile.open(path, "w:gz") as file:
         file.add(flowers_dir, arcname=flowers.FOLDER)
+    monkeypatch.setattr(flowers, "ARCHIVE_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
     return path
 
 
@@ -187,6 +189,16 @@ def test_a_damaged_archive_is_refused(
     archive.write_bytes(b"no archive at all" * 100)
     with pytest.raises(InputError, match=rf"{archive} is not a whole tar archive"):
         prepare_quietly(archive, tmp_path / "data")
+
+
+def test_another_archive_is_refused_unless_taken_as_it_is(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(flowers, "ARCHIVE_SHA256", "0" * 64)
+    with pytest.raises(InputError, match=r"not the published pictures .*the archive's sha256 is "):
+        prepare_quietly(archive.parent, tmp_path / "data")
+    prepared = prepare_quietly(archive, tmp_path / "data", partial=True)
+    assert "the archive's sha256 is" in str(prepared.partial)
 
 
 def test_an_archive_that_unpacks_to_more_than_fits_is_refused(

@@ -27,5 +27,5 @@ def test_size_and_classes_count():
 
 
 def test_a_picture_too_small_is_named():
-    with pytest.raises(InputError, match="image_size is 31; allowed for resnet18: 32 pixels"):
+    with pytest.raises(InputError, match="31 pixels; allowed for resnet18: 32 pixels"):
         count("resnet18", image_size=31)

@@ -71,7 +71,7 @@ def test_stride_is_in_the_3x3_convolution():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": 31}, "image_size is 31; allowed for resnet18: 32 pixels or more"),
+        ({"image_size": 31}, "31 pixels; allowed for resnet18: 32 pixels or more"),
         ({"stem": "large"}, "stem is 'large'; allowed: imagenet, small"),
         ({"head": "mean"}, "head is 'mean'; allowed: average, max, flatten"),
         ({"dropout": 1.0}, "dropout is 1.0; allowed: 0 up to, not including, 1"),

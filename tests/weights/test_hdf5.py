@@ -95,6 +95,9 @@ def spoil(file: h5py.File, kind: str, secret: Path) -> None:
         group.create_dataset("0", (1 << 40,), np.float32, chunks=(1 << 20,))
     elif kind == "a packed array":
         group.create_dataset("0", (1 << 24,), np.float32, compression="gzip")[:] = 1
+    elif kind == "a huge chunk":
+        options = {"maxshape": (None,), "chunks": (1 << 24,), "compression": "gzip"}
+        group.create_dataset("0", (4,), np.float32, **options)[:] = 1
     elif kind == "many times one array":
         group["0"] = np.zeros(1000, np.float32)
         for number in range(1, 100):
@@ -119,6 +122,7 @@ def spoil(file: h5py.File, kind: str, secret: Path) -> None:
         ("a soft link", "it has no '0' in"),
         ("a huge array", "its arrays need 4398046511"),
         ("a packed array", "its arrays need 67"),
+        ("a huge chunk", "its arrays need 67"),
         ("many times one array", "its arrays need"),
         ("text", "its 'conv2d/0' is no array of numbers"),
         ("a group", "its 'conv2d/0' is no array of numbers"),
@@ -230,3 +234,10 @@ def test_keras_files(tmp_path: Path):
             for k, array in enumerate(layer.get_weights())
         }
         assert_same(foreign.read(path).arrays, wanted)
+
+
+def test_modules_of_the_current_folder_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = keras_files.write_weights_h5(tmp_path / "w.weights.h5", LAYERS)
+    (tmp_path / "h5py.py").write_text("raise SystemExit('h5py of this folder was run')")
+    monkeypatch.chdir(tmp_path)
+    assert keras_layers.read(path).arrays
