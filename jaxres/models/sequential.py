@@ -34,7 +34,7 @@ class SpatialDropout(NamedTuple):
 
 
 class Dropout(NamedTuple):
-    """Values dropped."""
+    """Values dropped; `model.spatial_dropout`, the dropout of the body, overrides this rate too."""
 
     rate: float
 
@@ -97,11 +97,10 @@ class Sequential(Network):
                     maps = nnx.relu(next(convs)(maps))
                 case MaxPool():
                     maps = pool.max_pool(maps, window=2, stride=2)
-                case SpatialDropout(rate):
+                case SpatialDropout(rate) | Dropout(rate):
                     given = self.spatial_dropout
-                    maps = drop(rate if given is None else given, whole_maps=True)
-                case Dropout(rate):
-                    maps = drop(rate)
+                    whole_maps = isinstance(layer, SpatialDropout)
+                    maps = drop(rate if given is None else given, whole_maps=whole_maps)
         return maps
 
 
