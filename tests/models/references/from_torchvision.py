@@ -1,0 +1,27 @@
+"""The networks of torchvision."""
+
+import sys
+import types
+
+import torch  # pyright: ignore[reportMissingImports]
+
+from tests.models.cases import CLASSES, Case
+from tests.models.references.torch_reference import ChannelsLast, TorchReference, published_name
+
+# Refuses a torch that lacks torchvision's compiled operators; the networks use none of them.
+sys.modules["torchvision._meta_registrations"] = types.ModuleType("_meta_registrations")
+import torchvision  # noqa: E402  # pyright: ignore[reportMissingImports]
+
+
+def reference(case: Case) -> TorchReference:
+    """The network of the same name; a ResNet with the stem and the head asked for."""
+    with torch.device("meta"):
+        module = torchvision.models.get_model(case.model, num_classes=CLASSES)
+        if case.options.get("stem") == "small":
+            module.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
+            module.maxpool = torch.nn.Identity()
+        if case.options.get("head") == "max":
+            module.avgpool = torch.nn.AdaptiveMaxPool2d(1)
+        if case.model.startswith("vgg"):
+            module.avgpool = torch.nn.Sequential(module.avgpool, ChannelsLast())
+    return TorchReference(module, published_name(case.model))

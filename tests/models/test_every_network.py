@@ -1,0 +1,113 @@
+"""Every network of the registry trains one step and evaluates on four devices."""
+
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from jaxres.config import Config, DataConfig, ModelConfig, OptimConfig
+from jaxres.models import registry
+from jaxres.models.pure import flatten, unflatten
+from jaxres.ops.conv import force_lowering
+from jaxres.training import optim, parallel
+from jaxres.training.state import abstract_network, new_state
+from jaxres.training.step import AXIS, make_eval_step, make_train_step
+from tests.models import drawn
+from tests.models.cases import COMPILER_OPTIONS
+
+DEVICES, CLASSES = 4, 10
+BATCH = 2 * DEVICES
+# A network or two of each family, the shallow ones; the others are traced always, and run with
+# `-m slow`.
+FAST = (
+    "resnet18",
+    "resnet50",
+    "vgg11_bn",
+    "mobilenet_v2",
+    "shufflenet_v2_x0_5",
+    "xception",
+    "cifar_resnet20",
+    "cifar_wide_resnet16_8",
+    "all_cnn_small",
+    "two_conv_cnn",
+    "simple_cnn",
+    "de_novo_cnn",
+    "handbook_cnn",
+    "handbook_mlp",
+)
+SLOW = [name for name in registry.list_models() if name not in FAST]
+
+
+class Run:
+    """A network with pictures of its smallest size, two for each device; nothing computed yet."""
+
+    def __init__(self, name: str, *, head: Literal["flatten"] | None = None):
+        size = registry.smallest_image(name)
+        self.config = Config(
+            data=DataConfig(batch_size=BATCH, canvas=size, digit_side=(size // 2,)),
+            model=ModelConfig(name=name, head=head),
+            optim=OptimConfig(name="sgd", learning_rate=1.0, momentum=0.0),
+        )
+        self.net = abstract_network(self.config, classes=CLASSES)
+        self.optimizer = optim.create(self.config.optim, 1)
+        rate = optim.learning_rate(self.config.optim, 1)
+        step = make_train_step(self.net, self.optimizer, rate, self.config)
+        self.way = parallel.Jit(parallel.make_mesh(DEVICES))
+        self.train = self.way.compile(step, 1)
+        self.evaluate = jax.shard_map(
+            make_eval_step(self.net, self.config),
+            mesh=self.way.mesh,
+            in_specs=(P(), P(AXIS), P(AXIS)),
+            out_specs=P(AXIS),
+            check_vma=False,
+        )
+        images = 128 + 127 * drawn.draw("images", (BATCH, size, size, 3))
+        self.batch = {"image": images.astype(np.uint8), "label": np.arange(BATCH, dtype=np.int32)}
+
+    def state(self, params: Any, stats: Any) -> Any:
+        """The state before the first step."""
+        return new_state(params, stats, self.optimizer, ema=False)
+
+
+@pytest.mark.parametrize("name", [*FAST, *(pytest.param(x, marks=pytest.mark.slow) for x in SLOW)])
+def test_trains_and_evaluates(name: str) -> None:
+    # VGG's own head has 100 million weights.
+    run = Run(name, head="flatten" if name.startswith("vgg") else None)
+    weights = drawn.weights(run.net)
+    params, stats = (
+        unflatten({path: weights[path] for path in flatten(tree)})
+        for tree in (run.net.params, run.net.stats)
+    )
+    state = parallel.replicate(run.way.mesh, run.state(params, stats))
+    batch = run.way.put_batch(run.batch, 1)
+    # Every lowering has tests of its own; this one is quick both to compile and to run.
+    with force_lowering("patches"):
+        evaluates = jax.jit(run.evaluate).lower(state, batch["image"], batch["label"])
+        trains = run.train.lower(state, None, batch)
+    found = evaluates.compile(COMPILER_OPTIONS)(state, batch["image"], batch["label"])
+    assert np.all(np.isfinite(found["loss"]))
+    assert found["loss"].shape == found["predicted"].shape == (BATCH,)
+    new, metrics = jax.device_get(trains.compile(COMPILER_OPTIONS)(state, None, batch))
+    assert new["step"] == 1
+    assert np.isfinite(metrics["loss"])
+    moved = flatten(new["params"]) | flatten(new["stats"])
+    assert all(np.all(np.isfinite(values)) for values in moved.values())
+    still = {path for path, values in moved.items() if np.array_equal(values, weights[path])}
+    # The bias of a convolution before batch norm has no effect.
+    assert all(path.endswith("conv.bias") for path in still)
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_the_step_of_a_large_network_is_traced(name: str) -> None:
+    run = Run(name)
+    before = jax.eval_shape(run.state, run.net.params, run.net.stats)
+    with force_lowering("xla"):
+        after, metrics = jax.eval_shape(run.train, before, None, run.batch)
+        found = jax.eval_shape(run.evaluate, before, run.batch["image"], run.batch["label"])
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), before
+    )
+    assert metrics["loss"].shape == ()
+    assert found["loss"].shape == (BATCH,)

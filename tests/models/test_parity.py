@@ -1,0 +1,45 @@
+"""Ours against independent implementations with the same weights: torchvision, Keras, the texts."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from jaxres.models import registry
+from tests.models import cases, drawn
+from tests.models.cases import FAMILIES, GRADIENTS, LOGITS, PACKAGES, VARIANTS, ZERO, Case
+from tests.models.references import Reference, reference
+
+
+def test_every_network_is_compared():
+    networks = set(registry.list_models()) - {"tiny"}  # the tests' own
+    assert {case.model for case in (*FAMILIES, *VARIANTS)} == networks
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("case", [*FAMILIES, *VARIANTS], ids=str)
+def test_the_same_weights_give_the_same_logits_and_gradients(case: Case):
+    peer = _reference(case)
+    weights, images = drawn.weights(case.net()), case.images()
+    theirs = peer.logits(weights, images)
+    error = np.abs(cases.logits(case, weights) - theirs).max() / np.abs(theirs).max()
+    assert error < LOGITS
+    # Pictures make a difference a hundred times the tolerance and more.
+    assert np.std(theirs, axis=0).mean() > 100 * LOGITS * np.abs(theirs).max()
+    if case not in FAMILIES:
+        return
+    ours, theirs = cases.gradients(case, weights), peer.gradients(weights, images)
+    assert ours.keys() == theirs.keys()
+    wrong = {
+        name: np.linalg.norm(ours[name] - wanted) / np.linalg.norm(wanted)
+        for name, wanted in theirs.items()
+        if np.linalg.norm(ours[name] - wanted) > GRADIENTS * (np.linalg.norm(wanted) + ZERO)
+    }
+    assert not wrong
+
+
+def _reference(case: Case) -> Reference:
+    for package in PACKAGES[case.source]:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    return reference(case)
