@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxres.models import blocks, network, sequential
+from jaxres.models import blocks, network, registry, sequential
 from jaxres.models.network import Head
 from jaxres.models.options import Options
 from jaxres.models.pure import abstract_net
@@ -147,3 +147,13 @@ def test_where_networks_drop(name, options, expected, monkeypatch):
             images,
         )
     assert seen == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "epsilon"), [("resnet50", 1e-5), ("keras_resnet50", 1.001e-5), ("xception", 1e-3)]
+)
+def test_epsilon_is_the_librarys_own(name, epsilon):
+    options = Options(classes=CLASSES, image_size=32)
+    model = nnx.eval_shape(lambda: registry.create(name, options, rngs=nnx.Rngs(0)))
+    norms = [node for _, node in nnx.iter_graph(model) if isinstance(node, blocks.BatchNorm)]
+    assert {norm.epsilon for norm in norms} == {epsilon}
