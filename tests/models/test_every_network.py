@@ -19,17 +19,14 @@ from tests.models.cases import COMPILER_OPTIONS
 
 DEVICES, CLASSES = 4, 10
 BATCH = 2 * DEVICES
-# A network or two of each family, the shallow ones; the others are traced always, and run with
-# `-m slow`.
+# Shallow networks. The others are traced always and run with `-m slow`; `test_golden.py` runs one
+# of each of their families always.
 FAST = (
     "resnet18",
-    "resnet50",
     "vgg11_bn",
     "mobilenet_v2",
     "shufflenet_v2_x0_5",
-    "xception",
     "cifar_resnet20",
-    "cifar_wide_resnet16_8",
     "all_cnn_small",
     "two_conv_cnn",
     "simple_cnn",
