@@ -1,11 +1,14 @@
 """Ours against independent implementations with the same weights: torchvision, Keras, the texts."""
 
 import importlib.util
+import pathlib
 
 import numpy as np
 import pytest
 
 from jaxres.models import registry
+from jaxres.models.pure import flatten
+from jaxres.weights.fit import fit
 from tests.models import cases, drawn
 from tests.models.cases import FAMILIES, GRADIENTS, LOGITS, PACKAGES, VARIANTS, ZERO, Case
 from tests.models.references import Reference, reference
@@ -36,6 +39,29 @@ def test_the_same_weights_give_the_same_logits_and_gradients(case: Case):
         if np.linalg.norm(ours[name] - wanted) > GRADIENTS * (np.linalg.norm(wanted) + ZERO)
     }
     assert not wrong
+
+
+@pytest.mark.reference
+def test_published_weights_give_the_same_logits(originals: pathlib.Path):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from tests.models.references.from_studies import CifarResNet
+
+    file = originals / "weights" / "resnet20-12fca82f.th"
+    if not file.exists():
+        pytest.skip(f"no published weights: {file} does not exist")
+    case = Case("cifar_resnet20", 32, "from_studies")
+    fitted = fit(file, case.model)
+    ours = cases.logits(case, flatten(fitted.params) | flatten(fitted.stats))
+    module = CifarResNet(20)
+    state = torch.load(file, weights_only=True, map_location="cpu")["state_dict"]
+    state = {name.removeprefix("module."): values for name, values in state.items()}
+    missing, unexpected = module.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert all(name.endswith("num_batches_tracked") for name in missing)
+    pictures = torch.from_numpy(case.images()).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        theirs = module.eval()(pictures).numpy()
+    assert np.abs(ours - theirs).max() < LOGITS * np.abs(theirs).max()
 
 
 def _reference(case: Case) -> Reference:
