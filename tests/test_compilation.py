@@ -166,9 +166,9 @@ def test_each_step_compiles_once_per_length_of_a_call_and_evaluation_once(
     def counting(*arguments, **options):
         net = made(*arguments, **options)
 
-        def apply(*arrays, train, key=None):
+        def apply(*arrays, train, **options):
             traces["train" if train else "evaluation"] += 1
-            return net.apply(*arrays, train=train, key=key)
+            return net.apply(*arrays, train=train, **options)
 
         return net._replace(apply=apply)
 
