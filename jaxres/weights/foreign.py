@@ -9,8 +9,8 @@ import ml_dtypes
 import numpy as np
 
 from jaxres.errors import InputError
+from jaxres.pickled import RefusedGlobal
 from jaxres.weights import keras_layers, pytorch
-from jaxres.weights.pickled import RefusedGlobal
 
 ALLOWED = (
     "allowed: a state dict of PyTorch (.pth, .pt, .th), .safetensors, "

@@ -1,6 +1,6 @@
 """PyTorch's weight files: the zip of torch 1.6 and later, and the stream of pickles before it.
 
-Read without torch, and without running anything of the file (`pickled.py`). Tensors keep their
+Read without torch, and without running anything of the file (`state_dict.py`). Tensors keep their
 types; what they take together is no more than the file's size, whatever its headers say.
 """
 
@@ -15,8 +15,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from jaxres.weights import pickled
-from jaxres.weights.pickled import Pickle, Storage, Tensor
+from jaxres.weights import state_dict
+from jaxres.weights.state_dict import Pickle, Storage, Tensor
 
 # What the older format begins with: its number, pickled.
 STREAM_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
@@ -64,7 +64,7 @@ def read_zip(path: Path) -> dict[str, np.ndarray]:
 
         if f"{folder}byteorder" in archive.namelist():
             _require_little_endian(read("byteorder") == b"little")
-        loaded = pickled.load(io.BytesIO(read("data.pkl")))
+        loaded = state_dict.load(io.BytesIO(read("data.pkl")))
         return _arrays(loaded, path, lambda storage, size: read(f"data/{storage.key}", size))
 
 
@@ -81,12 +81,12 @@ def read_stream(path: Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         head = io.BytesIO(file.read(MAX_PICKLE_BYTES))
         head.seek(len(STREAM_MAGIC))
-        version = pickled.load(head).value
+        version = state_dict.load(head).value
         if version != STREAM_VERSION:
             raise ValueError(f"it is of a version other than {STREAM_VERSION}")
-        machine = pickled.load(head).value
+        machine = state_dict.load(head).value
         _require_little_endian(isinstance(machine, dict) and machine.get("little_endian") is True)
-        loaded = pickled.load(head)
+        loaded = state_dict.load(head)
         places = _places(file, head, loaded)
 
         def read(storage: Storage, size: int) -> bytes:
@@ -98,7 +98,7 @@ def read_stream(path: Path) -> dict[str, np.ndarray]:
 
 def _places(file: io.BufferedReader, head: io.BytesIO, loaded: Pickle) -> dict[str, int]:
     """Where each storage's elements begin, by its key."""
-    keys = pickled.load(head).value
+    keys = state_dict.load(head).value
     if not isinstance(keys, list) or any(type(key) is not str for key in keys):
         raise ValueError("its list of storages is damaged")
     if sorted(keys) != sorted(loaded.storages):

@@ -1,0 +1,197 @@
+"""A reader of pickles that runs nothing: the pickle machine, with a vocabulary in place of Python.
+
+A pickle is a program that may name and call any Python function. Here a name stands for a function
+of ours that makes plain records, or is refused, and nothing else is ever called. Python's own
+unpickler is not used even with its names restricted: a few bytes make it allocate gigabytes for its
+memo, or end the process by hashing deeply nested tuples. This machine's memory is bounded by the
+length of the pickle.
+"""
+
+import io
+import pickletools
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+SMALL_BYTES = 4096
+
+
+class RefusedGlobal(Exception):  # noqa: N818
+    """The pickle names a class or function of no use here; the message is its name."""
+
+
+class Reader:
+    """A stream over bytes in memory whose larger pieces are views of them, not copies."""
+
+    def __init__(self, content: memoryview):
+        self._content = content
+        self._place = 0
+
+    def tell(self) -> int:
+        """How many bytes have been read."""
+        return self._place
+
+    def read(self, size: int, /) -> bytes | memoryview:
+        """The next bytes, as many as there are up to `size`."""
+        piece = self._content[self._place : self._place + size]
+        self._place += len(piece)
+        return bytes(piece) if size <= SMALL_BYTES else piece
+
+    def readline(self) -> bytes:
+        """The rest of a line, or as much of it as a name may have."""
+        line = io.BytesIO(self._content[self._place : self._place + SMALL_BYTES]).readline()
+        self._place += len(line)
+        return line
+
+
+class Name(NamedTuple):
+    """A class or function that the pickle names, as `collections.OrderedDict`."""
+
+    full: str
+
+
+class Vocabulary(NamedTuple):
+    """What a pickle may say."""
+
+    calls: Mapping[str, Callable[..., Any]]  # what stands in for the functions that may be called
+    build: Callable[[Any, Any], None]  # gives an object its state
+    others: Collection[str] = ()  # names that may be arguments
+    persistent: Callable[[Any], Any] | None = None  # what a reference to outside stands for
+    max_instructions: int | None = None
+
+
+def load(stream: Reader | io.BytesIO, vocabulary: Vocabulary) -> Any:
+    """Read one pickle of numbers, strings, bytes, lists, tuples, dicts and what the vocabulary has.
+
+    Raises:
+        RefusedGlobal: it names anything else.
+        ValueError: it is truncated, damaged, or has instructions that plain values do not need.
+    """
+    try:
+        return _run(stream, vocabulary)
+    except (IndexError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"its pickle is inconsistent ({error})") from error
+
+
+def _instructions(stream: Any, most: int | None) -> Iterator[tuple[str, Any]]:
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        if most is not None and count >= most:
+            raise ValueError(f"its pickle has more than {most} instructions")
+        yield opcode.name, argument
+    raise ValueError("its pickle has no end")
+
+
+def _run(stream: Reader | io.BytesIO, vocabulary: Vocabulary) -> Any:
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[int, Any] = {}
+
+    def pop_to_mark() -> list[Any]:
+        start = marks.pop()
+        items = stack[start:]
+        del stack[start:]
+        return items
+
+    for instruction, argument in _instructions(stream, vocabulary.max_instructions):
+        match instruction:
+            case "PROTO" | "FRAME":
+                pass
+            case "STOP":
+                break
+            case "MARK":
+                marks.append(len(stack))
+            case "NONE" | "NEWTRUE" | "NEWFALSE":
+                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[instruction])
+            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
+                stack.append(argument)
+            case (
+                "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "BINSTRING" | "SHORT_BINSTRING"
+            ):
+                stack.append(argument)
+            case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8":
+                stack.append(argument)
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                length = int(instruction[-1])
+                stack[-length:] = [tuple(stack[-length:])]
+            case "TUPLE":
+                stack.append(tuple(pop_to_mark()))
+            case "EMPTY_LIST":
+                stack.append([])
+            case "APPEND":
+                item = stack.pop()
+                require_list(stack[-1]).append(item)
+            case "APPENDS":
+                items = pop_to_mark()
+                require_list(stack[-1]).extend(items)
+            case "EMPTY_DICT":
+                stack.append({})
+            case "SETITEM":
+                value, key = stack.pop(), stack.pop()
+                set_items(require_dict(stack[-1]), [(key, value)])
+            case "SETITEMS":
+                items = pop_to_mark()
+                set_items(require_dict(stack[-1]), zip(items[::2], items[1::2], strict=True))
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "GLOBAL":
+                module, name = argument.rsplit(" ", 1)
+                stack.append(_name(module, name, vocabulary))
+            case "STACK_GLOBAL":
+                name, module = stack.pop(), stack.pop()
+                stack.append(_name(module, name, vocabulary))
+            case "REDUCE":
+                arguments, called = stack.pop(), stack.pop()
+                stack.append(vocabulary.calls[called.full](*arguments))
+            case "BUILD":
+                state = stack.pop()
+                vocabulary.build(stack[-1], state)
+            case "BINPERSID" if vocabulary.persistent:
+                stack.append(vocabulary.persistent(stack.pop()))
+            case refused:
+                raise ValueError(f"its pickle has the instruction {refused}, which is not allowed")
+    return stack.pop()
+
+
+def _name(module: Any, name: Any, vocabulary: Vocabulary) -> Name:
+    if type(module) is not str or type(name) is not str:
+        raise TypeError("a name that is no string")
+    full = f"{module}.{name}"
+    if full not in vocabulary.calls and full not in vocabulary.others:
+        raise RefusedGlobal(full[:200])
+    return Name(full)
+
+
+def require_list(value: Any) -> list[Any]:
+    """A value that has to be a list."""
+    if type(value) is not list:
+        raise TypeError(f"{type(value).__name__} in place of a list")
+    return value
+
+
+def require_dict(value: Any) -> dict[Any, Any]:
+    """A value that has to be a dict."""
+    if type(value) is not dict:
+        raise TypeError(f"{type(value).__name__} in place of a dict")
+    return value
+
+
+def require_count(value: Any) -> int:
+    """A value that has to be a number of things."""
+    if type(value) is not int or value < 0:
+        raise TypeError("something else in place of a size")
+    return value
+
+
+def set_items(target: dict[Any, Any], items: Any) -> dict[Any, Any]:
+    """Put pairs into a dict; keys are strings, numbers or None."""
+    for key, value in items:
+        # Others are not needed, and hashing nested tuples takes time without bound.
+        if not isinstance(key, str | int | float | None):
+            raise TypeError(f"{type(key).__name__} as a key")
+        target[key] = value
+    return target
