@@ -48,7 +48,7 @@ def starfield(draws: Draws, side: int) -> Picture:
     area = side * side
     faint = int(area * draws.log_uniform(0.008, 0.04))
     _add_dots(picture, draws, faint, low=20, high=180, steepness=2)
-    _add_dots(picture, draws, int(area * draws.log_uniform(5e-4, 5e-3)), low=120, high=450)
+    _add_dots(picture, draws, int(area * draws.log_uniform(5e-4, 5e-3)), low=120, high=520)
     tilt = draws.uniform(0, math.pi / 2) if draws.chance(0.5) else math.pi / 4
     for _ in range(draws.below(2 + area // 7000)):
         _add_bright_star(picture, draws, tilt)
@@ -85,10 +85,11 @@ def gravel(draws: Draws, side: int) -> Picture:
     for polygon, bright in zip(polygons, brightness.tolist(), strict=True):
         cv2.fillConvexPoly(picture, polygon, bright, cv2.LINE_8, 4)
     slivers = np.zeros((side, side), np.uint8)
-    _draw_lines(slivers, draws, count // 15, 0, lengths=(2, 12), strengths=(30, 130))
+    main = draws.angle()
+    _draw_lines(slivers, draws, count // 15, main, lengths=(2, 12), strengths=(30, 130))
     picture -= slivers
     slivers[:] = 0
-    _draw_lines(slivers, draws, count // 60, 0, lengths=(2, 20), strengths=(20, 90))
+    _draw_lines(slivers, draws, count // 60, main, lengths=(2, 20), strengths=(20, 90))
     picture += slivers
     picture = blur(picture, draws.uniform(0.25, 0.6))
     picture += np.float32(draws.uniform(4, 16)) * patches
@@ -182,9 +183,10 @@ def contours(draws: Draws, side: int) -> Picture:
 
 def noise(draws: Draws, side: int) -> Picture:
     """Bell-shaped or even noise of any mean, contrast and blur."""
-    field = draws.normals(side, side)
-    if draws.chance(0.4):
-        field = draws.uniforms(side * side, -1, 1).astype(np.float32).reshape(side, side)
+    if draws.chance(0.6):
+        field = draws.normals(side, side)
+    else:
+        field = draws.uniforms(side * side).astype(np.float32).reshape(side, side)
     if draws.chance(0.6):
         field = blur(field, draws.uniform(0.4, 4))
     level = draws.uniform(25, 165)
@@ -261,7 +263,7 @@ def _draw_lines(
     marks: UInt8[np.ndarray, "side side"],
     draws: Draws,
     count: int,
-    main: float | int,
+    main: float,
     *,
     lengths: tuple[float | int, float | int],
     strengths: tuple[int, int],
