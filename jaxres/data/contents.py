@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxres.data import cifar10, flowers, originals, photos
+from jaxres.data import cifar10, contest, flowers, originals, photos, progress
 from jaxres.data.download import download
 from jaxres.errors import InputError
 
@@ -173,6 +173,35 @@ def _flowers(request: Request) -> Content:
     )
 
 
+def _modified_mnist(request: Request) -> Content:
+    """The contest's pictures that have labels."""
+    import tensorflow_datasets as tfds
+
+    if request.from_dir is None:
+        raise InputError(
+            "modified_mnist is not published anywhere: give the folder of the contest's files, "
+            "`jaxres data prepare modified_mnist --from DIR`"
+        )
+    images, labels = contest.read_train(request.from_dir)
+    if test := contest.find_images(request.from_dir, contest.TEST_IMAGES):
+        progress.say(
+            f"{test.name} has no published labels, so it becomes no split: it is for "
+            f"`jaxres predict RUN_DIR --submission {test} -o FILE.csv`",
+            request.progress,
+        )
+    pairs = zip(images, labels, strict=True)
+    examples = ({"image": _png(image), "label": int(label)} for image, label in pairs)
+    return Content(
+        description=contest.TITLE,
+        features={
+            "image": tfds.features.Image(shape=(*images.shape[1:], 1), encoding_format="png"),
+            "label": tfds.features.ClassLabel(names=contest.CLASS_NAMES),
+        },
+        splits={"train": Split(len(labels), examples)},
+        supervised_keys=("image", "label"),
+    )
+
+
 def _photos(request: Request) -> Content:
     """Any folder tree of pictures, as backgrounds.
 
@@ -214,5 +243,6 @@ RECIPES: dict[str, Recipe] = {
     "fashion_mnist": Recipe(_digits),
     "cifar10": Recipe(_cifar10, may_be_partial=True),
     "flowers": Recipe(_flowers, may_be_partial=True),
+    "modified_mnist": Recipe(_modified_mnist),
     "photos": Recipe(_photos, settings=("photo_side",)),
 }

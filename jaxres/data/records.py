@@ -22,6 +22,7 @@ VERSIONS = {
     "fashion_mnist": "3.0.1",
     "cifar10": "3.0.2",
     "flowers": "3.0.1",
+    "modified_mnist": "1.0.0",
     "photos": "1.0.0",
 }
 

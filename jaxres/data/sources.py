@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Float64, Int32, Int64
 
 from jaxres.config import Split
-from jaxres.data import cifar10, flowers, originals, records
+from jaxres.data import cifar10, contest, flowers, originals, records
 from jaxres.data.encoded import EncodedPictures, Images
 from jaxres.errors import InputError, unknown_name
 
@@ -21,7 +21,8 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 # scikit-learn's digits have no published split: 30 pictures of each digit are held out twice.
 DIGITS_PER_CLASS_HELD_OUT = 30
-FLOWERS_SEED = 1
+# Flowers and the contest's pictures have one published split: a tenth of each class is for test.
+TENTH_SEED = 1
 
 
 class Source(NamedTuple):
@@ -56,6 +57,8 @@ class Dataset(NamedTuple):
 
     title: str
     load: Callable[[str, Selection], Source]
+    class_names: tuple[str, ...]
+    photographs: bool = False  # of differing sizes, cut to squares
     embedded_examples: dict[str, int] | None = None  # None: has to be prepared
 
 
@@ -75,8 +78,9 @@ def load(
         split: `test` is the published test set where there is one, whatever the seed.
         data_dir: Where prepared data sets live.
         validation_examples: Pictures of the published training set that are held out, drawn by
-            `split_seed`. Without effect on `digits`, which is too small for the numbers that suit
-            the others: 300 for validation and 300 for test, 30 of each digit, 1,197 for training.
+            `split_seed` (of `modified_mnist` from each class its share). Without effect on
+            `digits`, which is too small for the numbers that suit the others: 300 for validation
+            and 300 for test, 30 of each digit, 1,197 for training.
         split_seed: 0 or more. The split depends on it alone.
         canvas: Photographs of differing sizes (`flowers`) become squares of this side, in pixels.
     """
@@ -132,36 +136,74 @@ def _load_prepared(name: str, selection: Selection) -> Source:
 
 
 def _load_flowers(name: str, selection: Selection) -> Source:
-    """Flowers, which have one published split: the same tenth of each class is always for test."""
+    """Flowers, of which the same tenth is always for test."""
     prepared = records.open_prepared(name, selection.data_dir)
     examples = list(prepared.read("train"))
     labels = np.array([example["label"] for example in examples], np.int32)
-    order = _shuffled(len(labels), FLOWERS_SEED)
-    by_class = [order[labels[order] == label] for label in np.unique(labels)]
-    test = np.concatenate([members[: math.ceil(len(members) / 10)] for members in by_class])
+    test = _tenth_of_each_class(labels)
     if selection.split == "test":
         chosen = test
     else:
         others = np.setdiff1d(np.arange(len(labels)), test)
         chosen = _train_or_validation(others, name, selection)
     # They are filed by class: mixed, the first so many of a split are of all classes.
-    chosen = chosen[_shuffled(len(chosen), FLOWERS_SEED)]
+    chosen = chosen[_shuffled(len(chosen), TENTH_SEED)]
     encoded = [examples[index]["image"] for index in chosen]
     images = EncodedPictures(encoded, selection.canvas, prepared.folder)
     return Source(images, labels[chosen], tuple(prepared.features["label"].names))
 
 
+def _load_modified_mnist(name: str, selection: Selection) -> Source:
+    """The contest's labelled pictures: labels are as unequally frequent in every split as in all.
+
+    The same tenth is always for test, since those of the contest's own test have no labels.
+    """
+    prepared = records.open_prepared(name, selection.data_dir)
+    labels = np.array([example["label"] for example in prepared.read("train")], np.int32)
+    test = _tenth_of_each_class(labels)
+    if selection.split == "test":
+        return _decode(prepared, "train", np.sort(test).tolist())
+    others = np.setdiff1d(np.arange(len(labels)), test)
+    chosen = _train_or_validation(others, name, selection, labels=labels)
+    return _decode(prepared, "train", chosen.tolist())
+
+
+def _tenth_of_each_class(labels: Int32[np.ndarray, " n"]) -> Int64[np.ndarray, " test"]:
+    """The places of a tenth of each class, rounded up, always the same."""
+    order = _shuffled(len(labels), TENTH_SEED)
+    by_class = [order[labels[order] == label] for label in np.unique(labels)]
+    return np.concatenate([members[: math.ceil(len(members) / 10)] for members in by_class])
+
+
 def _train_or_validation(
-    published: Int64[np.ndarray, " n"], name: str, selection: Selection
+    published: Int64[np.ndarray, " n"],
+    name: str,
+    selection: Selection,
+    *,
+    labels: Int32[np.ndarray, " all"] | None = None,
 ) -> Int64[np.ndarray, " chosen"]:
-    """The members of one of the two splits into which the published training set is cut."""
+    """The members of one of the two splits into which the published training set is cut.
+
+    With the labels of all pictures each class is cut in the same proportion, to within a picture.
+    """
     held_out = selection.validation_examples
     if not 0 < held_out < len(published):
         raise InputError(
             f"data.validation_examples is {held_out}; allowed for {name}: 1 to {len(published) - 1}"
         )
     order = published[_shuffled(len(published), selection.split_seed)]
+    if labels is not None:
+        order = order[np.argsort(_share_of_class_before(labels[order]), kind="stable")]
     return np.sort(order[:held_out] if selection.split == "validation" else order[held_out:])
+
+
+def _share_of_class_before(labels: Int32[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """Of each picture, which share of its class comes before its own middle, 0 to 1."""
+    shares = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        shares[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return shares
 
 
 def _shuffled(count: int, seed: int) -> Int64[np.ndarray, " count"]:
@@ -187,10 +229,14 @@ DATASETS: dict[str, Dataset] = {
     "digits": Dataset(
         "scikit-learn's handwritten digits, 8x8",
         _load_digits,
+        tuple("0123456789"),
         embedded_examples={"train": 1197, "validation": 300, "test": 300},
     ),
-    "mnist": Dataset("MNIST handwritten digits, 28x28", _load_prepared),
-    "fashion_mnist": Dataset("Fashion-MNIST articles of clothing, 28x28", _load_prepared),
-    "cifar10": Dataset(cifar10.TITLE, _load_prepared),
-    "flowers": Dataset(flowers.TITLE, _load_flowers),
+    **{
+        name: Dataset(published.title, _load_prepared, published.class_names)
+        for name, published in originals.PUBLISHED.items()
+    },
+    "cifar10": Dataset(cifar10.TITLE, _load_prepared, cifar10.CLASS_NAMES),
+    "flowers": Dataset(flowers.TITLE, _load_flowers, tuple(flowers.PUBLISHED), photographs=True),
+    "modified_mnist": Dataset(contest.TITLE, _load_modified_mnist, contest.CLASS_NAMES),
 }

@@ -209,7 +209,8 @@ def test_unreadable_metadata(synthetic_data_dir: Path, name: str, content: str |
 
 def test_describe(synthetic_data_dir: Path, damage: Callable[[Path, str], None]):
     rows = {row.name: row for row in sources.describe(synthetic_data_dir)}
-    assert list(rows) == ["digits", "mnist", "fashion_mnist", "cifar10", "flowers"]
+    names = ["digits", "mnist", "fashion_mnist", "cifar10", "flowers", "modified_mnist"]
+    assert list(rows) == names
     assert rows["digits"].ready
     assert rows["mnist"].examples == {"train": SYNTHETIC_TRAIN, "test": SYNTHETIC_TEST}
     missing = rows["fashion_mnist"]
