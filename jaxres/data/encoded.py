@@ -1,4 +1,4 @@
-"""Photographs of any size that stay JPEG in memory until they are looked at."""
+"""Pictures of any size that stay encoded, in memory or in files, until they are looked at."""
 
 import concurrent.futures
 import dataclasses
@@ -48,7 +48,34 @@ class EncodedPictures:
         return pictures
 
 
-Images = UInt8[np.ndarray, "images h w *rgb"] | EncodedPictures
+@dataclasses.dataclass(frozen=True)
+class PictureFiles:
+    """Picture files, read as RGB whenever they are looked at.
+
+    With a `side` they are the squares that `EncodedPictures` would give, otherwise of any size.
+    """
+
+    paths: Sequence[Path]
+    side: int | None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, index: int) -> UInt8[np.ndarray, "h w 3"]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "PictureFiles": ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return dataclasses.replace(self, paths=self.paths[index])
+        path = self.paths[index]
+        picture = originals.decode_over_black(originals.read_bytes(path), path)
+        return picture if self.side is None else middle(picture, self.side)
+
+
+Images = UInt8[np.ndarray, "images h w *rgb"] | EncodedPictures | PictureFiles
 
 
 def middle(picture: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "{side} {side} 3"]:

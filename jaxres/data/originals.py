@@ -15,7 +15,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -25,7 +25,8 @@ from jaxres.errors import InputError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
-GZIP_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC, JPEG_MAGIC, PNG_MAGIC = b"\x1f\x8b", b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+PNG_CHUNK_BYTES = 12  # of length, kind and checksum
 IDX_UINT8_TYPE = 0x08
 # Far above the largest published digit file (47 MB): a crafted header cannot fill the memory.
 MAX_IDX_BYTES = 1 << 30
@@ -260,10 +261,39 @@ def decode_picture(
     return picture if grey else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)  # pyright: ignore[reportReturnType]
 
 
+def decode_over_black(encoded: bytes, path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """As `decode_picture`; what is transparent lies over black, as digits are light on dark."""
+    if encoded.startswith(PNG_MAGIC) and not _is_whole_png(encoded):
+        raise InputError(f"{path} is not a whole picture: it is cut short or damaged")
+    picture = decode_picture(encoded, path)
+    if encoded.startswith(JPEG_MAGIC):
+        return picture
+    stored: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    if stored is None or stored.dtype.kind != "u" or stored.shape[2:] != (4,):
+        return picture
+    *colours, alpha = np.moveaxis(stored / np.iinfo(stored.dtype).max, -1, 0)
+    over_black = np.stack(colours[::-1], axis=-1) * alpha[..., None]
+    return np.rint(255 * over_black).astype(np.uint8)
+
+
+def _is_whole_png(encoded: bytes) -> bool:
+    """Whether each chunk has its checksum and the last is the end; libpng prints what it misses."""
+    place = len(PNG_MAGIC)
+    while len(encoded) - place >= PNG_CHUNK_BYTES:
+        after = place + PNG_CHUNK_BYTES + int.from_bytes(encoded[place : place + 4], "big")
+        kind, checksum = encoded[place + 4 : place + 8], encoded[after - 4 : after]
+        if zlib.crc32(encoded[place + 4 : after - 4]).to_bytes(4, "big") != checksum:
+            return False
+        if kind == b"IEND":
+            return True
+        place = after
+    return False
+
+
 def _is_cut_jpeg(encoded: bytes) -> bool:
     """Whether a JPEG lacks its end marker; OpenCV 4 would fill the missing rows with grey."""
     start_of_scan, end_of_image = b"\xff\xda", b"\xff\xd9"
-    is_jpeg = encoded.startswith(b"\xff\xd8")
+    is_jpeg = encoded.startswith(JPEG_MAGIC)
     return is_jpeg and encoded.rfind(end_of_image) < encoded.rfind(start_of_scan)
 
 

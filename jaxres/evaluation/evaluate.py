@@ -2,6 +2,7 @@
 
 import collections
 import copy
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxres.config import Config
 from jaxres.data.pipeline import Pictures, eval_batches
+from jaxres.data.progress import track
 from jaxres.data.render_device import Resident
 from jaxres.evaluation.metrics import classification_metrics
 from jaxres.models.pure import Net
@@ -37,11 +39,18 @@ class Evaluator:
     split, whatever its number of digits and photographs.
     """
 
-    def __init__(self, net: Net, config: Config, pictures: Pictures, mesh: Mesh):
+    def __init__(
+        self,
+        net: Net,
+        config: Config,
+        pictures: Pictures,
+        mesh: Mesh,
+        make_step: Callable[[Net, Config], Callable[..., Any]] = make_eval_step,
+    ):
         self._config = config
         self._mesh = mesh
         self._images = self._compiled(partial(images_of, config), (P(), P(AXIS)))
-        self._step = self._compiled(make_eval_step(net, config), (P(), P(AXIS), P(AXIS)))
+        self._step = self._compiled(make_step(net, config), (P(), P(AXIS), P(AXIS)))
         self._take(pictures)
 
     def on(self, pictures: Pictures) -> "Evaluator":
@@ -63,8 +72,12 @@ class Evaluator:
         )
         return jax.jit(mapped, compiler_options=target.compiler_options())
 
-    def predict(self, variables: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Per-example `loss` and `predicted` class, in the order of the split."""
+    def predict(self, variables: dict[str, Any], *, shown: bool = False) -> dict[str, np.ndarray]:
+        """What the step gives for each example, in the order of the split.
+
+        That is `loss` and `predicted` class, unless another step was asked for. Progress is `shown`
+        on standard error.
+        """
         waiting: collections.deque[tuple[Any, int]] = collections.deque()
         done: list[Any] = []
 
@@ -72,7 +85,9 @@ class Evaluator:
             results, real = waiting.popleft()
             done.append(jax.tree.map(lambda leaf: leaf[:real], jax.device_get(results)))
 
-        for batch, real in eval_batches(self._pictures, self._batch_size):
+        batches = eval_batches(self._pictures, self._batch_size)
+        count = math.ceil(len(self._pictures) / self._batch_size)
+        for batch, real in track(batches, count, "predict, batches", shown):
             on_devices = put_batch(self._mesh, batch, P(AXIS))
             images = self._images(self._resident, on_devices)
             waiting.append((self._step(variables, images, on_devices["label"]), real))

@@ -5,6 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxres.data import originals
 from jaxres.errors import InputError
@@ -170,6 +172,32 @@ def test_read_picture_refuses_a_text_file(tmp_path: Path):
     path = write(tmp_path / "photo.jpg", b"this is no picture at all\n" * 20)
     with pytest.raises(InputError, match=r"photo\.jpg is not a whole picture"):
         originals.read_picture(path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_what_is_transparent_lies_over_black(tmp_path: Path, dtype: type):
+    most = np.iinfo(dtype).max
+    blue_green_red_alpha = np.array([[most, 0, most, most], [most, 0, most, 0]], dtype)
+    half = np.array([0, most, most, most // 2], dtype)
+    path = tmp_path / "picture.png"
+    cv2.imwrite(str(path), np.stack([*blue_green_red_alpha, half])[None])
+    picture = originals.decode_over_black(path.read_bytes(), path)
+    assert picture.tolist() == [[[255, 0, 255], [0, 0, 0], [127, 127, 0]]]
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_a_png_with_changed_bytes_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+):
+    path = tmp_path_factory.getbasetemp() / "changed.png"
+    content = write_photo(path, 0, height=4, width=4).read_bytes()
+    place = data.draw(st.integers(0, len(content) - 1))
+    changed = content[:place] + bytes([content[place] ^ data.draw(st.integers(1, 255))])
+    with pytest.raises(InputError, match=rf"{path} "):
+        originals.decode_over_black(changed + content[place + 1 :], path)
+    with pytest.raises(InputError, match=r"is not a whole picture"):
+        originals.decode_over_black(content[:place], path)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,138 @@
+"""Class probabilities of pictures that belong to no data set, from a run directory alone."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Float32
+
+from jaxres.config import Config
+from jaxres.data import contest
+from jaxres.data.encoded import Images, PictureFiles
+from jaxres.data.pipeline import Pictures
+from jaxres.data.plan import Plain
+from jaxres.data.sources import DATASETS, Source
+from jaxres.errors import InputError
+from jaxres.evaluation.evaluate import Evaluator
+from jaxres.evaluation.run import Opened, open_checkpoint
+from jaxres.models.pure import Net
+from jaxres.training.parallel import make_mesh
+from jaxres.training.rundir import write_whole
+from jaxres.training.state import abstract_network
+from jaxres.training.step import normalise
+
+
+def predict(
+    run_dir: Path, files: Sequence[Path], *, which: str = "best", shown: bool = False
+) -> list[dict[str, Any]]:
+    """What a checkpoint (`best`, `last` or a step) sees in picture files, in their order.
+
+    Gives for each `file`, `label` (a number), `class` (its name), `probability` and the
+    `probabilities` of all classes by name. Progress of several batches is `shown`.
+
+    Raises:
+        InputError: no such run or checkpoint, a damaged one, or a file that is no picture.
+    """
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"no picture at '{file}'; allowed: PNG and JPEG files")
+    with open_checkpoint(run_dir, which) as opened:
+        data = opened.config.data
+        dataset = DATASETS.get(data.dataset)
+        side = data.canvas if dataset and dataset.photographs else None
+        rows = _probabilities(opened, PictureFiles(files, side), shown)
+    names = _class_names(opened.config, rows.shape[1])
+    results = []
+    for file, row in zip(files, rows, strict=True):
+        label = int(row.argmax())
+        probabilities = dict(zip(names, row.tolist(), strict=True))
+        found = {"label": label, "class": names[label], "probability": float(row[label])}
+        results.append({"file": str(file), **found, "probabilities": probabilities})
+    return results
+
+
+def write_submission(
+    run_dir: Path, array: Path, output: Path, *, which: str = "best", shown: bool = False
+) -> int:
+    """Write the contest's CSV for an array without labels, whole; returns the number of pictures.
+
+    Raises:
+        InputError: as `predict`, or the array or the file cannot be used.
+    """
+    if output.is_dir() or not output.absolute().parent.is_dir():
+        raise InputError(f"cannot write '{output}'; allowed: a file in a folder that is there")
+    images = contest.read_images(array)
+    with open_checkpoint(run_dir, which) as opened:
+        rows = _probabilities(opened, images, shown)
+    classes = len(contest.CLASS_NAMES)
+    if rows.shape[1] != classes:
+        raise InputError(
+            f"'{run_dir}' tells {rows.shape[1]} classes apart; allowed for a submission: {classes}"
+        )
+    lines = [",".join(contest.COLUMNS), *(f"{k},{row.argmax()}" for k, row in enumerate(rows))]
+    try:
+        write_whole(output, "\n".join(lines) + "\n")
+    except OSError as error:
+        output.with_name(output.name + ".tmp").unlink(missing_ok=True)  # of write_whole
+        raise InputError(f"cannot write '{output}': {error.strerror or error}") from None
+    return len(rows)
+
+
+def _probabilities(opened: Opened, images: Images, shown: bool) -> Float32[np.ndarray, "n classes"]:
+    """The softmax of the logits of pictures that are brought to the run's size, as `plain` does.
+
+    What a recipe composes (digits on photographs) is taken to be in the pictures already. They are
+    rendered on the host, which takes pictures of any size.
+    """
+    data = dataclasses.replace(opened.config.data, composition="plain", render="host")
+    config = dataclasses.replace(opened.config, data=data)
+    mesh = make_mesh(config.train.devices)
+    variables = opened.checkpoints.read_weights(opened.step, NamedSharding(mesh, P()))
+    classes = variables["params"]["head"]["linear"]["kernel"].shape[-1]
+    source = Source(images, np.zeros(len(images), np.int32), _class_names(config, classes))
+    pictures = Pictures(
+        split="test",
+        source=source,
+        photos=np.empty((0, data.canvas, data.canvas, 3), np.uint8),
+        compose=Plain(data.canvas),
+        render=data.render,
+        seed=config.train.seed,
+    )
+    net = abstract_network(config, classes=classes)
+    with jax.transfer_guard("disallow"):
+        evaluator = Evaluator(net, config, pictures, mesh, make_probability_step)
+        several = len(images) > data.batch_size
+        rows = evaluator.predict(variables, shown=shown and several)["probabilities"]
+    if not np.isfinite(rows).all():
+        raise InputError(
+            f"checkpoint {opened.step} of '{opened.checkpoints.folder.parent}' gives probabilities "
+            "that are not finite: its weights cannot be used"
+        )
+    return rows
+
+
+def make_probability_step(
+    net: Net, config: Config
+) -> Callable[[dict[str, Any], Array, Array], dict[str, Float[Array, "n classes"]]]:
+    """A step from one device's part of a batch to `probabilities`; labels are ignored."""
+
+    def step(variables: dict[str, Any], images: Array, labels: Array) -> dict[str, Array]:
+        del labels
+        params, stats = variables["params"], variables["stats"]
+        logits, _ = net.apply(params, stats, normalise(config, images), train=False)
+        return {"probabilities": jax.nn.softmax(logits)}
+
+    return step
+
+
+def _class_names(config: Config, classes: int) -> tuple[str, ...]:
+    """Those of the run's data set, or numbers where the network tells other classes apart."""
+    dataset = DATASETS.get(config.data.dataset)
+    if dataset and len(dataset.class_names) == classes:
+        return dataset.class_names
+    return tuple(map(str, range(classes)))
