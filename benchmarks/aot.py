@@ -175,7 +175,7 @@ def row(recipe: Path, config: Config, work: Workload, name: str, batch_size: int
         "dtype": config.model.dtype,
         "batch_size": batch_size,
         "batch_per_device": batch_size // target.devices,
-        "image_size": config.data.canvas,
+        "image_size": config.data.picture_side,
         "sync_batch_norm": config.model.sync_batch_norm,
         "chip": target.chip._asdict(),
         "hbm_mib": target.chip.hbm_gib * 1024,

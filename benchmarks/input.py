@@ -29,7 +29,6 @@ from benchmarks import cores, measure, rows
 from jaxres import recipe as recipes
 from jaxres.cli import quiet_libraries, say, split_settings
 from jaxres.config import Config
-from jaxres.data import render_device
 from jaxres.data.feed import Feed
 from jaxres.data.pipeline import MAX_STEPS, Pictures, open_split, train_batches
 from jaxres.data.plan import ScaleBlend
@@ -37,6 +36,7 @@ from jaxres.errors import InputError, unknown_name
 from jaxres.evaluation.evaluate import resident_of
 from jaxres.host_memory import keep_freed_memory
 from jaxres.training import parallel
+from jaxres.training.step import images_of
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"  # needs nothing prepared
 MIN_PAIRS = 7
@@ -110,7 +110,7 @@ def measured(
     common = {
         "recipe": str(args.recipe),
         "data": describe(config, pictures),
-        "image_size": config.data.canvas,
+        "image_size": config.data.picture_side,
         "repeats": args.repeats,
         "window_s": args.seconds,
     }
@@ -153,7 +153,7 @@ def measured(
 @contextlib.contextmanager
 def _ours(pictures: Pictures, config: Config) -> Iterator[Take]:
     """The batches that training takes, without end."""
-    pictures = dataclasses.replace(pictures, render=config.data.render)
+    pictures = _rendered_by(pictures, config.data.render)
     batches = train_batches(pictures, endless(config, pictures))
     try:
         yield lambda: len(next(batches)["label"])
@@ -164,7 +164,7 @@ def _ours(pictures: Pictures, config: Config) -> Iterator[Take]:
 @contextlib.contextmanager
 def _fed(pictures: Pictures, config: Config, way: parallel.Parallel) -> Iterator[Take]:
     """Batches of plans once they are on the devices, by the loop's own feed."""
-    pictures = dataclasses.replace(pictures, render="device")
+    pictures = _rendered_by(pictures, "device")
     batches = train_batches(pictures, endless(config, pictures))
     steps = itertools.repeat(config.train.steps_per_call)
     feed = Feed(batches, steps, way.put_batch, depth=config.data.prefetch)
@@ -182,16 +182,16 @@ def _fed(pictures: Pictures, config: Config, way: parallel.Parallel) -> Iterator
 
 def _rendering(pictures: Pictures, config: Config, mesh: Mesh, batch_size: int) -> Take:
     """Pictures rendered on one device from a batch of plans that is there already."""
-    pictures = dataclasses.replace(pictures, render="device")
+    pictures = _rendered_by(pictures, "device")
     digits = np.arange(batch_size, dtype=np.int32) % len(pictures)
-    plan = pictures.batch(digits, epoch=0, first=0)["plan"]
-    plan, resident = jax.device_put((plan, resident_of(pictures)), mesh.devices.flat[0])
-    render = jax.jit(functools.partial(render_device.render, canvas=config.data.canvas))
-    render(plan, resident).block_until_ready()
+    batch = pictures.batch(digits, epoch=0, first=0)
+    batch, resident = jax.device_put((batch, resident_of(pictures)), mesh.devices.flat[0])
+    render = jax.jit(functools.partial(images_of, config))
+    render(resident, batch).block_until_ready()
     ahead: collections.deque[jax.Array] = collections.deque()
 
     def take() -> int:
-        ahead.append(render(plan, resident))
+        ahead.append(render(resident, batch))
         if len(ahead) > 2:  # the device always has the next call, and never a heap of them
             ahead.popleft().block_until_ready()
         return batch_size
@@ -254,6 +254,10 @@ def _rows(
             )
         made.append(rows.row("input", case, **values))
     return made
+
+
+def _rendered_by(pictures: Pictures, render: Any) -> Pictures:
+    return dataclasses.replace(pictures, data=dataclasses.replace(pictures.data, render=render))
 
 
 def _replaced(config: Config, *, render: Any, workers: int) -> Config:

@@ -89,6 +89,8 @@ def _batch(config: Config, classes: int) -> dict[str, np.ndarray]:
     shape = (data.batch_size,) if steps == 1 else (steps, data.batch_size)
     random = np.random.default_rng(config.train.seed)
     return {
-        "image": random.integers(0, 256, (*shape, data.canvas, data.canvas, 3), np.uint8),
+        "image": random.integers(
+            0, 256, (*shape, data.picture_side, data.picture_side, 3), np.uint8
+        ),
         "label": random.integers(0, classes, shape, np.int32),
     }

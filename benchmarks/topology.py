@@ -19,7 +19,7 @@ from jaxres.config import Config
 from jaxres.data import backgrounds, sources
 from jaxres.data.paths import data_dir
 from jaxres.data.pipeline import Batch, open_split
-from jaxres.data.render_device import Resident
+from jaxres.data.plan import Resident
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import resident_of
 from jaxres.ops.target import target_backend
@@ -32,15 +32,23 @@ EXAMPLES = ("v5e:2x2", "v5e:4x4", "v5p:2x2x1", "v6e:2x2")
 _NAME = re.compile(rf"({'|'.join(CHIPS)}):(\d+(?:x\d+){{1,2}})")
 
 # What is assumed where the data sets of a recipe are not prepared: MNIST without the validation
-# examples and 400 squares of photographs, or CIFAR-10.
+# examples over 400 squares of photographs or 256 textures, or CIFAR-10.
+NO_PATCH = np.zeros(0, np.uint8)
 ASSUMED = {
     "scale_blend": Resident(
         images=np.broadcast_to(np.uint8(0), (50_000, 28, 28)),
         photos=np.broadcast_to(np.uint8(0), (400, 256, 256, 3)),
+        patch=NO_PATCH,
+    ),
+    "scatter_digits": Resident(
+        images=np.broadcast_to(np.uint8(0), (50_000, 28, 28)),
+        photos=np.broadcast_to(np.uint8(0), (256, 256, 256)),
+        patch=np.zeros(44, np.uint8),
     ),
     "plain": Resident(
         images=np.broadcast_to(np.uint8(0), (50_000, 32, 32, 3)),
         photos=np.broadcast_to(np.uint8(0), (0, 32, 32, 3)),
+        patch=NO_PATCH,
     ),
 }
 
@@ -148,7 +156,7 @@ def workload(config: Config) -> Workload:
         resident = assumed if resident is not None else None
     told = f"rendered on the {config.data.render}"
     if resident is not None:
-        arrays = resident._asdict().items()
+        arrays = {"images": resident.images, "photos": resident.photos}.items()
         sizes = " and ".join(_size(array, name) for name, array in arrays if len(array))
         why = f" (assumed: {' and '.join(missing)} not prepared)" if missing else ""
         told += f" from {sizes}{why}"
@@ -156,7 +164,7 @@ def workload(config: Config) -> Workload:
         example=pictures.batch(np.zeros(1, np.int32), epoch=0, first=0),
         resident=resident,
         examples=examples,
-        classes=len(pictures.source.class_names),
+        classes=len(pictures.class_names),
         told=told,
     )
 

@@ -65,7 +65,7 @@ class EndToEnd:
         self._state, self._call = begin(
             config,
             way,
-            classes=len(pictures.source.class_names),
+            classes=len(pictures.class_names),
             total_steps=config.train.epochs * self._batches.steps_per_epoch,
         )
         self.restart()
@@ -152,7 +152,7 @@ def compared(
     """Both variants built, warmed up and timed in turn at one batch size."""
     whole = EndToEnd(config, pictures, mesh)
     try:
-        classes = len(pictures.source.class_names)
+        classes = len(pictures.class_names)
         alone = Training(config, classes=classes, devices=mesh.size)
         steps = args.steps or _steps_of(whole, args.seconds / args.repeats)
         steps = -(-steps // whole.steps_per_call) * whole.steps_per_call
@@ -178,7 +178,7 @@ def compared(
         "model": config.model.name,
         "dtype": config.model.dtype,
         "batch_size": config.data.batch_size,
-        "image_size": config.data.canvas,
+        "image_size": config.data.picture_side,
         "steps_per_call": whole.steps_per_call,
         "steps_per_window": steps,
         "warmup": 1,

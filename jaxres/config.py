@@ -5,10 +5,12 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 MIN_DIGIT_SIDE = 8
 MIN_CANVAS, MAX_CANVAS = 28, 4096
+MAX_DIGITS = 16
+MAX_ROTATION = 60.0  # degrees
 MAX_SEED = 2**32 - 1  # what JAX's random keys tell apart
 
 Split = Literal["train", "validation", "test"]
@@ -27,6 +29,15 @@ def _require_finite(section: str, config: Any) -> None:
             _require(finite, f"{section}.{field.name} has {number}; allowed: finite numbers")
 
 
+def _number(text: str) -> float:
+    """A finite number, or -1."""
+    try:
+        number = float(text)
+    except ValueError:
+        return -1.0
+    return number if math.isfinite(number) else -1.0
+
+
 def _require_seed(key: str, seed: int) -> None:
     _require(0 <= seed <= MAX_SEED, f"{key} is {seed}; allowed: 0 to {MAX_SEED}")
 
@@ -37,8 +48,9 @@ class DataConfig:
 
     dataset: str = "digits"
     """`digits` (embedded), `mnist`, `fashion_mnist`, `cifar10`, `flowers` (`jaxres data list`)."""
-    composition: Literal["scale_blend", "plain"] = "scale_blend"
-    """`scale_blend`: a scaled digit over a photograph; `plain`: the data set's own picture."""
+    composition: Literal["scale_blend", "scatter_digits", "plain"] = "scale_blend"
+    """`scale_blend`: a scaled digit over a photograph; `scatter_digits`: several turned digits over
+    a noisy background; `plain`: the data set's own picture."""
     backgrounds: str = "embedded"
     """Photographs: `embedded` (two, of scikit-learn), `photos` (prepared), `black` (none)."""
     data_dir: str = ""
@@ -57,10 +69,35 @@ class DataConfig:
     """Where the digit lies on the canvas."""
     opacity: float = 0.5
     """Opacity of the digit's square over the photograph, 0 to 1."""
+    digits: tuple[int, ...] = (3,)
+    """Digits scattered over a picture; of several numbers each picture draws one."""
+    target: Literal["largest_value", "count", "sum"] = "largest_value"
+    """The label of scattered digits."""
+    digit_scale: tuple[float, float] = (0.75, 1.3)
+    """Range of a scattered digit's scale, each way by itself; at 1 its square has 28 pixels."""
+    digit_rotation: float = 45.0
+    """Degrees by which a scattered digit is turned at most, either way."""
+    textures: tuple[str, ...] = ()
+    """Backgrounds of scattered digits, each `KIND:WEIGHT`, a kind of procedural texture or `photos`
+    (grey crops of data.backgrounds); default: a mixture like the contest's."""
+    texture_count: int = 256
+    """Squares in the bank of those backgrounds, each twice the canvas wide."""
+    fresh_pictures: bool = True
+    """Compose new training pictures in every epoch; false: the same ones, as if stored."""
     photo_side: int | None = None
     """Shrink photographs to this short side (pixels) before cropping; default: as prepared."""
+    resize: int | None = None
+    """Resize the finished picture to this side, in pixels, bicubically."""
+    threshold: float | None = None
+    """Then make values (grey level / divisor) below this one black."""
+    center: bool = False
+    """Then move the box of what is not black to the middle."""
+    pad: int | None = None
+    """Then pad with black on all sides to this side, in pixels."""
+    divisor: Literal[255, 256] = 255
+    """Grey levels are divided by this."""
     mean: tuple[float, float, float] | None = None
-    """Subtracted from red, green, blue after division by 255; default: model.init_from's, or 0."""
+    """Subtracted from red, green, blue after that division; default: model.init_from's, or 0."""
     std: tuple[float, float, float] | None = None
     """The values are then divided by this; default: that of model.init_from, or 1."""
     validation_examples: int = 10_000
@@ -83,12 +120,41 @@ class DataConfig:
         allowed = f"allowed: {MIN_DIGIT_SIDE} to data.canvas ({self.canvas})"
         _require(len(self.digit_side) > 0, f"data.digit_side is empty; {allowed}, one or several")
         for side in self.digit_side if self.digit_side_range is None else self.digit_side_range:
-            fits = MIN_DIGIT_SIDE <= side <= self.canvas or self.composition == "plain"
+            fits = MIN_DIGIT_SIDE <= side <= self.canvas or self.composition != "scale_blend"
             _require(fits, f"data.digit_side has {side}; {allowed}")
         if self.digit_side_range is not None:
             low, high = self.digit_side_range
             _require(low <= high, f"data.digit_side_range is {low} {high}; the low end comes first")
         _require(0.0 <= self.opacity <= 1.0, f"data.opacity is {self.opacity}; allowed: 0 to 1")
+        _require(
+            len(self.digits) > 0 and all(1 <= digits <= MAX_DIGITS for digits in self.digits),
+            f"data.digits is {self.digits}; allowed: 1 to {MAX_DIGITS}, one or several",
+        )
+        low, high = self.digit_scale
+        _require(0.1 <= low <= high, f"data.digit_scale is {low} {high}; allowed: 0.1 or more")
+        _require(
+            0 <= self.digit_rotation <= MAX_ROTATION,
+            f"data.digit_rotation is {self.digit_rotation}; allowed: 0 to {MAX_ROTATION:g}, "
+            "beyond which a 6 looks like a 9",
+        )
+        self.texture_weights()
+        _require(
+            self.texture_count >= 1,
+            f"data.texture_count is {self.texture_count}; allowed: 1 or more",
+        )
+        _require(
+            self.resize is None or MIN_CANVAS <= self.resize <= MAX_CANVAS,
+            f"data.resize is {self.resize}; allowed: {MIN_CANVAS} to {MAX_CANVAS}",
+        )
+        _require(
+            self.threshold is None or 0.0 <= self.threshold <= 1.0,
+            f"data.threshold is {self.threshold}; allowed: 0 to 1",
+        )
+        drawn = self.resize or self.canvas
+        _require(
+            self.pad is None or drawn <= self.pad <= MAX_CANVAS,
+            f"data.pad is {self.pad}; allowed: the picture's side ({drawn}) to {MAX_CANVAS}",
+        )
         _require(
             self.photo_side is None or self.photo_side >= self.canvas,
             f"data.photo_side is {self.photo_side}; allowed: data.canvas ({self.canvas}) or more",
@@ -109,6 +175,162 @@ class DataConfig:
             "worker processes serve data.render host only",
         )
         _require(self.prefetch >= 1, f"data.prefetch is {self.prefetch}; allowed: 1 or more")
+
+    @property
+    def picture_side(self) -> int:
+        """Side of the pictures that the network sees, in pixels."""
+        return self.pad or self.resize or self.canvas
+
+    @property
+    def threshold_level(self) -> int:
+        """The lowest grey level that `threshold` lets stand."""
+        return math.ceil((self.threshold or 0.0) * self.divisor)
+
+    def texture_weights(self) -> dict[str, float]:
+        """`textures` as weights by kind."""
+        weights: dict[str, float] = {}
+        for entry in self.textures:
+            kind, _, number = entry.rpartition(":")
+            weight = _number(number)
+            _require(
+                bool(kind) and weight > 0,
+                f"data.textures has '{entry}'; allowed: KIND:WEIGHT above 0, as rings:2",
+            )
+            _require(kind not in weights, f"data.textures has {kind} twice; allowed: once")
+            weights[kind] = weight
+        return weights
+
+
+# The most of some keys of `augment`, and the ends that others' ranges may have.
+AUGMENT_MOST = {
+    "rotate": 180.0,
+    "perspective": 0.3,
+    "tilt": 0.3,
+    "skew": 0.3,
+    "crop_padding": 512,
+    "jitter": 16.0,
+    "lighting": 1.0,
+}
+AUGMENT_RANGES = {
+    "zoom": (0.25, 4.0),
+    "squish": (0.25, 4.0),
+    "contrast": (0.0, 10.0),
+    "erase_area": (0.0, 1.0),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes to training pictures; what is not given is the policy's."""
+
+    policy: Literal["none", "digits", "natural"] = "none"
+    """`none`; `digits`: study S3's list; `natural`: flip, crop and erasing, for photographs."""
+    share: float = 1.0
+    """Share of the pictures whose pixels are moved, other than by jitter."""
+    rotate: float | None = None
+    """Degrees, at most, either way."""
+    zoom: tuple[float, float] | None = None
+    """Range of the factor by which the picture grows about a random point."""
+    squish: tuple[float, float] | None = None
+    """Range of the factor by which it grows in width alone."""
+    perspective: float | None = None
+    """How far each corner moves at most, as a share of half a side."""
+    tilt: float | None = None
+    """How far the ends of two opposite edges move apart at most, as a share of half a side."""
+    skew: float | None = None
+    """How far one corner moves at most along one edge, as a share of half a side."""
+    crop_padding: int | None = None
+    """Pixels of mirrored border from which a crop is taken."""
+    flip: bool | None = None
+    """Mirror every second picture left to right."""
+    jitter: float | None = None
+    """Pixels by which the place of each pixel is moved at random, at most, both ways."""
+    lighting: float | None = None
+    """How much lighter or darker, at most, as a share of the range of grey levels."""
+    contrast: tuple[float, float] | None = None
+    """Range of the factor on the distance from middle grey."""
+    erase: float | None = None
+    """Share of pictures in which a rectangle of one grey is laid."""
+    erase_area: tuple[float, float] | None = None
+    """Range of that rectangle's share of the picture."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require_finite("augment", self)
+        for key in ("share", "erase"):
+            value = getattr(self, key)
+            allowed = value is None or 0 <= value <= 1
+            _require(allowed, f"augment.{key} is {value}; allowed: 0 to 1")
+        for key, most in AUGMENT_MOST.items():
+            value = getattr(self, key)
+            allowed = value is None or 0 <= value <= most
+            _require(allowed, f"augment.{key} is {value}; allowed: 0 to {most:g}")
+        for key, (least, most) in AUGMENT_RANGES.items():
+            low, high = getattr(self, key) or (least, most)
+            _require(
+                least <= low <= high <= most,
+                f"augment.{key} is {low} {high}; allowed: from {least:g} up to {most:g}",
+            )
+
+    def resolved(self) -> "Augmenting":
+        """With the policy's values in the place of None."""
+        given = {key: getattr(self, key) for key in Augmenting._fields}
+        given = {key: value for key, value in given.items() if value is not None}
+        return AUGMENT_POLICIES[self.policy]._replace(**given)
+
+
+class Augmenting(NamedTuple):
+    """The ranges of `AugmentConfig`, none left open; the defaults change nothing."""
+
+    rotate: float = 0.0
+    zoom: tuple[float, float] = (1.0, 1.0)
+    squish: tuple[float, float] = (1.0, 1.0)
+    perspective: float = 0.0
+    tilt: float = 0.0
+    skew: float = 0.0
+    crop_padding: int = 0
+    flip: bool = False
+    jitter: float = 0.0
+    lighting: float = 0.0
+    contrast: tuple[float, float] = (1.0, 1.0)
+    erase: float = 0.0
+    erase_area: tuple[float, float] = (0.02, 0.2)
+    share: float = 1.0
+
+    @property
+    def moves(self) -> bool:
+        """Whether pixels are moved by a homography."""
+        return self.share > 0 and self[:8] != Augmenting()[:8]
+
+    @property
+    def tones(self) -> bool:
+        """Whether grey levels change."""
+        return (self.lighting, self.contrast) != (0.0, (1.0, 1.0))
+
+    @property
+    def active(self) -> bool:
+        """Whether anything happens."""
+        return self.moves or self.tones or self.jitter > 0 or self.erase > 0
+
+
+AUGMENT_POLICIES = {
+    "none": Augmenting(),
+    # Study S3 names the list, not the amounts: here they are mild, since they add up.
+    "digits": Augmenting(
+        rotate=10.0,
+        zoom=(0.9, 1.1),
+        squish=(0.9, 1.1),
+        perspective=0.05,
+        tilt=0.05,
+        skew=0.05,
+        jitter=0.5,
+        lighting=0.1,
+        contrast=(0.8, 1.25),
+    ),
+    "natural": Augmenting(flip=True, crop_padding=4, erase=0.25),
+}
+# Data sets whose labels a mirror, or more than a slight turn, would break.
+DIGIT_DATASETS = ("digits", "mnist", "modified_mnist")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,12 +491,9 @@ class TransferConfig:
         pairs = []
         for entry in self.rates:
             pattern, _, number = entry.rpartition(":")
-            try:
-                factor = float(number)
-            except ValueError:
-                factor = math.nan
+            factor = _number(number)
             _require(
-                bool(pattern) and math.isfinite(factor) and factor > 0,
+                bool(pattern) and factor > 0,
                 f"transfer.rates has '{entry}'; allowed: PATTERN:FACTOR above 0, as stages.*:0.1",
             )
             pairs.append((pattern, factor))
@@ -351,6 +570,7 @@ class Config:
     """All settings of a run."""
 
     data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     optim: OptimConfig = OptimConfig()
     transfer: TransferConfig = TransferConfig()
@@ -359,6 +579,19 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check combinations of sections."""
+        augment = self.augment.resolved()
+        if self.data.dataset in DIGIT_DATASETS:
+            _require(
+                not augment.flip,
+                f"augment.flip is true for {self.data.dataset}; allowed: false, since mirrored "
+                "digits are no digits",
+            )
+            turned = self.data.digit_rotation if self.data.composition == "scatter_digits" else 0
+            _require(
+                turned + augment.rotate <= MAX_ROTATION,
+                f"augment.rotate is {augment.rotate:g} for {self.data.dataset}; allowed: 0 to "
+                f"{MAX_ROTATION - turned:g}, beyond which a 6 looks like a 9",
+            )
         for epoch, pattern in self.transfer.unfreezing():
             _require(
                 epoch < self.train.epochs,

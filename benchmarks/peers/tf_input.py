@@ -23,7 +23,7 @@ def batches(pictures: Pictures, batch_size: int, *, workers: int) -> Iterator[An
     assert isinstance(compose, ScaleBlend)
     digits = tf.constant(np.asarray(pictures.source.images)[..., None])
     labels = tf.constant(pictures.source.labels)
-    photos = tf.constant(pictures.photos)
+    photos = tf.constant(pictures.resident.photos)
     sides = tf.constant(compose.sides, tf.int32)
     canvas, opacity = compose.canvas, compose.opacity
 
@@ -32,7 +32,7 @@ def batches(pictures: Pictures, batch_size: int, *, workers: int) -> Iterator[An
 
     def picture(index: Any) -> tuple[Any, Any]:
         margin = compose.photo_side - canvas + 1
-        start = tf.stack([below(len(pictures.photos)), below(margin), below(margin), 0])
+        start = tf.stack([below(len(pictures.resident.photos)), below(margin), below(margin), 0])
         background = tf.slice(photos, start, (1, canvas, canvas, 3))[0]
         side = sides[below(len(compose.sides))]
         room = canvas - side

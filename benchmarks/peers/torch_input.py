@@ -21,7 +21,7 @@ class ScaledDigits(Dataset):
     def __init__(self, pictures: Pictures):
         self.digits = pictures.source.images
         self.labels = pictures.source.labels
-        self.photos = pictures.photos
+        self.photos = pictures.resident.photos
         assert isinstance(pictures.compose, ScaleBlend)
         self.compose = pictures.compose
 

@@ -5,12 +5,13 @@ A Grain element is a whole batch: element by element Grain costs more than the r
 
 import ctypes
 import dataclasses
+import functools
 import gc
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import grain
@@ -19,12 +20,17 @@ from jaxtyping import Int32, UInt8
 
 from jaxres.config import Config, DataConfig, Split
 from jaxres.data import backgrounds, render_host, sources
+from jaxres.data.augment import Augment
 from jaxres.data.paths import data_dir
-from jaxres.data.plan import Composition, Plain, ScaleBlend, epoch_order
+from jaxres.data.plan import Composition, Plain, Resident, ScaleBlend
+from jaxres.data.scatter import Digits, Scatter, patch_side
 from jaxres.data.sources import Source
+from jaxres.data.textures import CONTEST_MIX, texture_bank
+from jaxres.data.words import epoch_order
 from jaxres.errors import InputError
 
 Batch = dict[str, Any]
+TEXTURE_CANVASES = 2  # side of a background texture, in canvases
 MAX_STEPS = 2**31 - 1  # the step is counted in int32 on the devices
 
 
@@ -34,30 +40,55 @@ class Pictures:
 
     split: Split
     source: Source
-    photos: np.ndarray  # uint8, "photos s s 3"; none for a composition without backgrounds
+    resident: Resident
     compose: Composition
-    render: Literal["device", "host"]
+    augment: Augment | None
+    data: DataConfig
     seed: int
+    examples: int  # in an epoch
 
     def __len__(self) -> int:
         """Number of pictures in an epoch."""
-        return len(self.source.labels)
+        return self.examples
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the labels, 0 and up, stand for."""
+        return (self.compose if isinstance(self.compose, Scatter) else self.source).class_names
 
     def batch(self, examples: Int32[np.ndarray, " n"], *, epoch: int, first: int) -> Batch:
         """The batch that shows `examples` at positions first, first + 1, ... of an epoch.
 
-        Holds `label` (int32, n) and either `plan` (fields of n) or `image` (uint8, n h w 3).
+        Holds `label` (int32, n) and either `plan` and, of training pictures that are augmented,
+        `augmentation` (fields of n), or `image` (uint8, n h w 3).
         """
-        plan = self.compose.draw(
-            examples, seed=self.seed, stream=self.split, epoch=epoch, first=first
-        )
-        labels = self.source.labels[examples]
-        if self.render == "device":
-            return {"plan": plan, "label": labels}
-        images = render_host.render(
-            plan, self.source.images, self.photos, canvas=self.compose.canvas
-        )
+        plan = self._plan(examples, epoch=epoch, first=first)
+        scatter = self.compose if isinstance(self.compose, Scatter) else None
+        labels = scatter.labels(plan) if scatter else self.source.labels[examples]
+        augmentation = None
+        if self.augment is not None:
+            augmentation = self.augment.draw(
+                len(examples), seed=self.seed, epoch=epoch, first=first
+            )
+            if scatter and augmentation.matrix is not None:
+                plan = scatter.warped(plan, augmentation.matrix)
+        if self.data.render == "device":
+            planned = {"plan": plan, "label": labels}
+            return planned if augmentation is None else planned | {"augmentation": augmentation}
+        images = render_host.render(plan, augmentation, self.resident, data=self.data)
         return {"image": images, "label": labels}
+
+    def _plan(self, examples: Int32[np.ndarray, " n"], *, epoch: int, first: int) -> Any:
+        draw = functools.partial(self.compose.draw, seed=self.seed, stream=self.split)
+        if self.data.fresh_pictures:
+            return draw(examples, epoch=epoch, first=first)
+        return type(self._stored)(*(field[examples] for field in self._stored))
+
+    @functools.cached_property
+    def _stored(self) -> Any:
+        """The plans of all examples, the same in every epoch."""
+        every = np.arange(self.examples, dtype=np.int32)
+        return self.compose.draw(every, seed=self.seed, stream=self.split, epoch=0, first=0)
 
 
 def open_split(config: Config, split: Split) -> Pictures:
@@ -80,26 +111,98 @@ def open_split(config: Config, split: Split) -> Pictures:
     limit = (
         config.train.limit_train_examples if split == "train" else config.train.limit_eval_examples
     )
-    if data.composition == "plain":
-        compose, photos = Plain(data.canvas), np.empty((0, data.canvas, data.canvas, 3), np.uint8)
-    elif source.grey:
-        photos = backgrounds.load(
-            data.backgrounds, split, data_dir=folder, canvas=data.canvas, photo_side=data.photo_side
-        )
-        compose = _scale_blend(data, photos)
-    else:
+    ranges = config.augment.resolved()
+    augment = Augment(ranges, data.canvas) if split == "train" and ranges.active else None
+    if data.composition != "plain" and not source.grey:
         raise InputError(
-            f"data.composition is {data.composition}, which lays grey digits over photographs, but "
+            f"data.composition is {data.composition}, which takes grey digits, but "
             f"the pictures of data.dataset {data.dataset} have colours; allowed for them: plain"
         )
+    compose, photos, patch = _composition(data, split, source, augment)
+    if not isinstance(compose, Scatter):  # which takes its digits from all there are
+        source = source.first(limit)
     return Pictures(
         split=split,
-        source=source.first(limit),
-        photos=photos,
+        source=source,
+        resident=Resident(source.images, photos, np.zeros(patch, np.uint8)),
         compose=compose,
-        render=data.render,
+        augment=augment,
+        data=data,
         seed=config.train.seed,
+        examples=len(source.labels[:limit]),
     )
+
+
+def _composition(
+    data: DataConfig, split: Split, source: Source, augment: Augment | None
+) -> tuple[Composition, UInt8[np.ndarray, "m s s *rgb"], int]:
+    """How pictures are composed, their background bank, and the side of a digit's patch."""
+    if data.composition == "plain":
+        return Plain(data.canvas), np.empty((0, data.canvas, data.canvas, 3), np.uint8), 0
+    folder = data_dir(data.data_dir)
+    load_photos = functools.partial(
+        backgrounds.load,
+        data.backgrounds,
+        split,
+        data_dir=folder,
+        canvas=data.canvas,
+        photo_side=data.photo_side,
+    )
+    if data.composition == "scale_blend":
+        photos = load_photos()
+        return _scale_blend(data, photos), photos, 0
+    weights = data.texture_weights() or CONTEST_MIX
+    textures = _textures(data, split, weights, load_photos)
+    digits = Digits.of(np.asarray(source.images), source.labels)
+    widest = patch_side(digits, data.digit_scale, stretch=1.0)
+    if widest > data.canvas:
+        raise InputError(
+            f"data.digit_scale is {data.digit_scale[0]} {data.digit_scale[1]}, by which digits of "
+            f"{data.dataset} may need {widest} pixels; allowed: what fits data.canvas "
+            f"({data.canvas})"
+        )
+    stretch = augment.stretch() if augment else 1.0
+    patch = min(patch_side(digits, data.digit_scale, stretch=stretch), data.canvas)
+    compose = Scatter(
+        canvas=data.canvas,
+        digits=data.digits,
+        target=data.target,
+        scale=data.digit_scale,
+        rotation=data.digit_rotation,
+        source=digits,
+        textures=textures.shape[0],
+        texture_side=textures.shape[1],
+        patch=patch,
+    )
+    return compose, textures, patch
+
+
+def _textures(
+    data: DataConfig,
+    split: Split,
+    weights: Mapping[str, float],
+    load_photos: Callable[[], np.ndarray],
+) -> UInt8[np.ndarray, "m s s"]:
+    """Procedural textures, and grey photographs by their share of the weights."""
+    side = TEXTURE_CANVASES * data.canvas
+    photos: list[np.ndarray] = []
+    share = weights.get("photos", 0.0) / sum(weights.values())
+    if share:
+        bank = load_photos()
+        side = min(side, bank.shape[1])
+        first = (bank.shape[1] - side) // 2
+        order = sources.shuffled(len(bank), data.split_seed)
+        count = max(1, round(share * data.texture_count))
+        photos = [
+            cv2.cvtColor(bank[k], cv2.COLOR_RGB2GRAY)[first : first + side, first : first + side]
+            for k in np.resize(order, count)
+        ]
+    procedural = {kind: weight for kind, weight in weights.items() if kind != "photos"}
+    count = data.texture_count - len(photos)
+    if not procedural or count <= 0:
+        return np.stack(photos)
+    bank = texture_bank(procedural, split=split, seed=data.split_seed, side=side, count=count)
+    return np.concatenate([bank, np.stack(photos)]) if photos else bank
 
 
 def _scale_blend(data: DataConfig, photos: UInt8[np.ndarray, "photos s s 3"]) -> ScaleBlend:
@@ -185,7 +288,7 @@ class TrainBatches:
         """Continue from a state of `get_state`."""
         self._next_step = state["next_step"]
         # Plans are cheaper than a hand-over between threads; pictures are not.
-        threads = 0 if self._make.pictures.render == "device" else 1
+        threads = 0 if self._make.pictures.data.render == "device" else 1
         dataset = (
             grain.MapDataset.range(self._next_step, self._total_steps)
             .map(self._make)

@@ -1,25 +1,17 @@
 """Plans: the few random numbers that describe a picture before a renderer makes its pixels.
 
-The plan of a picture is a function of (seed, stream, epoch, position in the epoch) alone. It is
-read from the counter-based generator Philox4x64-10 (Salmon et al. 2011) at a counter given by
-the position, so any slice of an epoch is drawn by itself, whatever the number of processes,
-devices or workers. Only raw generator words are used: NumPy keeps those stable across versions,
-which it does not promise for its distributions.
+The plan of a picture is a function of (seed, stream, epoch, position in the epoch) alone; see
+`words`. Plans are rows of n pictures, with NumPy arrays on the host, JAX arrays in a step.
 """
 
 import dataclasses
-import functools
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64, UInt64
+from jaxtyping import Float32, Int32, UInt8
 
-WORDS = 8  # per picture: two counter steps of four words
-Stream = Literal["train", "validation", "test", "order"]
-STREAMS: dict[Stream, int] = {"train": 0, "validation": 1, "test": 2, "order": 3}
-
-
-# Plans are rows of n pictures. Their fields are NumPy arrays on the host, JAX arrays in a step.
+from jaxres.data.scatter import Scatter, ScatterPlan
+from jaxres.data.words import Stream, below, raw_words
 
 
 class ScaleBlendPlan(NamedTuple):
@@ -39,7 +31,15 @@ class PlainPlan(NamedTuple):
     image: Int32[Any, " n"]  # which picture of the source
 
 
-Plan = ScaleBlendPlan | PlainPlan
+Plan = ScaleBlendPlan | PlainPlan | ScatterPlan
+
+
+class Resident(NamedTuple):
+    """What the renderers take pixels from: on the devices, or on the host."""
+
+    images: Any  # of a split: uint8 "images h w *rgb", on the host also `EncodedPictures`
+    photos: UInt8[Any, "photos s s *rgb"]  # the background bank
+    patch: UInt8[Any, " p"]  # zeros; p is the side of a scattered digit's patch, 0 without them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,30 +98,4 @@ class Plain:
         return PlainPlan(images)
 
 
-Composition = ScaleBlend | Plain
-
-
-def raw_words(
-    n: int, *, seed: int, stream: Stream, epoch: int, first: int = 0
-) -> UInt64[np.ndarray, "n words"]:
-    """Random words of pictures first ... first + n - 1."""
-    key = np.array([seed, STREAMS[stream] << 32 | epoch], np.uint64)
-    generator = np.random.Philox(key=key, counter=first * (WORDS // 4))
-    return generator.random_raw(n * WORDS).reshape(n, WORDS)
-
-
-def below(
-    words: UInt64[np.ndarray, " n"], bound: int | Int32[np.ndarray, " n"]
-) -> Int32[np.ndarray, " n"]:
-    """Integers uniform in [0, bound), with a bias of at most bound / 2**32."""
-    return ((words >> np.uint64(32)) * np.asarray(bound, np.uint64) >> np.uint64(32)).astype(
-        np.int32
-    )
-
-
-@functools.lru_cache(maxsize=2)
-def epoch_order(size: int, *, seed: int, epoch: int) -> Int64[np.ndarray, " size"]:
-    """The order in which an epoch visits `size` examples: a uniformly drawn permutation."""
-    rows = -(-size // WORDS)
-    words = raw_words(rows, seed=seed, stream="order", epoch=epoch).reshape(-1)[:size]
-    return np.argsort(words, kind="stable")
+Composition = ScaleBlend | Plain | Scatter

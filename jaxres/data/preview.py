@@ -29,11 +29,11 @@ def write_sheet(config: Config, path: Path, *, split: Split, count: int) -> None
     batch = pictures.batch(examples, epoch=0, first=0)
     images = batch.get("image")
     if images is None:
-        shown = np.asarray(pictures.source.first(count).images)
-        resident = render_device.Resident(shown, pictures.photos)
-        render = jax.jit(render_device.render, static_argnames="canvas")
-        images = np.asarray(render(batch["plan"], resident, canvas=config.data.canvas))
-    names = [pictures.source.class_names[label] for label in batch["label"]]
+        render = jax.jit(render_device.render, static_argnames="data")
+        resident = pictures.resident._replace(images=np.asarray(pictures.resident.images))
+        planned = batch["plan"], batch.get("augmentation")
+        images = np.asarray(render(*planned, resident, data=config.data))
+    names = [pictures.class_names[label] for label in batch["label"]]
     encoded, png = cv2.imencode(".png", contact_sheet(images, names)[..., ::-1])
     try:
         if not encoded:

@@ -112,7 +112,7 @@ def _load_digits(name: str, selection: Selection) -> Source:
     # Values 0..16 count the dark pixels in blocks of 4x4.
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     labels = bunch.target.astype(np.int32)
-    order = _shuffled(len(labels), selection.split_seed)
+    order = shuffled(len(labels), selection.split_seed)
     parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     for digit in range(10):
         members = order[labels[order] == digit]
@@ -147,7 +147,7 @@ def _load_flowers(name: str, selection: Selection) -> Source:
         others = np.setdiff1d(np.arange(len(labels)), test)
         chosen = _train_or_validation(others, name, selection)
     # They are filed by class: mixed, the first so many of a split are of all classes.
-    chosen = chosen[_shuffled(len(chosen), TENTH_SEED)]
+    chosen = chosen[shuffled(len(chosen), TENTH_SEED)]
     encoded = [examples[index]["image"] for index in chosen]
     images = EncodedPictures(encoded, selection.canvas, prepared.folder)
     return Source(images, labels[chosen], tuple(prepared.features["label"].names))
@@ -170,7 +170,7 @@ def _load_modified_mnist(name: str, selection: Selection) -> Source:
 
 def _tenth_of_each_class(labels: Int32[np.ndarray, " n"]) -> Int64[np.ndarray, " test"]:
     """The places of a tenth of each class, rounded up, always the same."""
-    order = _shuffled(len(labels), TENTH_SEED)
+    order = shuffled(len(labels), TENTH_SEED)
     by_class = [order[labels[order] == label] for label in np.unique(labels)]
     return np.concatenate([members[: math.ceil(len(members) / 10)] for members in by_class])
 
@@ -191,7 +191,7 @@ def _train_or_validation(
         raise InputError(
             f"data.validation_examples is {held_out}; allowed for {name}: 1 to {len(published) - 1}"
         )
-    order = published[_shuffled(len(published), selection.split_seed)]
+    order = published[shuffled(len(published), selection.split_seed)]
     if labels is not None:
         order = order[np.argsort(_share_of_class_before(labels[order]), kind="stable")]
     return np.sort(order[:held_out] if selection.split == "validation" else order[held_out:])
@@ -206,7 +206,7 @@ def _share_of_class_before(labels: Int32[np.ndarray, " n"]) -> Float64[np.ndarra
     return shares
 
 
-def _shuffled(count: int, seed: int) -> Int64[np.ndarray, " count"]:
+def shuffled(count: int, seed: int) -> Int64[np.ndarray, " count"]:
     """The numbers below `count` in an order drawn by the seed.
 
     From the raw bits of a counter-based generator, which NumPy keeps the same for ever; the

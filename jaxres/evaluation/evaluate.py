@@ -14,8 +14,8 @@ from jax.sharding import PartitionSpec as P
 
 from jaxres.config import Config
 from jaxres.data.pipeline import Pictures, eval_batches
+from jaxres.data.plan import Resident
 from jaxres.data.progress import track
-from jaxres.data.render_device import Resident
 from jaxres.evaluation.metrics import classification_metrics
 from jaxres.models.pure import Net
 from jaxres.ops import target
@@ -27,9 +27,9 @@ IN_FLIGHT = 2  # batches dispatched before the oldest one's results are fetched
 
 def resident_of(pictures: Pictures) -> Resident | None:
     """What the device renderer keeps on the devices, as host arrays; None for the host renderer."""
-    if pictures.render == "host":
+    if pictures.data.render == "host":
         return None
-    return Resident(images=np.asarray(pictures.source.images), photos=pictures.photos)
+    return pictures.resident._replace(images=np.asarray(pictures.resident.images))
 
 
 class Evaluator:
@@ -75,8 +75,8 @@ class Evaluator:
     def predict(self, variables: dict[str, Any], *, shown: bool = False) -> dict[str, np.ndarray]:
         """What the step gives for each example, in the order of the split.
 
-        That is `loss` and `predicted` class, unless another step was asked for. Progress is `shown`
-        on standard error.
+        That is `label` and, unless another step was asked for, `loss` and `predicted` class.
+        Progress is `shown` on standard error.
         """
         waiting: collections.deque[tuple[Any, int]] = collections.deque()
         done: list[Any] = []
@@ -90,7 +90,8 @@ class Evaluator:
         for batch, real in track(batches, count, "predict, batches", shown):
             on_devices = put_batch(self._mesh, batch, P(AXIS))
             images = self._images(self._resident, on_devices)
-            waiting.append((self._step(variables, images, on_devices["label"]), real))
+            results = self._step(variables, images, on_devices["label"])
+            waiting.append((results | {"label": batch["label"]}, real))
             if len(waiting) > IN_FLIGHT:
                 fetch()
         while waiting:
@@ -100,7 +101,6 @@ class Evaluator:
     def __call__(self, variables: dict[str, Any]) -> dict[str, Any]:
         """The metrics of `classification_metrics` for weights (`params`, `stats`)."""
         results = self.predict(variables)
-        source = self._pictures.source
         return classification_metrics(
-            source.labels, results["predicted"], results["loss"], source.class_names
+            results["label"], results["predicted"], results["loss"], self._pictures.class_names
         )

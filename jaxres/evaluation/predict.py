@@ -15,7 +15,7 @@ from jaxres.config import Config
 from jaxres.data import contest
 from jaxres.data.encoded import Images, PictureFiles
 from jaxres.data.pipeline import Pictures
-from jaxres.data.plan import Plain
+from jaxres.data.plan import Plain, Resident
 from jaxres.data.sources import DATASETS, Source
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import Evaluator
@@ -98,10 +98,12 @@ def _probabilities(opened: Opened, images: Images, shown: bool) -> Float32[np.nd
     pictures = Pictures(
         split="test",
         source=source,
-        photos=np.empty((0, data.canvas, data.canvas, 3), np.uint8),
+        resident=Resident(images, np.empty((0, 0, 0, 3), np.uint8), np.zeros(0, np.uint8)),
         compose=Plain(data.canvas),
-        render=data.render,
+        augment=None,
+        data=data,
         seed=config.train.seed,
+        examples=len(images),
     )
     net = abstract_network(config, classes=classes)
     with jax.transfer_guard("disallow"):
@@ -131,8 +133,9 @@ def make_probability_step(
 
 
 def _class_names(config: Config, classes: int) -> tuple[str, ...]:
-    """Those of the run's data set, or numbers where the network tells other classes apart."""
-    dataset = DATASETS.get(config.data.dataset)
+    """Those of the run's data set, or numbers where its classes are not what the network tells."""
+    data = config.data
+    dataset = None if data.composition == "scatter_digits" else DATASETS.get(data.dataset)
     if dataset and len(dataset.class_names) == classes:
         return dataset.class_names
     return tuple(map(str, range(classes)))

@@ -60,7 +60,7 @@ def evaluate(
     with open_checkpoint(run_dir, which, flags) as (checkpoints, step, config):
         pictures = open_split(config, split)
         mesh = make_mesh(config.train.devices)
-        net = abstract_network(config, classes=len(pictures.source.class_names))
+        net = abstract_network(config, classes=len(pictures.class_names))
         like = {"params": net.params, "stats": net.stats}
         abstract = abstract_like(like, NamedSharding(mesh, P()))
         variables = checkpoints.restore_weights(step, abstract)

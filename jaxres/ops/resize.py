@@ -50,10 +50,12 @@ def resize_onto(
     corner: Int32[Array, "n 2"],
     *,
     canvas: int,
-) -> UInt8[Array, "n canvas canvas"]:
+    exact: bool = False,
+) -> UInt8[Array, "n canvas canvas"] | Float[Array, "n canvas canvas"]:
     """Resize each grey picture to side x side and lay it at `corner` (row, column) of a canvas.
 
-    Values are rounded and clipped to 0..255. Pixels outside the square are undefined.
+    Values are clipped to 0..255 and, unless `exact`, rounded. Pixels outside the square are
+    undefined.
     """
     height, width = pictures.shape[1:]
     rows = cubic_matrix(side, corner[:, 0], size_in=height, size_out=canvas)
@@ -66,13 +68,16 @@ def resize_onto(
         columns,
         precision=jax.lax.Precision.HIGHEST,
     )
-    return jnp.clip(jnp.round(resized), 0, 255).astype(jnp.uint8)
+    return _clipped(resized, exact)
 
 
 def resize(
-    pictures: UInt8[Array, "n h w *rgb"], *, side: int
-) -> UInt8[Array, "n {side} {side} *rgb"]:
-    """Resize each grey or RGB picture to side x side; of that size already it stays as it is."""
+    pictures: UInt8[Array, "n h w *rgb"], *, side: int, exact: bool = False
+) -> UInt8[Array, "n {side} {side} *rgb"] | Float[Array, "n {side} {side} *rgb"]:
+    """Resize each grey or RGB picture to side x side; of that size already it stays as it is.
+
+    Values are clipped to 0..255 and, unless `exact`, rounded.
+    """
     height, width = pictures.shape[1:3]
     if (height, width) == (side, side):
         return pictures
@@ -86,4 +91,9 @@ def resize(
         columns,
         precision=jax.lax.Precision.HIGHEST,
     )
-    return jnp.clip(jnp.round(resized), 0, 255).astype(jnp.uint8)
+    return _clipped(resized, exact)
+
+
+def _clipped(values: Float[Array, "..."], exact: bool) -> Array:
+    clipped = jnp.clip(values, 0, 255)
+    return clipped if exact else jnp.round(clipped).astype(jnp.uint8)

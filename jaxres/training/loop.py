@@ -87,9 +87,9 @@ class Run:
         )
         self.steps_per_epoch = self.batches.steps_per_epoch
         self.total_steps = config.train.epochs * self.steps_per_epoch
-        classes = len(self.pictures["train"].source.class_names)
+        classes = len(self.pictures["train"].class_names)
         self.net = abstract_network(config, classes=classes)
-        self.starts = transfer.start_epochs(config.transfer, self.net, config.data.canvas)
+        self.starts = transfer.start_epochs(config.transfer, self.net, config.data.picture_side)
         self.stage = self._stage(0)
         self.learning_rate = optim.learning_rate(config.optim, self.total_steps)
         self.way = parallel.create(config.train.parallel, self.mesh)

@@ -19,7 +19,7 @@ def _network_options(config: Config, classes: int) -> dict[str, Any]:
     model = config.model
     return {
         "classes": classes,
-        "image_size": config.data.canvas,
+        "image_size": config.data.picture_side,
         "stem": model.stem,
         "head": model.head,
         "dense": model.dense,

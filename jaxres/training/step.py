@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int32, UInt8
 
 from jaxres.config import Config
-from jaxres.data import render_device
+from jaxres.data import plan, render_device
 from jaxres.data.pipeline import Batch
 from jaxres.models.pure import Net
 from jaxres.ops.target import materialise
@@ -18,27 +18,28 @@ from jaxres.training.optim import Schedule
 from jaxres.training.state import State
 
 AXIS = "data"  # the name of the devices' axis in every step
-Resident = render_device.Resident | None
+Resident = plan.Resident | None
 Step = Callable[[State, Resident, Batch], tuple[State, dict[str, Array]]]
 
 
-def images_of(
-    config: Config, resident: Resident, batch: Batch
-) -> UInt8[Array, "n canvas canvas 3"]:
+def images_of(config: Config, resident: Resident, batch: Batch) -> UInt8[Array, "n side side 3"]:
     """The pictures of a batch: as the host rendered them, or rendered here from the plan."""
     if resident is None:
         return batch["image"]
-    return render_device.render(batch["plan"], resident, canvas=config.data.canvas)
+    return render_device.render(
+        batch["plan"], batch.get("augmentation"), resident, data=config.data
+    )
 
 
 def normalise(config: Config, images: UInt8[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-    """(pixels / 255 - data.mean) / data.std in the model's dtype; rendered once for all readers.
+    """(pixels / data.divisor - data.mean) / data.std in the model's dtype.
 
-    A mean or standard deviation that the settings leave open is 0 or 1.
+    A mean or standard deviation that the settings leave open is 0 or 1. Rendered once for all
+    readers.
     """
     mean = jnp.array(config.data.mean or (0.0, 0.0, 0.0))
     std = jnp.array(config.data.std or (1.0, 1.0, 1.0))
-    values = images.astype(jnp.float32) * (1 / (255 * std)) - mean / std
+    values = images.astype(jnp.float32) * (1 / (config.data.divisor * std)) - mean / std
     return materialise(values.astype(config.model.dtype))
 
 
@@ -159,7 +160,7 @@ def make_train_step(
 def make_eval_step(
     net: Net, config: Config
 ) -> Callable[
-    [dict[str, Any], UInt8[Array, "n canvas canvas 3"], Int32[Array, " n"]], dict[str, Array]
+    [dict[str, Any], UInt8[Array, "n side side 3"], Int32[Array, " n"]], dict[str, Array]
 ]:
     """A step from one device's part of a batch to per-example `loss` and `predicted` class.
 

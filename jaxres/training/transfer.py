@@ -161,7 +161,7 @@ def first_stage(config: Config, net: Net, total_steps: int) -> Stage:
     Raises:
         InputError: as `start_epochs` and `stage`.
     """
-    starts = start_epochs(config.transfer, net, config.data.canvas)
+    starts = start_epochs(config.transfer, net, config.data.picture_side)
     return stage(config, starts, 0, steps_per_epoch=total_steps, total_steps=total_steps)
 
 

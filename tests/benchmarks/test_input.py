@@ -196,7 +196,7 @@ def test_peer_batches_show_every_digit_over_its_photograph(name, placement):
         assert images.shape == (128, 64, 64, 3)
         assert images.dtype == np.uint8
         labels += batch_labels.tolist()
-        off = np.abs(images[:, None].astype(int) - pictures.photos[None]).max(-1)
+        off = np.abs(images[:, None].astype(int) - pictures.resident.photos[None]).max(-1)
         nearest = off[np.arange(128), (off > 0).sum((2, 3)).argmin(1)]
         assert ((nearest > 0).sum((1, 2)) <= 32 * 32).all()
         changed |= (nearest > 0).any(0)

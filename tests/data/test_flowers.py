@@ -134,7 +134,7 @@ def test_both_renderers_show_the_same_pictures(tiny_config, flowers_dir: Path, t
     host = train_batches(open_split(hosted, "train"), hosted)
     for ours, theirs in zip(train_batches(pictures, config), host, strict=True):
         np.testing.assert_array_equal(ours["label"], theirs["label"])
-        rendered = render_device.render(ours["plan"], resident, canvas=32)
+        rendered = render_device.render(ours["plan"], None, resident, data=config.data)
         np.testing.assert_array_equal(rendered, theirs["image"])
 
 

@@ -86,9 +86,7 @@ def test_both_renderers_get_the_same_plan(tiny_config) -> None:
     host = train_batches(open_split(hosted, "train"), hosted)
     for ours, theirs in zip(device, host, strict=True):
         np.testing.assert_array_equal(ours["label"], theirs["label"])
-        rendered = render_host.render(
-            ours["plan"], pictures.source.images, pictures.photos, canvas=32
-        )
+        rendered = render_host.render(ours["plan"], None, pictures.resident, data=pictures.data)
         np.testing.assert_array_equal(rendered, theirs["image"])
 
 
@@ -115,7 +113,7 @@ def test_evaluation_plans_do_not_depend_on_the_batch_size(tiny_config) -> None:
 def test_splits_share_no_digit_and_no_photograph(tiny_config) -> None:
     splits = [open_split(tiny_config(), name) for name in ("train", "validation", "test")]
     pictures = [{image.tobytes() for image in split.source.images} for split in splits]
-    photos = [{photo.tobytes() for photo in split.photos} for split in splits]
+    photos = [{photo.tobytes() for photo in split.resident.photos} for split in splits]
     for sets in (pictures, photos):
         assert not sets[0] & sets[1]
         assert not sets[0] & sets[2]
@@ -169,7 +167,7 @@ def test_plain_pictures_need_no_backgrounds(tiny_config, tmp_path, render: str) 
     flags = ["--data.composition=plain", "--data.backgrounds=photos", "--data.render", render]
     config = tiny_config(*flags, f"--data.data-dir={tmp_path}")
     pictures = open_split(config, "train")
-    assert len(pictures.photos) == 0
+    assert len(pictures.resident.photos) == 0
     batches = list(train_batches(pictures, config))
     assert len(batches) == 20
     again = train_batches(pictures, config)

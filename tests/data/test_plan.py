@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxres.data.plan import Plain, ScaleBlend, below, epoch_order, raw_words
+from jaxres.data.plan import Plain, ScaleBlend
+from jaxres.data.words import below, epoch_order, raw_words
 
 COMPOSE = ScaleBlend(
     canvas=64, sides=(16, 32, 64), placement="random", opacity=0.5, photos=7, photo_side=80

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxres.config import DataConfig
 from jaxres.data import render_device, render_host
-from jaxres.data.plan import Plain, Plan, ScaleBlend, ScaleBlendPlan
+from jaxres.data.plan import Plain, Plan, Resident, ScaleBlend, ScaleBlendPlan
 
 CANVAS = 64
 RNG = np.random.default_rng(0)
@@ -20,13 +21,16 @@ DIGITS = {
     ),
     8: RNG.integers(0, 256, (40, 8, 8), np.uint8),
 }
-_render = jax.jit(render_device.render, static_argnames="canvas")
+_render = jax.jit(render_device.render, static_argnames="data")
 
 
-def both(plan: Plan, digits: np.ndarray, canvas: int = CANVAS) -> tuple[np.ndarray, np.ndarray]:
-    resident = render_device.Resident(digits, PHOTOS)
-    host = render_host.render(plan, digits, PHOTOS, canvas=canvas)
-    return host, np.asarray(_render(plan, resident, canvas=canvas))
+def both(
+    plan: Plan, digits: np.ndarray, canvas: int = CANVAS, photos: np.ndarray = PHOTOS
+) -> tuple[np.ndarray, np.ndarray]:
+    resident = Resident(digits, photos, np.zeros(0, np.uint8))
+    data = DataConfig(canvas=canvas, composition="plain")  # what else it says is in the plan
+    host = render_host.render(plan, None, resident, data=data)
+    return host, np.asarray(_render(plan, None, resident, data=data))
 
 
 @st.composite
@@ -83,9 +87,7 @@ def test_a_full_sized_canvas_agrees_too() -> None:
     compose = ScaleBlend(224, tuple(range(28, 225, 14)), "random", 0.5, 2, 256)
     digits = np.arange(32, dtype=np.int32)
     plan = compose.draw(digits, seed=0, stream="train", epoch=0, first=0)
-    host = render_host.render(plan, DIGITS[28], photos, canvas=224)
-    resident = render_device.Resident(DIGITS[28], photos)
-    device = np.asarray(_render(plan, resident, canvas=224))
+    host, device = both(plan, DIGITS[28], 224, photos)
     assert np.abs(host.astype(int) - device).max() <= 1
 
 

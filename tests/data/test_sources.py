@@ -89,7 +89,7 @@ def test_the_split_depends_on_the_seed_alone(synthetic_data_dir: Path, dataset: 
 
 def test_the_drawn_order_never_changes():
     """Kept values: another order would silently be another validation set."""
-    assert sources._shuffled(10, 0).tolist() == [0, 8, 9, 3, 7, 5, 1, 2, 6, 4]
+    assert sources.shuffled(10, 0).tolist() == [0, 8, 9, 3, 7, 5, 1, 2, 6, 4]
 
 
 def test_prepared_digits(synthetic_data_dir: Path, digits_dir: Path):

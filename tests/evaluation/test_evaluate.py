@@ -38,7 +38,9 @@ def test_per_example_results_are_in_the_order_of_the_split(tiny_config) -> None:
     assert {key: value.shape for key, value in results.items()} == {
         "loss": (50,),
         "predicted": (50,),
+        "label": (50,),
     }
+    np.testing.assert_array_equal(results["label"], pictures.source.labels)
     assert metrics["accuracy"] == np.mean(results["predicted"] == pictures.source.labels)
 
 
