@@ -101,9 +101,14 @@ def by_hand(config: Config, pictures: Sequence[np.ndarray]) -> np.ndarray:
     return odds / odds.sum(1, keepdims=True)
 
 
-@pytest.mark.parametrize("render", ["device", "host"])
-def test_files_get_what_evaluation_gives_the_same_pictures(run_of, tmp_path: Path, render: str):
-    run_dir, config = run_of(f"--data.render={render}")
+FINISH = ("--data.resize=40", "--data.threshold=0.5", "--data.center=true", "--data.pad=48")
+
+
+@pytest.mark.parametrize(("render", "finish"), [("device", ()), ("host", FINISH)])
+def test_files_get_what_evaluation_gives_the_same_pictures(
+    run_of, tmp_path: Path, render: str, finish: tuple[str, ...]
+):
+    run_dir, config = run_of(f"--data.render={render}", *finish)
     pictures = open_split(config, "test")
     evaluator = Evaluator(network(config, classes=10), config, pictures, make_mesh(1))
     wanted = evaluator.predict(random_weights(config, 10))
@@ -190,6 +195,13 @@ def test_classes_without_names_are_numbered(run_of, tmp_path: Path):
     run_dir, _ = run_of(classes=12)
     (result,) = predict(run_dir, write_pictures(tmp_path / "files", random_pictures(1)))
     assert [*result["probabilities"]] == [str(number) for number in range(12)]
+
+
+def test_the_labels_of_scattered_digits_are_numbers(run_of, tmp_path: Path):
+    scattered = ("--data.composition=scatter_digits", "--data.canvas=64", "--data.target=count")
+    run_dir, _ = run_of(*scattered, "--data.digits=9", "--data.dataset=fashion_mnist")
+    (result,) = predict(run_dir, write_pictures(tmp_path / "files", random_pictures(1)))
+    assert [*result["probabilities"]] == list("0123456789")
 
 
 def test_imported_weights(tmp_path: Path, capfd):
