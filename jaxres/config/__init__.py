@@ -1,0 +1,133 @@
+"""Every setting of a run: frozen dataclasses that hold all defaults and check what is allowed.
+
+`recipe.py` fills them from YAML files and command-line flags.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+from jaxres.config.augment import AugmentConfig, Augmenting
+from jaxres.config.checks import MAX_SEED, require
+from jaxres.config.data import MAX_ROTATION, DataConfig
+from jaxres.config.model import ModelConfig
+from jaxres.config.optim import OptimConfig
+from jaxres.config.train import CheckpointConfig, TrainConfig
+from jaxres.config.transfer import TransferConfig
+
+__all__ = [
+    "MAX_SEED",
+    "AugmentConfig",
+    "Augmenting",
+    "CheckpointConfig",
+    "Config",
+    "DataConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "Split",
+    "TrainConfig",
+    "TransferConfig",
+    "differing_keys",
+    "flatten",
+    "to_dict",
+    "with_normalisation",
+]
+
+Split = Literal["train", "validation", "test"]
+
+# Data sets whose labels a mirror, or more than a slight turn, would break.
+DIGIT_DATASETS = ("digits", "mnist", "modified_mnist")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All settings of a run."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    transfer: TransferConfig = dataclasses.field(default_factory=TransferConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+
+    def __post_init__(self) -> None:
+        """Check combinations of sections."""
+        augment = self.augment.resolved()
+        if self.data.dataset in DIGIT_DATASETS:
+            require(
+                not augment.flip,
+                f"augment.flip is true for {self.data.dataset}; allowed: false, since mirrored "
+                "digits are no digits",
+            )
+            turned = self.data.digit_rotation if self.data.composition == "scatter_digits" else 0
+            require(
+                turned + augment.rotate <= MAX_ROTATION,
+                f"augment.rotate is {augment.rotate:g} for {self.data.dataset}; allowed: 0 to "
+                f"{MAX_ROTATION - turned:g}, beyond which a 6 looks like a 9",
+            )
+        for epoch, pattern in self.transfer.unfreezing():
+            require(
+                epoch < self.train.epochs,
+                f"transfer.unfreeze has '{epoch}:{pattern}', but train.epochs is "
+                f"{self.train.epochs}; allowed: epochs 1 to {self.train.epochs - 1}",
+            )
+
+
+# Keys that do not change what is computed: a resumed run may differ in them.
+FREE_KEYS = frozenset(
+    {
+        "data.data_dir",
+        "data.workers",
+        "data.prefetch",
+        "train.parallel",
+        "train.devices",
+        "train.log_every_steps",
+        "train.compile_cache",
+        "checkpoint.every_steps",
+        "checkpoint.keep_last",
+        "checkpoint.keep_best",
+    }
+)
+
+
+def with_normalisation(config: Config, theirs: dict[str, Any]) -> Config:
+    """The settings with `data.mean` and `data.std` as in other `data` settings, unless given."""
+    missing = {
+        key: tuple(theirs[key])
+        for key in ("mean", "std")
+        if getattr(config.data, key) is None and theirs[key] is not None
+    }
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **missing))
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The settings as nested plain values that YAML and JSON can hold."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def flatten(nested: dict[str, Any]) -> dict[str, Any]:
+    """`{"data": {"canvas": 64}}` as `{"data.canvas": 64}`."""
+    return {
+        f"{section}.{key}": value for section, keys in nested.items() for key, value in keys.items()
+    }
+
+
+def differing_keys(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Keys whose difference changes the run, each with its two values.
+
+    FREE_KEYS are ignored, and a normalisation that ours leave to model.init_from.
+    """
+    given = ("mean", "std") if ours["model"]["init_from"] else ()
+    left_open = {f"data.{key}" for key in given if ours["data"][key] is None}
+    flat_ours, flat_theirs = flatten(ours), flatten(theirs)
+    return {
+        key: (flat_ours.get(key), flat_theirs.get(key))
+        for key in sorted(flat_ours.keys() | flat_theirs.keys())
+        if key not in FREE_KEYS | left_open and flat_ours.get(key) != flat_theirs.get(key)
+    }

@@ -1,0 +1,135 @@
+"""The section `augment`: random changes to training pictures."""
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+from jaxres.config.checks import require, require_finite
+
+# The most of some keys of `augment`, and the ends that others' ranges may have.
+AUGMENT_MOST = {
+    "rotate": 180.0,
+    "perspective": 0.3,
+    "tilt": 0.3,
+    "skew": 0.3,
+    "crop_padding": 512,
+    "jitter": 16.0,
+    "lighting": 1.0,
+}
+AUGMENT_RANGES = {
+    "zoom": (0.25, 4.0),
+    "squish": (0.25, 4.0),
+    "contrast": (0.0, 10.0),
+    "erase_area": (0.0, 1.0),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes to training pictures; what is not given is the policy's."""
+
+    policy: Literal["none", "digits", "natural"] = "none"
+    """`none`; `digits`: study S3's list; `natural`: flip, crop and erasing, for photographs."""
+    share: float = 1.0
+    """Share of the pictures whose pixels are moved, other than by jitter."""
+    rotate: float | None = None
+    """Degrees, at most, either way."""
+    zoom: tuple[float, float] | None = None
+    """Range of the factor by which the picture grows about a random point."""
+    squish: tuple[float, float] | None = None
+    """Range of the factor by which it grows in width alone."""
+    perspective: float | None = None
+    """How far each corner moves at most, as a share of half a side."""
+    tilt: float | None = None
+    """How far the ends of two opposite edges move apart at most, as a share of half a side."""
+    skew: float | None = None
+    """How far one corner moves at most along one edge, as a share of half a side."""
+    crop_padding: int | None = None
+    """Pixels of mirrored border from which a crop is taken."""
+    flip: bool | None = None
+    """Mirror every second picture left to right."""
+    jitter: float | None = None
+    """Pixels by which the place of each pixel is moved at random, at most, both ways."""
+    lighting: float | None = None
+    """How much lighter or darker, at most, as a share of the range of grey levels."""
+    contrast: tuple[float, float] | None = None
+    """Range of the factor on the distance from middle grey."""
+    erase: float | None = None
+    """Share of pictures in which a rectangle of one grey is laid."""
+    erase_area: tuple[float, float] | None = None
+    """Range of that rectangle's share of the picture."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require_finite("augment", self)
+        for key in ("share", "erase"):
+            value = getattr(self, key)
+            allowed = value is None or 0 <= value <= 1
+            require(allowed, f"augment.{key} is {value}; allowed: 0 to 1")
+        for key, most in AUGMENT_MOST.items():
+            value = getattr(self, key)
+            allowed = value is None or 0 <= value <= most
+            require(allowed, f"augment.{key} is {value}; allowed: 0 to {most:g}")
+        for key, (least, most) in AUGMENT_RANGES.items():
+            low, high = getattr(self, key) or (least, most)
+            require(
+                least <= low <= high <= most,
+                f"augment.{key} is {low} {high}; allowed: from {least:g} up to {most:g}",
+            )
+
+    def resolved(self) -> "Augmenting":
+        """With the policy's values in the place of None."""
+        given = {key: getattr(self, key) for key in Augmenting._fields}
+        given = {key: value for key, value in given.items() if value is not None}
+        return AUGMENT_POLICIES[self.policy]._replace(**given)
+
+
+class Augmenting(NamedTuple):
+    """The ranges of `AugmentConfig`, none left open; the defaults change nothing."""
+
+    rotate: float = 0.0
+    zoom: tuple[float, float] = (1.0, 1.0)
+    squish: tuple[float, float] = (1.0, 1.0)
+    perspective: float = 0.0
+    tilt: float = 0.0
+    skew: float = 0.0
+    crop_padding: int = 0
+    flip: bool = False
+    jitter: float = 0.0
+    lighting: float = 0.0
+    contrast: tuple[float, float] = (1.0, 1.0)
+    erase: float = 0.0
+    erase_area: tuple[float, float] = (0.02, 0.2)
+    share: float = 1.0
+
+    @property
+    def moves(self) -> bool:
+        """Whether pixels are moved by a homography."""
+        return self.share > 0 and self[:8] != Augmenting()[:8]
+
+    @property
+    def tones(self) -> bool:
+        """Whether grey levels change."""
+        return (self.lighting, self.contrast) != (0.0, (1.0, 1.0))
+
+    @property
+    def active(self) -> bool:
+        """Whether anything happens."""
+        return self.moves or self.tones or self.jitter > 0 or self.erase > 0
+
+
+AUGMENT_POLICIES = {
+    "none": Augmenting(),
+    # Study S3 names the list, not the amounts: here they are mild, since they add up.
+    "digits": Augmenting(
+        rotate=10.0,
+        zoom=(0.9, 1.1),
+        squish=(0.9, 1.1),
+        perspective=0.05,
+        tilt=0.05,
+        skew=0.05,
+        jitter=0.5,
+        lighting=0.1,
+        contrast=(0.8, 1.25),
+    ),
+    "natural": Augmenting(flip=True, crop_padding=4, erase=0.25),
+}

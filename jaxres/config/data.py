@@ -1,0 +1,171 @@
+"""The section `data`: which pictures, composed and finished how, rendered where."""
+
+import dataclasses
+import math
+from typing import Literal
+
+from jaxres.config.checks import finite_number, require, require_finite, require_seed
+
+MIN_DIGIT_SIDE = 8
+MIN_CANVAS, MAX_CANVAS = 28, 4096
+MAX_DIGITS = 16
+MAX_ROTATION = 60.0  # degrees
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Pictures: which digits, over which backgrounds, composed how, rendered where."""
+
+    dataset: str = "digits"
+    """`digits` (embedded), `mnist`, `fashion_mnist`, `cifar10`, `flowers` (`jaxres data list`)."""
+    composition: Literal["scale_blend", "scatter_digits", "plain"] = "scale_blend"
+    """`scale_blend`: a scaled digit over a photograph; `scatter_digits`: several turned digits over
+    a noisy background; `plain`: the data set's own picture."""
+    backgrounds: str = "embedded"
+    """Photographs: `embedded` (two, of scikit-learn), `photos` (prepared), `black` (none)."""
+    data_dir: str = ""
+    """Folder of prepared data sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    render: Literal["device", "host"] = "device"
+    """Where plans become pixels: in the compiled step, or with OpenCV in the input pipeline."""
+    batch_size: int = 64
+    """Pictures per step over all devices and processes."""
+    canvas: int = 224
+    """Side of a picture in pixels."""
+    digit_side: tuple[int, ...] = (112,)
+    """Side of the digit in pixels; of several values each picture draws one."""
+    digit_side_range: tuple[int, int] | None = None
+    """Draw the side uniformly from [low, high] pixels instead of from digit_side."""
+    placement: Literal["center", "random"] = "center"
+    """Where the digit lies on the canvas."""
+    opacity: float = 0.5
+    """Opacity of the digit's square over the photograph, 0 to 1."""
+    digits: tuple[int, ...] = (3,)
+    """Digits scattered over a picture; of several numbers each picture draws one."""
+    target: Literal["largest_value", "count", "sum"] = "largest_value"
+    """The label of scattered digits."""
+    digit_scale: tuple[float, float] = (0.75, 1.3)
+    """Range of a scattered digit's scale, each way by itself; at 1 its square has 28 pixels."""
+    digit_rotation: float = 45.0
+    """Degrees by which a scattered digit is turned at most, either way."""
+    textures: tuple[str, ...] = ()
+    """Backgrounds of scattered digits, each `KIND:WEIGHT`, a kind of procedural texture or `photos`
+    (grey crops of data.backgrounds); default: a mixture like the contest's."""
+    texture_count: int = 256
+    """Squares in the bank of those backgrounds, each twice the canvas wide."""
+    fresh_pictures: bool = True
+    """Compose new training pictures in every epoch; false: the same ones, as if stored."""
+    photo_side: int | None = None
+    """Shrink photographs to this short side (pixels) before cropping; default: as prepared."""
+    resize: int | None = None
+    """Resize the finished picture to this side, in pixels, bicubically."""
+    threshold: float | None = None
+    """Then make values (grey level / divisor) below this one black."""
+    center: bool = False
+    """Then move the box of what is not black to the middle."""
+    pad: int | None = None
+    """Then pad with black on all sides to this side, in pixels."""
+    divisor: Literal[255, 256] = 255
+    """Grey levels are divided by this."""
+    mean: tuple[float, float, float] | None = None
+    """Subtracted from red, green, blue after that division; default: model.init_from's, or 0."""
+    std: tuple[float, float, float] | None = None
+    """The values are then divided by this; default: that of model.init_from, or 1."""
+    validation_examples: int = 10_000
+    """Training examples held out for validation (without effect on digits)."""
+    split_seed: int = 0
+    """Seed of the split into training and validation."""
+    workers: int = 0
+    """Worker processes of the host renderer; 0: one thread in this process."""
+    prefetch: int = 2
+    """Batches put on the devices ahead of the step."""
+
+    def __post_init__(self) -> None:
+        """Check ranges and combinations."""
+        require_finite("data", self)
+        require(self.batch_size >= 1, f"data.batch_size is {self.batch_size}; allowed: 1 or more")
+        require(
+            MIN_CANVAS <= self.canvas <= MAX_CANVAS,
+            f"data.canvas is {self.canvas}; allowed: {MIN_CANVAS} to {MAX_CANVAS}",
+        )
+        allowed = f"allowed: {MIN_DIGIT_SIDE} to data.canvas ({self.canvas})"
+        require(len(self.digit_side) > 0, f"data.digit_side is empty; {allowed}, one or several")
+        for side in self.digit_side if self.digit_side_range is None else self.digit_side_range:
+            fits = MIN_DIGIT_SIDE <= side <= self.canvas or self.composition != "scale_blend"
+            require(fits, f"data.digit_side has {side}; {allowed}")
+        if self.digit_side_range is not None:
+            low, high = self.digit_side_range
+            require(low <= high, f"data.digit_side_range is {low} {high}; the low end comes first")
+        require(0.0 <= self.opacity <= 1.0, f"data.opacity is {self.opacity}; allowed: 0 to 1")
+        require(
+            len(self.digits) > 0 and all(1 <= digits <= MAX_DIGITS for digits in self.digits),
+            f"data.digits is {self.digits}; allowed: 1 to {MAX_DIGITS}, one or several",
+        )
+        low, high = self.digit_scale
+        require(0.1 <= low <= high, f"data.digit_scale is {low} {high}; allowed: 0.1 or more")
+        require(
+            0 <= self.digit_rotation <= MAX_ROTATION,
+            f"data.digit_rotation is {self.digit_rotation}; allowed: 0 to {MAX_ROTATION:g}, "
+            "beyond which a 6 looks like a 9",
+        )
+        self.texture_weights()
+        require(
+            self.texture_count >= 1,
+            f"data.texture_count is {self.texture_count}; allowed: 1 or more",
+        )
+        require(
+            self.resize is None or MIN_CANVAS <= self.resize <= MAX_CANVAS,
+            f"data.resize is {self.resize}; allowed: {MIN_CANVAS} to {MAX_CANVAS}",
+        )
+        require(
+            self.threshold is None or 0.0 <= self.threshold <= 1.0,
+            f"data.threshold is {self.threshold}; allowed: 0 to 1",
+        )
+        drawn = self.resize or self.canvas
+        require(
+            self.pad is None or drawn <= self.pad <= MAX_CANVAS,
+            f"data.pad is {self.pad}; allowed: the picture's side ({drawn}) to {MAX_CANVAS}",
+        )
+        require(
+            self.photo_side is None or self.photo_side >= self.canvas,
+            f"data.photo_side is {self.photo_side}; allowed: data.canvas ({self.canvas}) or more",
+        )
+        require(
+            self.std is None or min(self.std) > 0,
+            f"data.std is {self.std}; allowed: values above 0",
+        )
+        require(
+            self.validation_examples >= 1,
+            f"data.validation_examples is {self.validation_examples}; allowed: 1 or more",
+        )
+        require_seed("data.split_seed", self.split_seed)
+        require(self.workers >= 0, f"data.workers is {self.workers}; allowed: 0 or more")
+        require(
+            self.workers == 0 or self.render == "host",
+            f"data.workers is {self.workers} with data.render {self.render}; "
+            "worker processes serve data.render host only",
+        )
+        require(self.prefetch >= 1, f"data.prefetch is {self.prefetch}; allowed: 1 or more")
+
+    @property
+    def picture_side(self) -> int:
+        """Side of the pictures that the network sees, in pixels."""
+        return self.pad or self.resize or self.canvas
+
+    @property
+    def threshold_level(self) -> int:
+        """The lowest grey level that `threshold` lets stand."""
+        return math.ceil((self.threshold or 0.0) * self.divisor)
+
+    def texture_weights(self) -> dict[str, float]:
+        """`textures` as weights by kind."""
+        weights: dict[str, float] = {}
+        for entry in self.textures:
+            kind, _, number = entry.rpartition(":")
+            weight = finite_number(number)
+            require(
+                bool(kind) and weight > 0,
+                f"data.textures has '{entry}'; allowed: KIND:WEIGHT above 0, as rings:2",
+            )
+            require(kind not in weights, f"data.textures has {kind} twice; allowed: once")
+            weights[kind] = weight
+        return weights

@@ -1,0 +1,51 @@
+"""The section `model`: the network."""
+
+import dataclasses
+from typing import Literal
+
+from jaxres.config.checks import require, require_finite
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    name: str = "resnet18"
+    """Name in the registry (see `jaxres models`)."""
+    init_from: str = ""
+    """Run or imported checkpoint whose weights to start from; its head only where it fits."""
+    new_head: bool = False
+    """Start with a fresh head even where that of init_from fits."""
+    stem: Literal["imagenet", "small"] | None = None
+    """Of ResNets; `imagenet` (default): 7x7 stride 2 and max pooling; `small`: 3x3 stride 1."""
+    head: Literal["average", "max", "flatten"] | None = None
+    """How the last feature maps become a row of features; default: the network's own."""
+    dense: tuple[int, ...] | None = None
+    """Outputs of rectified dense layers before the last one; default: the network's own."""
+    dense_norm: bool | None = None
+    """Batch norm in the dense layers; default: the network's own."""
+    dropout: float | None = None
+    """Share of features dropped after each dense layer, or without them before the last layer;
+    default: the network's own."""
+    spatial_dropout: float | None = None
+    """Share of feature maps dropped in the body, and of values where it drops those; of networks
+    that do so, default: their own."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the activations; parameters, statistics, logits and loss are float32."""
+    sync_batch_norm: bool = False
+    """Normalise with the statistics of the whole batch rather than of each device's part."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require_finite("model", self)
+        for key in ("dropout", "spatial_dropout"):
+            rate = getattr(self, key)
+            require(
+                rate is None or 0.0 <= rate < 1.0, f"model.{key} is {rate}; allowed: 0 to below 1"
+            )
+        for outputs in self.dense or ():
+            require(outputs >= 1, f"model.dense has {outputs}; allowed: 1 or more")
+        require(
+            not self.new_head or bool(self.init_from),
+            "model.new_head is true but model.init_from is not given: every head is new then",
+        )

@@ -1,0 +1,69 @@
+"""The sections `train` and `checkpoint`: length, devices, logging, and what is kept."""
+
+import dataclasses
+from typing import Literal
+
+from jaxres.config.checks import require, require_seed
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Length of the run, devices, logging and limits."""
+
+    epochs: int = 1
+    """Passes over the training examples (an incomplete last batch is left out)."""
+    seed: int = 0
+    """Seed of the initial weights, the plans and dropout."""
+    parallel: Literal["jit", "pmap"] = "jit"
+    """How the step is compiled for the devices: jit of shard_map, or pmap."""
+    devices: int | None = None
+    """Use only the first so many devices; default: all."""
+    steps_per_call: int = 1
+    """Steps run in one dispatch (`lax.scan`)."""
+    log_every_steps: int = 50
+    """Length of a log window; metrics are fetched from the devices once per window."""
+    evaluate_every_epochs: int = 1
+    """Epochs between evaluations on the validation split."""
+    limit_train_examples: int | None = None
+    """Use only the first so many training examples."""
+    limit_eval_examples: int | None = None
+    """Use only the first so many validation and test examples."""
+    compile_cache: str = "default"
+    """Where compiled programs wait for the next run: `default`, a folder, or `off`."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        require(
+            self.compile_cache.isprintable(),
+            f"train.compile_cache is {self.compile_cache!r}; allowed: default, off or a folder",
+        )
+        require_seed("train.seed", self.seed)
+        for key in (
+            "epochs",
+            "devices",
+            "steps_per_call",
+            "log_every_steps",
+            "evaluate_every_epochs",
+            "limit_train_examples",
+            "limit_eval_examples",
+        ):
+            value = getattr(self, key)
+            require(value is None or value >= 1, f"train.{key} is {value}; allowed: 1 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When checkpoints are written and which are kept."""
+
+    every_steps: int | None = None
+    """Steps between checkpoints; default: only at each evaluation."""
+    keep_last: int = 2
+    """Newest checkpoints kept."""
+    keep_best: int = 1
+    """Checkpoints kept for their validation accuracy."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for key in ("every_steps", "keep_last", "keep_best"):
+            value = getattr(self, key)
+            require(value is None or value >= 1, f"checkpoint.{key} is {value}; allowed: 1 or more")
