@@ -43,9 +43,9 @@ class DataConfig:
     """Digits scattered over a picture; of several numbers each picture draws one."""
     target: Literal["largest_value", "count", "sum"] = "largest_value"
     """The label of scattered digits."""
-    digit_scale: tuple[float, float] = (0.75, 1.3)
+    digit_scale: tuple[float, float] = (0.75, 1.25)
     """Range of a scattered digit's scale, each way by itself; at 1 its square has 28 pixels."""
-    digit_rotation: float = 45.0
+    digit_rotation: float = 35.0
     """Degrees by which a scattered digit is turned at most, either way."""
     textures: tuple[str, ...] = ()
     """Backgrounds of scattered digits, each `KIND:WEIGHT`, a kind of procedural texture or `photos`

@@ -12,6 +12,7 @@ from jaxres.data.plan import PlainPlan, Plan, Resident, ScaleBlendPlan, ScatterP
 from jaxres.ops.hashing import pixel_noise
 
 Fields = TypeVar("Fields", bound=tuple)  # of a plan or an augmentation
+Places = tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]  # rows and columns
 Picture = np.ndarray  # uint8 or float32, "h w" (grey) or "h w 3"
 
 
@@ -26,16 +27,18 @@ def render(
     exact = augmentation is not None  # rounded once, at the end
     for k, finished in enumerate(pictures):
         changes = None if augmentation is None else _row(augmentation, k)
+        places = _jittered(changes, data.canvas)
         match plan:
             case ScaleBlendPlan():
                 picture = _scale_blend(_row(plan, k), resident, data.canvas, exact)
             case PlainPlan():
                 picture = _plain(resident.images[int(plan.image[k])], data.canvas, exact)
             case ScatterPlan():
-                picture = _scatter(_row(plan, k), changes, resident, data.canvas)
+                picture = _scatter(_row(plan, k), changes, places, resident, data.canvas)
         if changes is not None:
             if not isinstance(plan, ScatterPlan):  # whose matrices hold the augmentation's
-                picture = _warped(picture, changes.matrix, changes, data.canvas, border="mirror")
+                whole = np.s_[0 : data.canvas, 0 : data.canvas]
+                picture = _warped(picture, changes.matrix, places, whole, border="mirror")
             if changes.tone is not None:
                 gain, bias = changes.tone
                 picture = gain * picture.astype(np.float32) + bias
@@ -81,14 +84,19 @@ def _plain(image: UInt8[np.ndarray, "h w *rgb"], canvas: int, exact: bool) -> Pi
 
 
 def _scatter(
-    plan: ScatterPlan, changes: Augmentation | None, resident: Resident, canvas: int
+    plan: ScatterPlan,
+    changes: Augmentation | None,
+    places: Places | None,
+    resident: Resident,
+    canvas: int,
 ) -> Picture:
     """White digits over their background, before rounding."""
     texture = resident.photos[plan.texture]
-    if changes is None or (changes.matrix is None and changes.jitter is None):
+    if places is None and (changes is None or changes.matrix is None):
         texture = _square(texture, plan.to_texture, canvas)
     else:
-        texture = _warped(texture, plan.to_texture, changes, canvas, border="mirror")
+        whole = np.s_[0:canvas, 0:canvas]
+        texture = _warped(texture, plan.to_texture, places, whole, border="mirror")
     gain, bias = plan.tone
     darkness = 255 - np.clip(gain * texture.astype(np.float32) + bias, 0, 255)
     patch = len(resident.patch)
@@ -99,10 +107,9 @@ def _scatter(
         ink = plan.ink[j]
         if top == bottom or left == right:
             continue
-        size, corner = (bottom - top, right - left), (top, left)
-        level = _warped(digit, plan.to_digit[j], changes, size, border="black", corner=corner)
-        opacity = np.clip(ink[0] / 255 * level - ink[1], 0, 1)
-        darkness[top:bottom, left:right] *= 1 - opacity
+        window = np.s_[top:bottom, left:right]
+        level = _warped(digit, plan.to_digit[j], places, window, border="black")
+        darkness[window] *= 1 - np.clip(ink[0] / 255 * level - ink[1], 0, 1)
     return 255 - darkness
 
 
@@ -117,39 +124,43 @@ def _square(
     return square.T if matrix[0, 0] == 0 else square
 
 
+def _jittered(changes: Augmentation | None, canvas: int) -> Places | None:
+    """Where the pixels of a picture are looked for, if not at their own rows and columns."""
+    if changes is None or changes.jitter is None:
+        return None
+    rows, columns = np.ogrid[:canvas, :canvas]
+    pixel = (rows.astype(np.uint32), columns.astype(np.uint32))
+    row, column = (
+        (place + changes.jitter * pixel_noise(*pixel, changes.noise, axis=axis)).astype(np.float32)
+        for axis, place in enumerate((rows, columns))
+    )
+    return row, column
+
+
 def _warped(
     picture: Picture,
     matrix: Float32[np.ndarray, "3 3"] | None,
-    changes: Augmentation | None,
-    size: int | tuple[int, int],
+    places: Places | None,
+    window: tuple[slice, slice],
     *,
     border: Literal["mirror", "black"],
-    corner: tuple[int, int] = (0, 0),
 ) -> Picture:
-    """What lies at `matrix` times the pixels of a window of `size` (h, w) that begins at `corner`.
+    """What lies at `matrix` times the pixels of a window (rows, columns), before rounding.
 
-    Before rounding; the noise of jitter goes by the pixels' own rows and columns.
+    `places` are those of `_jittered`.
     """
-    jitter = None if changes is None else changes.jitter
-    if matrix is None and jitter is None:
+    if matrix is None and places is None:
         return picture
-    height, width = (size, size) if isinstance(size, int) else size
     beyond = cv2.BORDER_REFLECT_101 if border == "mirror" else cv2.BORDER_CONSTANT
     matrix = np.eye(3, dtype=np.float32) if matrix is None else matrix
     values = picture.astype(np.float32)
-    if jitter is None:
-        shift = np.array([[1, 0, corner[1]], [0, 1, corner[0]], [0, 0, 1]], np.float64)
+    if places is None:
+        rows, columns = window
+        size = (columns.stop - columns.start, rows.stop - rows.start)
+        shift = np.array([[1, 0, columns.start], [0, 1, rows.start], [0, 0, 1]], np.float64)
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return cv2.warpPerspective(
-            values, matrix @ shift, (width, height), flags=how, borderMode=beyond
-        )
-    assert changes is not None
-    rows, columns = np.ogrid[corner[0] : corner[0] + height, corner[1] : corner[1] + width]
-    pixel = (rows.astype(np.uint32), columns.astype(np.uint32))
-    row, column = (
-        (place + jitter * pixel_noise(*pixel, changes.noise, axis=axis)).astype(np.float32)
-        for axis, place in enumerate((rows, columns))
-    )
+        return cv2.warpPerspective(values, matrix @ shift, size, flags=how, borderMode=beyond)
+    row, column = (each[window] for each in places)
     x, y, w = (m[0] * column + m[1] * row + m[2] for m in matrix)
     return cv2.remap(values, x / w, y / w, cv2.INTER_LINEAR, borderMode=beyond)
 

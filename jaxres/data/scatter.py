@@ -19,7 +19,7 @@ NATIVE_SIDE = 28  # of a digit's square at scale 1, pixels
 INK = 32  # grey levels from which a pixel of the source counts as ink
 # Ink of grey level v is laid on with the opacity clip(0.5 + steepness * (v / 255 - threshold)).
 STEEPNESS, THRESHOLD = (2.0, 5.0), (0.25, 0.45)  # their products are 0.5 or more
-GAIN, BIAS = (0.7, 1.15), (-15.0, 15.0)  # of the background's grey levels
+GAIN, BIAS = (0.85, 1.15), (-10.0, 10.0)  # of the background's grey levels
 PLACES = 4  # tried for a digit; it takes the first one free of other digits, else the last
 TOUCH = 3  # pixels by which the boxes of two digits may overlap and still count as free
 PICTURE_WORDS, DIGIT_WORDS = 8, 4 + PLACES
