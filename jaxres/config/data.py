@@ -17,7 +17,8 @@ class DataConfig:
     """Pictures: which digits, over which backgrounds, composed how, rendered where."""
 
     dataset: str = "digits"
-    """`digits` (embedded), `mnist`, `fashion_mnist`, `cifar10`, `flowers` (`jaxres data list`)."""
+    """`digits` (embedded), `mnist`, `fashion_mnist`, `modified_mnist`, `cifar10`, `flowers`
+    (`jaxres data list`)."""
     composition: Literal["scale_blend", "scatter_digits", "plain"] = "scale_blend"
     """`scale_blend`: a scaled digit over a photograph; `scatter_digits`: several turned digits over
     a noisy background; `plain`: the data set's own picture."""

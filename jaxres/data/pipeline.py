@@ -118,6 +118,11 @@ def open_split(config: Config, split: Split) -> Pictures:
             f"data.composition is {data.composition}, which takes grey digits, but "
             f"the pictures of data.dataset {data.dataset} have colours; allowed for them: plain"
         )
+    if data.composition != "plain" and sources.DATASETS[data.dataset].composed:
+        raise InputError(
+            f"data.composition is {data.composition}, but the pictures of data.dataset "
+            f"{data.dataset} are composed already; allowed for them: plain"
+        )
     compose, photos, patch = _composition(data, split, source, augment)
     if not isinstance(compose, Scatter):  # which takes its digits from all there are
         source = source.first(limit)

@@ -59,6 +59,7 @@ class Dataset(NamedTuple):
     load: Callable[[str, Selection], Source]
     class_names: tuple[str, ...]
     photographs: bool = False  # of differing sizes, cut to squares
+    composed: bool = False  # its pictures are finished: nothing to lay over a background
     embedded_examples: dict[str, int] | None = None  # None: has to be prepared
 
 
@@ -238,5 +239,7 @@ DATASETS: dict[str, Dataset] = {
     },
     "cifar10": Dataset(cifar10.TITLE, _load_prepared, cifar10.CLASS_NAMES),
     "flowers": Dataset(flowers.TITLE, _load_flowers, tuple(flowers.PUBLISHED), photographs=True),
-    "modified_mnist": Dataset(contest.TITLE, _load_modified_mnist, contest.CLASS_NAMES),
+    "modified_mnist": Dataset(
+        contest.TITLE, _load_modified_mnist, contest.CLASS_NAMES, composed=True
+    ),
 }
