@@ -1,6 +1,6 @@
 """Recipes and flags become settings, through one parser.
 
-A recipe is a YAML file of differences from the defaults of `config.py`. It is turned into flags
+A recipe is a YAML file of differences from the defaults of `config`. It is turned into flags
 and read by tyro together with the command line (which comes last and wins), so types, unknown
 keys and `--help` are one parser's work. (Merging YAML into the dataclasses would let `1e-3`
 through as a string.)

@@ -117,9 +117,9 @@ def test_training_runs_to_its_summary(tiny_config, tmp_path: Path, flags) -> Non
 
 def test_the_label_of_an_augmented_picture_is_that_of_the_plan(tiny_config) -> None:
     plain, augmented = (open_split(tiny_config(*flags), "train") for flags in (SCATTER, AUGMENTED))
-    plain = dataclasses.replace(
-        plain, compose=dataclasses.replace(plain.compose, rotation=augmented.compose.rotation)
-    )
+    assert isinstance(plain.compose, Scatter)
+    turned_less = dataclasses.replace(plain.compose, rotation=20.0)
+    plain = dataclasses.replace(plain, compose=turned_less)
     examples = np.arange(60, dtype=np.int32)
     batches = [each.batch(examples, epoch=1, first=0) for each in (plain, augmented)]
     np.testing.assert_array_equal(batches[0]["label"], batches[1]["label"])
