@@ -4,7 +4,8 @@ A pickle is a program that may name and call any Python function. Here a name st
 of ours that makes plain records, or is refused, and nothing else is ever called. Python's own
 unpickler is not used even with its names restricted: a few bytes make it allocate gigabytes for its
 memo, or end the process by hashing deeply nested tuples. This machine's memory is bounded by the
-length of the pickle.
+length of the pickle. Its values may share their parts, so that a few bytes make a tuple that takes
+forever to print, compare or hash: only those whose type is known to be plain may be.
 """
 
 import io
@@ -145,7 +146,7 @@ def _run(stream: Reader | io.BytesIO, vocabulary: Vocabulary) -> Any:
                 name, module = stack.pop(), stack.pop()
                 stack.append(_name(module, name, vocabulary))
             case "REDUCE":
-                arguments, called = stack.pop(), stack.pop()
+                arguments, called = require_tuple(stack.pop()), stack.pop()
                 stack.append(vocabulary.calls[called.full](*arguments))
             case "BUILD":
                 state = stack.pop()
@@ -170,6 +171,13 @@ def require_list(value: Any) -> list[Any]:
     """A value that has to be a list."""
     if type(value) is not list:
         raise TypeError(f"{type(value).__name__} in place of a list")
+    return value
+
+
+def require_tuple(value: Any) -> tuple[Any, ...]:
+    """A value that has to be a tuple: unpacked, bytes or text would take eight times their size."""
+    if type(value) is not tuple:
+        raise TypeError(f"{type(value).__name__} in place of a tuple")
     return value
 
 

@@ -22,7 +22,14 @@ import numpy as np
 
 from jaxres import pickled
 from jaxres.errors import InputError
-from jaxres.pickled import Name, Reader, RefusedGlobal, Vocabulary, require_count
+from jaxres.pickled import (
+    Name,
+    Reader,
+    RefusedGlobal,
+    Vocabulary,
+    require_count,
+    require_tuple,
+)
 
 NPY_MAGIC, PICKLE_MAGIC = b"\x93NUMPY", b"\x80"
 # Larger ones can be unpacked to disk first; then they need no memory.
@@ -186,20 +193,22 @@ def _read_pickle(content: memoryview) -> np.ndarray:
 
 def _dtype(code: Any, align: Any, copy: Any) -> _Dtype:
     del align, copy
-    if type(code) is not str or not re.fullmatch("[uif][1248]", code):
-        raise ValueError(f"its values are of type {str(code)[:20]!r}")
+    if type(code) is not str:
+        raise TypeError(f"{type(code).__name__} in place of a type's name")
+    if not re.fullmatch("[uif][1248]", code):
+        raise ValueError(f"its values are of type {code[:20]!r}")
     return _Dtype(code)
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
     del shape, code  # of an empty array that is filled later
-    if kind != Name("numpy.ndarray"):
+    if type(kind) is not Name or kind.full != "numpy.ndarray":
         raise TypeError("an array of a type of its own")
     return _Array()
 
 
 def _frombuffer(content: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> _Array:
-    if axes is None:
+    if axes is None and type(order) is str and order in ("C", "F"):
         return _Array(_view(_bytes(content), dtype.numpy(), shape, order))
     if order != "K" or type(axes) is not tuple:
         raise TypeError("no order of axes")
@@ -223,12 +232,12 @@ def _bytes(content: Any) -> Any:
 
 def _build(made: Any, state: Any) -> None:
     if type(made) is _Dtype:
-        _, byte_order, *fields = state
+        _, byte_order, *fields = require_tuple(state)
         if byte_order not in ("<", ">", "=", "|") or any(field is not None for field in fields[:3]):
             raise TypeError("a type of several fields")
         made.byte_order = byte_order
     elif type(made) is _Array:
-        _, shape, dtype, is_fortran, content = state
+        _, shape, dtype, is_fortran, content = require_tuple(state)
         made.values = _view(_bytes(content), dtype.numpy(), shape, "F" if is_fortran else "C")
     else:
         raise TypeError(f"a state of {type(made).__name__}")

@@ -6,7 +6,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxres import pickled
-from jaxres.pickled import Vocabulary, require_count, require_dict, require_list, set_items
+from jaxres.pickled import (
+    Vocabulary,
+    require_count,
+    require_dict,
+    require_list,
+    require_tuple,
+    set_items,
+)
 
 MAX_DIMENSIONS = 8
 
@@ -59,7 +66,7 @@ def load(stream: io.BytesIO) -> Pickle:
     storages: dict[str, Storage] = {}
 
     def persistent(reference: Any) -> Storage:
-        storage = _storage(*reference)
+        storage = _storage(*require_tuple(reference))
         return storages.setdefault(storage.key, storage)
 
     vocabulary = Vocabulary(CALLS, _build, others=STORAGE_DTYPES, persistent=persistent)
@@ -81,12 +88,6 @@ def _new_dict(items: Any = None) -> dict[Any, Any]:
     return made
 
 
-def _size(sizes: Any) -> tuple[Any, ...]:
-    if type(sizes) is not tuple:
-        raise TypeError(f"{type(sizes).__name__} in place of a tuple")
-    return sizes
-
-
 def _storage(kind: Any, name: Any, key: Any, device: Any, size: Any, view: Any = None) -> Storage:
     if kind != "storage" or type(key) is not str or view is not None:
         raise TypeError("a reference to something other than a storage")
@@ -102,10 +103,10 @@ def _tensor(
     hooks: Any = None,
     metadata: Any = None,
 ) -> Tensor:
-    if type(storage) is not Storage or len(_size(shape)) > MAX_DIMENSIONS:
+    if type(storage) is not Storage or len(require_tuple(shape)) > MAX_DIMENSIONS:
         raise TypeError(f"a tensor without storage, or of more than {MAX_DIMENSIONS} dimensions")
     tensor = Tensor(storage, require_count(offset), shape, strides)
-    spans = zip(map(require_count, shape), map(require_count, _size(strides)), strict=True)
+    spans = zip(map(require_count, shape), map(require_count, require_tuple(strides)), strict=True)
     last = tensor.offset + sum((size - 1) * stride for size, stride in spans)
     # Strides of zero would let a few bytes stand for any number of elements.
     if math.prod(shape) > storage.size or (0 not in shape and last >= storage.size):
@@ -122,7 +123,7 @@ def _parameter(tensor: Any, requires_grad: Any, hooks: Any) -> Tensor:
 CALLS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _new_dict,
     "collections.Counter": _new_dict,  # in the state of learning-rate schedules
-    "torch.Size": _size,
+    "torch.Size": require_tuple,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,

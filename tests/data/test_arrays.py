@@ -7,6 +7,7 @@ import io
 import lzma
 import os
 import pickle
+import signal
 import struct
 import tracemalloc
 import zipfile
@@ -212,7 +213,14 @@ def count(value: int) -> bytes:
     return b"\x8a\x09" + value.to_bytes(9, "little", signed=True)
 
 
+def shared_type(levels: int) -> bytes:
+    """A type whose name is a tuple of three times the same tuple of three times the same ..."""
+    nested = b"".join(b"q" + bytes([k]) + (b"h" + bytes([k])) * 2 + b"\x87" for k in range(levels))
+    return b"\x80\x02cnumpy\ndtype\nK\x01" + nested + b"\x89\x88\x87R."
+
+
 HUGE = struct.pack("<Q", 1 << 62)
+LONG = b"X" + struct.pack("<i", 2 << 20) + b"a" * (2 << 20)
 FOUR = b"C\x04abcd"
 HOSTILE = {
     "a huge shape": (array_pickle(count(1 << 50) + b"\x85", FOUR), "needs 1125899906842624 bytes"),
@@ -226,6 +234,11 @@ HOSTILE = {
     "values of numbers": (array_pickle(b"K\x04\x85", b"K\x04"), "int in place of bytes"),
     "fields": (array_pickle(b"K\x04\x85", FOUR, state=b"K\x01NN"), "a type of several fields"),
     "a long type": (array_pickle(b"K\x04\x85", FOUR, code=b"V" * 200), "of type 'VVVVVVVVVVVVVVV"),
+    "a type of shared tuples": (shared_type(48), "tuple in place of a type's name"),
+    "a state of text": (b"\x80\x02cnumpy\ndtype\nU\x02u1\x89\x88\x87R" + LONG + b"b.",
+                        "str in place of a tuple"),
+    "arguments of text": (b"\x80\x02cnumpy\ndtype\n" + LONG + b"R.", "str in place of a tuple"),
+    "a long order": (pickle.dumps(ARRAY, 5).replace(b"\x8c\x01C", LONG), "no order of axes"),
     "huge bytes": (b"\x80\x04\x8e" + HUGE + b".", "expected 4611686018427387904 bytes"),
     "a huge bytearray": (b"\x80\x05\x96" + HUGE + b".", "expected 4611686018427387904 bytes"),
     "a huge text": (b"\x80\x04\x8d" + HUGE + b".", "expected 4611686018427387904 bytes"),
@@ -252,15 +265,23 @@ HOSTILE = {
 }  # fmt: skip
 
 
+def late(*_: Any) -> None:
+    raise TimeoutError("it takes too long")
+
+
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_pickles_are_refused_at_little_cost(tmp_path: Path, kind: str):
     content, wanted = HOSTILE[kind]
+    handler = signal.signal(signal.SIGALRM, late)
     tracemalloc.start()
+    signal.setitimer(signal.ITIMER_REAL, 5)
     try:
         message = refusal(tmp_path, content)
         assert tracemalloc.get_traced_memory()[1] < 10 << 20
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         tracemalloc.stop()
+        signal.signal(signal.SIGALRM, handler)
     assert wanted in message
 
 
