@@ -9,11 +9,15 @@ forever to print, compare or hash: only those whose type is known to be plain ma
 """
 
 import io
+import itertools
 import pickletools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 SMALL_BYTES = 4096
+OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
+# pickletools makes text of the one, which a view cannot become, and a copy of the other.
+READERS = {"BINSTRING": pickletools.read_bytes4, "BYTEARRAY8": pickletools.read_bytes8}
 
 
 class RefusedGlobal(Exception):  # noqa: N818
@@ -74,11 +78,18 @@ def load(stream: Reader | io.BytesIO, vocabulary: Vocabulary) -> Any:
 
 
 def _instructions(stream: Any, most: int | None) -> Iterator[tuple[str, Any]]:
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+    """What `pickletools.genops` gives, but that its longer strings and bytearrays are bytes."""
+    for count in itertools.count():
+        code = stream.read(1)
+        if not code:
+            raise ValueError("its pickle has no end")
         if most is not None and count >= most:
             raise ValueError(f"its pickle has more than {most} instructions")
-        yield opcode.name, argument
-    raise ValueError("its pickle has no end")
+        if code not in OPCODES:
+            raise ValueError(f"its pickle has the instruction {code!r}, which there is not")
+        opcode = OPCODES[code]
+        reader = READERS.get(opcode.name, opcode.arg and opcode.arg.reader)
+        yield opcode.name, reader(stream) if reader else None
 
 
 def _run(stream: Reader | io.BytesIO, vocabulary: Vocabulary) -> Any:
@@ -104,11 +115,10 @@ def _run(stream: Reader | io.BytesIO, vocabulary: Vocabulary) -> Any:
                 stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[instruction])
             case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
                 stack.append(argument)
-            case (
-                "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "BINSTRING" | "SHORT_BINSTRING"
-            ):
+            case "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "SHORT_BINSTRING":
                 stack.append(argument)
-            case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8":
+            # Strings of Python 2 are text up to 255 characters; longer ones are values.
+            case "BINSTRING" | "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8":
                 stack.append(argument)
             case "EMPTY_TUPLE":
                 stack.append(())

@@ -24,6 +24,8 @@ from jaxres.data import arrays
 from jaxres.errors import InputError
 
 ARRAY = np.random.default_rng(0).integers(0, 256, (3, 4, 5), dtype=np.uint8)
+# Of more bytes than the reader copies.
+LARGE = np.random.default_rng(1).integers(0, 256, (2, 128, 128), dtype=np.uint8)
 PROTOCOLS = [2, 3, 4, 5]
 
 
@@ -101,14 +103,42 @@ def test_the_names_of_numpy_1(tmp_path: Path, protocol: int, module: str):
     np.testing.assert_array_equal(read(tmp_path, content.replace(new, old)), ARRAY)
 
 
-def test_a_pickle_of_python_2(tmp_path: Path):
-    values = b"T" + struct.pack("<i", ARRAY.size) + ARRAY.tobytes()
+def python_2(array: np.ndarray) -> bytes:
+    """A pickle of an array of bytes as Python 2 writes it."""
+    form, size = ("<B", b"U") if array.size < 256 else ("<i", b"T")
+    values = size + struct.pack(form, array.size) + array.tobytes()
     minus_1 = b"J\xff\xff\xff\xff"
     dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNN" + minus_1 * 2 + b"K\x00tb"
     made = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
-    content = b"\x80\x02" + made + b"(K\x01K\x03K\x04K\x05\x87" + dtype + b"\x89" + values + b"tb."
-    np.testing.assert_array_equal(pickle.loads(content, encoding="latin1"), ARRAY)
-    np.testing.assert_array_equal(read(tmp_path, content), ARRAY)
+    shape = b"".join(b"M" + struct.pack("<H", side) for side in array.shape) + b"\x87"
+    return b"\x80\x02" + made + b"(K\x01" + shape + dtype + b"\x89" + values + b"tb."
+
+
+@pytest.mark.parametrize("array", [ARRAY, LARGE[:1, :2], LARGE], ids=["60", "256", "32768"])
+def test_a_pickle_of_python_2(tmp_path: Path, array: np.ndarray):
+    content = python_2(array)
+    np.testing.assert_array_equal(pickle.loads(content, encoding="latin1"), array)
+    np.testing.assert_array_equal(read(tmp_path, content), array)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("layout", [np.ascontiguousarray, np.asfortranarray])
+def test_large_arrays_in_every_form(tmp_path: Path, form: str, layout: Callable):
+    found = read(tmp_path, FORMS[form](layout(LARGE)))
+    np.testing.assert_array_equal(found, LARGE)
+    assert not found.flags.writeable
+
+
+@pytest.mark.parametrize("form", [".npy", "protocol 3", "protocol 4", "protocol 5", "Python 2"])
+def test_values_stay_in_the_file(tmp_path: Path, form: str):
+    path = tmp_path / "array"
+    path.write_bytes({**FORMS, "Python 2": python_2}[form](np.tile(LARGE, (100, 1, 1))))
+    tracemalloc.start()
+    try:
+        found = arrays.read(path)
+        assert tracemalloc.get_traced_memory()[1] < found.nbytes / 2
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, zipped])
@@ -253,10 +283,11 @@ HOSTILE = {
     "a state of none": (b"\x80\x02NNb.", "a state of NoneType"),
     "an encoding": (b"\x80\x02c_codecs\nencode\nU\x01aU\x03hex\x86R.", "other than latin1"),
     "a reference": (b"\x80\x02NQ.", "the instruction BINPERSID, which is not allowed"),
+    "no instruction": (b"\x80\x02\xff.", "the instruction b'\\xff', which there is not"),
     "an instance": (b"\x80\x02cnumpy\nndarray\n)\x81.", "the instruction NEWOBJ, which is not"),
     "a number": (pickle.dumps(7), "something other than an array"),
     "several arrays": (pickle.dumps([ARRAY, ARRAY]), "something other than an array"),
-    "nothing": (b"\x80\x02", "pickle exhausted before seeing STOP"),
+    "nothing": (b"\x80\x02", "its pickle has no end"),
     "an order": (pickle.dumps(ARRAY.T, 5).replace(b"\x8c\x01F", b"\x8c\x01X"), "order"),
     "axes": (
         pickle.dumps(ARRAY.transpose(1, 0, 2), 5).replace(b"K\x00K\x02\x87", b"K\x00K\x07\x87"),
