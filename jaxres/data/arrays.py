@@ -123,10 +123,13 @@ def _xz(file: BinaryIO) -> Iterator[bytes]:
 
 def _zip(file: BinaryIO) -> Iterator[bytes]:
     with zipfile.ZipFile(file) as archive:
-        names = archive.namelist()
-        if len(names) != 1:
-            raise ValueError(f"it is a zip of {len(names)} files in place of one")
-        with archive.open(names[0]) as member:
+        members = archive.infolist()
+        if len(members) != 1:
+            raise ValueError(f"it is a zip of {len(members)} files in place of one")
+        # LZMA would take as much memory as the file asks for, and bzip2 unpacks a block as a whole.
+        if members[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError("it is a zip of a file that is neither stored nor deflated")
+        with archive.open(members[0]) as member:
             yield from _chunks(member)
 
 

@@ -35,9 +35,9 @@ def npy(array: np.ndarray, **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def zipped(*contents: bytes) -> bytes:
+def zipped(*contents: bytes, method: int = zipfile.ZIP_DEFLATED) -> bytes:
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(stream, "w", method) as archive:
         for number, content in enumerate(contents):
             archive.writestr(f"array{number}", content)
     return stream.getvalue()
@@ -153,6 +153,14 @@ def test_packed_files(tmp_path: Path, pack: Callable[[bytes], bytes], form: str,
 
 def test_a_zip_of_several_files_is_refused(tmp_path: Path):
     assert "it is a zip of 2 files in place of one" in refusal(tmp_path, zipped(npy(ARRAY), b""))
+
+
+def test_a_zip_holds_a_stored_or_deflated_file(tmp_path: Path):
+    stored = zipped(npy(ARRAY), method=zipfile.ZIP_STORED)
+    np.testing.assert_array_equal(read(tmp_path, stored), ARRAY)
+    for method in (zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2):
+        message = refusal(tmp_path, zipped(npy(ARRAY), method=method))
+        assert "it is a zip of a file that is neither stored nor deflated" in message
 
 
 def test_xz_may_not_ask_for_the_memory_it_likes(tmp_path: Path):
