@@ -6,7 +6,7 @@ import pytest
 
 from jaxres import config as settings
 from jaxres import recipe
-from jaxres.config import Config, DataConfig
+from jaxres.config import Config, DataConfig, differing_keys, to_dict
 from jaxres.errors import InputError
 from jaxres.training import transfer
 from jaxres.training.state import abstract_network, new_state
@@ -176,3 +176,12 @@ def test_an_unfreezing_that_would_never_happen_is_named() -> None:
     assert recipe.parse(Config, [*flags, "2:stem*"], prog="test").transfer.unfreeze
     with pytest.raises(InputError, match=r"'3:stem\*', but train.epochs is 3; .* epochs 1 to 2"):
         recipe.parse(Config, [*flags, "3:stem*"], prog="test")
+
+
+def test_a_key_that_older_settings_lack_had_its_default() -> None:
+    ours = to_dict(Config())
+    theirs = {section: dict(keys) for section, keys in ours.items() if section != "augment"}
+    del theirs["data"]["divisor"]
+    assert differing_keys(ours, theirs) == {}
+    theirs["data"]["batch_size"] = 3
+    assert differing_keys(ours, theirs) == {"data.batch_size": (64, 3)}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from jaxres.config.augment import AugmentConfig, Augmenting
 from jaxres.config.checks import MAX_SEED, require
-from jaxres.config.data import MAX_ROTATION, DataConfig
+from jaxres.config.data import DataConfig
 from jaxres.config.model import ModelConfig
 from jaxres.config.optim import OptimConfig
 from jaxres.config.train import CheckpointConfig, TrainConfig
@@ -34,9 +34,6 @@ __all__ = [
 
 Split = Literal["train", "validation", "test"]
 
-# Data sets whose labels a mirror, or more than a slight turn, would break.
-DIGIT_DATASETS = ("digits", "mnist", "modified_mnist")
-
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -52,19 +49,6 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check combinations of sections."""
-        augment = self.augment.resolved()
-        if self.data.dataset in DIGIT_DATASETS:
-            require(
-                not augment.flip,
-                f"augment.flip is true for {self.data.dataset}; allowed: false, since mirrored "
-                "digits are no digits",
-            )
-            turned = self.data.digit_rotation if self.data.composition == "scatter_digits" else 0
-            require(
-                turned + augment.rotate <= MAX_ROTATION,
-                f"augment.rotate is {augment.rotate:g} for {self.data.dataset}; allowed: 0 to "
-                f"{MAX_ROTATION - turned:g}, beyond which a 6 looks like a 9",
-            )
         for epoch, pattern in self.transfer.unfreezing():
             require(
                 epoch < self.train.epochs,
@@ -121,11 +105,12 @@ def flatten(nested: dict[str, Any]) -> dict[str, Any]:
 def differing_keys(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Keys whose difference changes the run, each with its two values.
 
-    FREE_KEYS are ignored, and a normalisation that ours leave to model.init_from.
+    FREE_KEYS are ignored, and a normalisation that ours leave to model.init_from. A key that
+    theirs lack, because they are older, had its default.
     """
     given = ("mean", "std") if ours["model"]["init_from"] else ()
     left_open = {f"data.{key}" for key in given if ours["data"][key] is None}
-    flat_ours, flat_theirs = flatten(ours), flatten(theirs)
+    flat_ours, flat_theirs = flatten(ours), flatten(to_dict(Config())) | flatten(theirs)
     return {
         key: (flat_ours.get(key), flat_theirs.get(key))
         for key in sorted(flat_ours.keys() | flat_theirs.keys())

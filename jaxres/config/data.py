@@ -9,6 +9,7 @@ from jaxres.config.checks import finite_number, require, require_finite, require
 MIN_DIGIT_SIDE = 8
 MIN_CANVAS, MAX_CANVAS = 28, 4096
 MAX_DIGITS = 16
+MAX_TEXTURES = 16_384
 MAX_ROTATION = 60.0  # degrees
 
 
@@ -110,8 +111,8 @@ class DataConfig:
         )
         self.texture_weights()
         require(
-            self.texture_count >= 1,
-            f"data.texture_count is {self.texture_count}; allowed: 1 or more",
+            1 <= self.texture_count <= MAX_TEXTURES,
+            f"data.texture_count is {self.texture_count}; allowed: 1 to {MAX_TEXTURES}",
         )
         require(
             self.resize is None or MIN_CANVAS <= self.resize <= MAX_CANVAS,
@@ -120,6 +121,11 @@ class DataConfig:
         require(
             self.threshold is None or 0.0 <= self.threshold <= 1.0,
             f"data.threshold is {self.threshold}; allowed: 0 to 1",
+        )
+        require(
+            self.threshold_level <= 255,
+            f"data.threshold is {self.threshold} with data.divisor {self.divisor}, which no grey "
+            f"level reaches; allowed: 0 to {255 / self.divisor:.4f}",
         )
         drawn = self.resize or self.canvas
         require(

@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64, UInt32, UInt64
 
-from jaxres.config import Augmenting
+from jaxres.config import Augmenting, Config
+from jaxres.config.data import MAX_ROTATION
 from jaxres.data.words import below, raw_words, swapped, uniform
+from jaxres.errors import InputError
 
+DIGIT_DATASETS = ("digits", "mnist", "modified_mnist")
 WORDS = 16
 STRETCHED = 4096  # augmentations looked at for how far they stretch a picture
 GREY = 128.0  # the grey level that contrast leaves as it is
@@ -77,7 +80,7 @@ class Augment:
         shift = [below(word, 2 * padding + 1) for word in (words[:, 3], swapped(words[:, 3]))]
         framing[:, :2, 2] = (np.stack(shift, -1) - padding) * 2 / self.side
         drawn = framing @ squeezing @ zooming @ rotation @ _quadrilateral(self._corners(words))
-        drawn[uniform(words[:, 15]) >= ranges.share] = np.eye(3)
+        drawn[uniform(words[:, 11]) >= ranges.share] = np.eye(3)
         half, middle = self.side / 2, (self.side - 1) / 2
         to_pixels = np.array([[half, 0, middle], [0, half, middle], [0, 0, 1]])
         return to_pixels @ drawn @ np.linalg.inv(to_pixels)
@@ -117,6 +120,28 @@ class Augment:
 
 
 CORNERS = np.array([(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)])  # (column, row)
+
+
+def require_labels_kept(config: Config) -> None:
+    """Refuse what would break the labels of digits.
+
+    Raises:
+        InputError: they would be mirrored, or turned so far that a 6 looks like a 9.
+    """
+    data, ranges = config.data, config.augment.resolved()
+    if data.dataset not in DIGIT_DATASETS:
+        return
+    if ranges.flip:
+        raise InputError(
+            f"augment.flip is true for {data.dataset}; allowed: false, since mirrored digits are "
+            "no digits"
+        )
+    turned = data.digit_rotation if data.composition == "scatter_digits" else 0
+    if turned + ranges.rotate > MAX_ROTATION:
+        raise InputError(
+            f"augment.rotate is {ranges.rotate:g} for {data.dataset}; allowed: 0 to "
+            f"{MAX_ROTATION - turned:g}, beyond which a 6 looks like a 9"
+        )
 
 
 def _affine(a: Any, b: Any, c: Any, d: Any) -> Float64[np.ndarray, "n 3 3"]:

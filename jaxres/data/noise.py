@@ -1,6 +1,6 @@
 """Random numbers and random fields that do not depend on NumPy's distributions.
 
-Everything is made from raw words of Philox4x64-10, as in `plan.py`, with integer arithmetic and
+Everything is made from raw words of Philox4x64-10, as in `words.py`, with integer arithmetic and
 elementary operations, so a picture made from them does not change with NumPy's version; between
 processors a pixel may be rounded to the other neighbour.
 """

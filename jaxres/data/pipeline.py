@@ -20,7 +20,7 @@ from jaxtyping import Int32, UInt8
 
 from jaxres.config import Config, DataConfig, Split
 from jaxres.data import backgrounds, render_host, sources
-from jaxres.data.augment import Augment
+from jaxres.data.augment import Augment, require_labels_kept
 from jaxres.data.paths import data_dir
 from jaxres.data.plan import Composition, Plain, Resident, ScaleBlend
 from jaxres.data.scatter import Digits, Scatter, patch_side
@@ -31,6 +31,7 @@ from jaxres.errors import InputError
 
 Batch = dict[str, Any]
 TEXTURE_CANVASES = 2  # side of a background texture, in canvases
+MAX_BANK_BYTES = 4 << 30
 MAX_STEPS = 2**31 - 1  # the step is counted in int32 on the devices
 
 
@@ -111,8 +112,10 @@ def open_split(config: Config, split: Split) -> Pictures:
     limit = (
         config.train.limit_train_examples if split == "train" else config.train.limit_eval_examples
     )
-    ranges = config.augment.resolved()
-    augment = Augment(ranges, data.canvas) if split == "train" and ranges.active else None
+    augment = None
+    if split == "train" and (ranges := config.augment.resolved()).active:
+        require_labels_kept(config)
+        augment = Augment(ranges, data.canvas)
     if data.composition != "plain" and not source.grey:
         raise InputError(
             f"data.composition is {data.composition}, which takes grey digits, but "
@@ -156,18 +159,22 @@ def _composition(
     if data.composition == "scale_blend":
         photos = load_photos()
         return _scale_blend(data, photos), photos, 0
-    weights = data.texture_weights() or CONTEST_MIX
-    textures = _textures(data, split, weights, load_photos)
     digits = Digits.of(np.asarray(source.images), source.labels)
-    widest = patch_side(digits, data.digit_scale, stretch=1.0)
+    widest = patch_side(digits, data.digit_scale)
     if widest > data.canvas:
         raise InputError(
             f"data.digit_scale is {data.digit_scale[0]} {data.digit_scale[1]}, by which digits of "
             f"{data.dataset} may need {widest} pixels; allowed: what fits data.canvas "
             f"({data.canvas})"
         )
-    stretch = augment.stretch() if augment else 1.0
-    patch = min(patch_side(digits, data.digit_scale, stretch=stretch), data.canvas)
+    if augment is None:
+        patch = widest
+    else:
+        stretch, jitter = augment.stretch(), augment.ranges.jitter
+        patch = patch_side(digits, data.digit_scale, stretch=stretch, jitter=jitter)
+        patch = min(patch, data.canvas)
+    weights = data.texture_weights() or CONTEST_MIX
+    textures = _textures(data, split, weights, load_photos)
     compose = Scatter(
         canvas=data.canvas,
         digits=data.digits,
@@ -190,6 +197,12 @@ def _textures(
 ) -> UInt8[np.ndarray, "m s s"]:
     """Procedural textures, and grey photographs by their share of the weights."""
     side = TEXTURE_CANVASES * data.canvas
+    size = data.texture_count * side**2
+    if size > MAX_BANK_BYTES:
+        raise InputError(
+            f"data.texture_count is {data.texture_count}, at data.canvas {data.canvas} a bank of "
+            f"{size >> 20} MiB; allowed: {MAX_BANK_BYTES // side**2} textures"
+        )
     photos: list[np.ndarray] = []
     share = weights.get("photos", 0.0) / sum(weights.values())
     if share:

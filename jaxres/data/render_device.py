@@ -85,8 +85,11 @@ def _scatter(
     level = warp.sampled(resident.images, each(plan.digit), *places, border="black")
     gain, floor = (each(plan.ink)[:, k, None, None] for k in (0, 1))
     opacity = jnp.clip(gain / 255 * level - floor, 0, 1) * each(plan.present)[:, None, None]
-    opacity = warp.placed(opacity, corner, side=canvas).reshape(n, d, canvas, canvas)
-    return (255 - (255 - background) * jnp.prod(1 - opacity, axis=1))[..., None]
+    opacity = opacity.reshape(n, d, *opacity.shape[1:])
+    darkness = 255 - background
+    for j in range(d):  # one by one: all canvases together would need d times the memory
+        darkness *= 1 - warp.placed(opacity[:, j], plan.corner[:, j], side=canvas)
+    return (255 - darkness)[..., None]
 
 
 def _square(

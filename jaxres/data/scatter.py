@@ -173,9 +173,13 @@ class Scatter:
     def corners(
         self, digit: Int32[np.ndarray, "n d"], to_digit: Num[np.ndarray, "n d 3 3"]
     ) -> Int32[np.ndarray, "n d 2"]:
-        """Where the square of `patch` pixels begins that has the digit's ink in its middle."""
+        """Where the square of `patch` pixels begins that has the digit's ink in its middle.
+
+        It lies on the canvas: of ink that hangs over the border, all that is visible is in it.
+        """
         low, high = self.spans(digit, to_digit)
-        return np.ceil((low + high) / 2 - self.patch / 2).astype(np.int32)
+        corner = np.ceil((low + high) / 2 - self.patch / 2)
+        return np.clip(corner, 0, max(0, self.canvas - self.patch)).astype(np.int32)
 
     def spans(
         self, digit: Int32[np.ndarray, "n d"], to_digit: Num[np.ndarray, "n d 3 3"]
@@ -253,18 +257,25 @@ class Scatter:
         return matrix
 
 
-def patch_side(source: Digits, scale: tuple[float, float], *, stretch: float) -> int:
+def patch_side(
+    source: Digits, scale: tuple[float, float], *, stretch: float = 1.0, jitter: float = 0.0
+) -> int:
     """The side of a square that holds any digit's ink, however it is turned, in pixels.
 
     Args:
         source: The digits.
         scale: As of `Scatter`.
         stretch: The most by which an augmentation enlarges what lies on the picture.
+        jitter: The most by which it moves the place of a pixel, in pixels.
     """
     left, right, top, bottom = source.ink.T
     # Interpolation spreads ink by up to a pixel of the source on each side.
     diagonal = np.hypot(right - left + 3, bottom - top + 3).max()
-    return math.ceil(diagonal * max(scale) * NATIVE_SIDE / source.side * stretch) + 2
+    return (
+        math.ceil(diagonal * max(scale) * NATIVE_SIDE / source.side * stretch)
+        + 2
+        + 2 * math.ceil(jitter)
+    )
 
 
 def _first(marks: Any) -> Int64[np.ndarray, " n"]:

@@ -50,8 +50,8 @@ def create(name: str, options: Options, *, rngs: nnx.Rngs) -> Network:
     family = family_of(name)
     if options.image_size < family.smallest_image:
         raise InputError(
-            f"pictures (data.canvas) of {options.image_size} pixels; allowed for {name}: "
-            f"{family.smallest_image} pixels or more"
+            f"pictures (data.canvas, resize or pad) of {options.image_size} pixels; allowed for "
+            f"{name}: {family.smallest_image} pixels or more"
         )
     for option in ("stem", "spatial_dropout"):
         given = getattr(options, option)

@@ -58,8 +58,7 @@ def sampled(
     height, width = pictures.shape[1:3]
     top, left = jnp.floor(row), jnp.floor(column)
     down, right = row - top, column - left
-    first = chosen[:, None, None] * (height * width)
-    flat = pictures.reshape(-1, *pictures.shape[3:])
+    chosen = chosen[:, None, None]
 
     def tap(row_tap: int, column_tap: int) -> Array:
         i, j = (top.astype(jnp.int32) + row_tap, left.astype(jnp.int32) + column_tap)
@@ -70,7 +69,10 @@ def sampled(
             inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
             weight = jnp.where(inside, weight, 0.0)
             i, j = jnp.clip(i, 0, height - 1), jnp.clip(j, 0, width - 1)
-        values = jnp.take(flat, first + i * width + j, axis=0).astype(jnp.float32)
+        # Three small indices: one of all pixels together would pass int32 in a large bank.
+        values = (
+            jnp.asarray(pictures).at[chosen, i, j].get(mode="promise_in_bounds").astype(jnp.float32)
+        )
         return values * weight.reshape(*weight.shape, *[1] * (values.ndim - weight.ndim))
 
     return tap(0, 0) + tap(0, 1) + tap(1, 0) + tap(1, 1)

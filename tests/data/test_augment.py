@@ -117,6 +117,42 @@ def test_tones_and_erasing_keep_their_ranges():
     assert set(grey) == set(range(256))
 
 
+def test_what_is_moved_and_what_is_erased_are_drawn_apart():
+    drawn = augmentation(AugmentConfig(rotate=10.0, erase=1.0, share=0.5).resolved(), 4_000)
+    still = (drawn.matrix == np.eye(3, dtype=np.float32)).all((1, 2))
+    tall = drawn.erase[:, 2] > drawn.erase[:, 3]
+    assert abs(np.corrcoef(still, tall)[0, 1]) < 0.06
+
+
+@pytest.mark.parametrize(
+    "ranges", [{"zoom": (1.0, 4.0)}, {"jitter": 16.0}, {"zoom": (1.0, 2.5), "jitter": 8.0}]
+)
+def test_no_visible_ink_is_cut_off_however_digits_are_enlarged(ranges):
+    changes_of = Augment(AugmentConfig(**ranges).resolved(), 64)
+    digits = Digits.of(IMAGES, LABELS)
+    needed = patch_side(
+        digits, (0.6, 1.0), stretch=changes_of.stretch(), jitter=changes_of.ranges.jitter
+    )
+    data = DataConfig(canvas=64, composition="plain")
+    shown = []
+    for patch in (min(64, needed), 8 * 64):
+        compose = Scatter(64, (3,), "largest_value", (0.6, 1.0), 30.0, digits, 5, 128, patch)
+        plan = compose.draw(
+            np.arange(200, dtype=np.int32), seed=1, stream="train", epoch=0, first=0
+        )
+        changes = changes_of.draw(200, seed=5, epoch=0, first=0)
+        if changes.matrix is not None:
+            plan = compose.warped(plan, changes.matrix)
+        if patch > 64:  # in the middle of the canvas, and reaching far over it
+            plan = plan._replace(corner=np.full_like(plan.corner, 32 - patch // 2))
+        dark = plan._replace(tone=np.zeros_like(plan.tone))
+        bank, squares = np.zeros((5, 128, 128), np.uint8), np.zeros(patch, np.uint8)
+        resident = Resident(IMAGES, bank, squares)
+        shown.append(render_host.render(dark, changes, resident, data=data).astype(int))
+    assert np.abs(shown[0] - shown[1]).max() <= 1
+    assert shown[0].max() == 255
+
+
 COMPOSITIONS = ("plain", "plain grey", "scale_blend", "scatter_digits")
 
 

@@ -77,8 +77,8 @@ def test_digits_are_whole_on_the_canvas_and_inside_their_patch():
     compose = scatter()
     plan = plan_of(compose, 2_000)
     low, high = compose.spans(plan.digit, plan.to_digit)
-    assert (low >= plan.corner).all()
-    assert (high <= plan.corner + compose.patch - 1).all()
+    assert (np.maximum(low, 0) >= plan.corner).all()
+    assert (np.minimum(high, CANVAS - 1) <= plan.corner + compose.patch - 1).all()
     # The spans reach a pixel of the source, and rounding, further than the ink.
     assert low.min() > -2
     assert high.max() < CANVAS + 1

@@ -46,6 +46,13 @@ def test_evaluation_is_not_augmented_and_training_may_be_stored(tiny_config) -> 
     assert (plans[0] != plans[1]).any()
 
 
+def test_evaluation_of_digits_takes_the_settings_of_photographs(tiny_config) -> None:
+    natural = tiny_config("--augment.policy=natural")
+    assert open_split(natural, "test").augment is None
+    with pytest.raises(InputError, match="mirrored digits"):
+        open_split(natural, "train")
+
+
 def test_a_limit_is_on_pictures_not_on_digits(tiny_config) -> None:
     pictures = open_split(tiny_config(*SCATTER), "train")
     assert (len(pictures), len(pictures.source.labels)) == (320, 1197)
@@ -79,6 +86,9 @@ def test_photographs_take_their_share_of_the_bank(tiny_config) -> None:
         (["--data.pad=60"], "data.pad is 60; allowed: the picture's side"),
         (["--augment.flip=true"], "mirrored digits are no digits"),
         (["--augment.rotate=50"], "augment.rotate is 50 for digits; allowed: 0 to 25"),
+        (["--data.threshold=1", "--data.divisor=256"], "no grey level reaches; allowed: 0 to 0.99"),
+        (["--data.texture-count=1000000000"], "data.texture_count is 1000000000; allowed: 1 to"),
+        (["--data.texture-count=16000", "--data.canvas=512"], "a bank of .* MiB; allowed: 4096"),
         (["--augment.zoom", "2", "1"], "augment.zoom is 2.0 1.0"),
         (["--augment.perspective=0.9"], "augment.perspective is 0.9; allowed: 0 to 0.3"),
         (["--augment.erase=1.5"], "augment.erase is 1.5; allowed: 0 to 1"),
