@@ -1,8 +1,10 @@
 """One array from a file: NumPy's `.npy`, or the pickle of an array, packed or not.
 
 `numpy.save`, `pickle.dump` and pandas' `to_pickle` write them. Nothing that is in a file is run.
-The memory taken is bounded by the bytes that are there, whatever a header says; the values of a
-file that is not packed stay in it until they are looked at.
+The memory taken is bounded, whatever a header says. The values of a file that is not packed stay in
+it until they are looked at, except those of pickle protocol 2, which are text: reading takes a few
+times the file's size. A packed file is unpacked into memory, to `MAX_UNPACKED_BYTES` at most, and
+then read likewise.
 """
 
 import bz2
@@ -184,14 +186,29 @@ class _Dtype:
 
 @dataclasses.dataclass
 class _Array:
-    values: np.ndarray | None = None
+    """What an array is made of; only the one that a pickle ends with is made.
+
+    A pickle may name the same text again and again, and its bytes are another copy each time.
+    """
+
+    content: Any = None  # bytes, or text
+    dtype: Any = None
+    shape: Any = None
+    order: str = "C"
+    axes: tuple[Any, ...] | None = None
+
+    def numpy(self) -> np.ndarray:
+        if type(self.dtype) is not _Dtype:
+            raise TypeError(f"{type(self.dtype).__name__} in place of a type")
+        array = _view(_bytes(self.content), self.dtype.numpy(), self.shape, self.order)
+        return array if self.axes is None else array.transpose(self.axes)
 
 
 def _read_pickle(content: memoryview) -> np.ndarray:
     value = pickled.load(Reader(content), VOCABULARY)
-    if type(value) is not _Array or value.values is None:
+    if type(value) is not _Array or value.content is None:
         raise ValueError("its pickle holds something other than an array")
-    return value.values
+    return value.numpy()
 
 
 def _dtype(code: Any, align: Any, copy: Any) -> _Dtype:
@@ -212,21 +229,21 @@ def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
 
 def _frombuffer(content: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> _Array:
     if axes is None and type(order) is str and order in ("C", "F"):
-        return _Array(_view(_bytes(content), dtype.numpy(), shape, order))
+        return _Array(content, dtype, shape, order)
     if order != "K" or type(axes) is not tuple:
         raise TypeError("no order of axes")
-    return _Array(_view(_bytes(content), dtype.numpy(), shape, "C").transpose(axes))
+    return _Array(content, dtype, shape, "C", axes)
 
 
-def _encode(text: Any, encoding: Any) -> bytes:
-    """How protocol 2 writes bytes."""
+def _encode(text: Any, encoding: Any) -> Any:
+    """How protocol 2 writes bytes; they stay text until the array is made."""
     if encoding not in ("latin1", "latin-1"):
         raise ValueError("its text is in an encoding other than latin1")
-    return text.encode("latin1")
+    return text
 
 
 def _bytes(content: Any) -> Any:
-    if type(content) is str:  # of Python 2
+    if type(content) is str:  # of protocol 2
         return content.encode("latin1")
     if not isinstance(content, bytes | bytearray | memoryview):
         raise TypeError(f"{type(content).__name__} in place of bytes")
@@ -241,7 +258,8 @@ def _build(made: Any, state: Any) -> None:
         made.byte_order = byte_order
     elif type(made) is _Array:
         _, shape, dtype, is_fortran, content = require_tuple(state)
-        made.values = _view(_bytes(content), dtype.numpy(), shape, "F" if is_fortran else "C")
+        made.content, made.dtype, made.shape = content, dtype, shape
+        made.order = "F" if is_fortran else "C"
     else:
         raise TypeError(f"a state of {type(made).__name__}")
 

@@ -257,9 +257,15 @@ def shared_type(levels: int) -> bytes:
     return b"\x80\x02cnumpy\ndtype\nK\x01" + nested + b"\x89\x88\x87R."
 
 
+def repeated(function: bytes, arguments: bytes) -> bytes:
+    """A call made 60 times with the same arguments."""
+    return b"\x80\x02c" + function + b"q\x00" + arguments + b"q\x01" + b"h\x00h\x01R" * 60 + b"N."
+
+
 HUGE = struct.pack("<Q", 1 << 62)
 LONG = b"X" + struct.pack("<i", 2 << 20) + b"a" * (2 << 20)
 FOUR = b"C\x04abcd"
+DTYPE = b"cnumpy\ndtype\nU\x02u1\x89\x88\x87R"
 HOSTILE = {
     "a huge shape": (array_pickle(count(1 << 50) + b"\x85", FOUR), "needs 1125899906842624 bytes"),
     "sizes that overflow": (array_pickle(count(1 << 62) * 3 + b"\x87", FOUR), "bytes, it has 4"),
@@ -273,10 +279,16 @@ HOSTILE = {
     "fields": (array_pickle(b"K\x04\x85", FOUR, state=b"K\x01NN"), "a type of several fields"),
     "a long type": (array_pickle(b"K\x04\x85", FOUR, code=b"V" * 200), "of type 'VVVVVVVVVVVVVVV"),
     "a type of shared tuples": (shared_type(48), "tuple in place of a type's name"),
-    "a state of text": (b"\x80\x02cnumpy\ndtype\nU\x02u1\x89\x88\x87R" + LONG + b"b.",
-                        "str in place of a tuple"),
+    "a state of text": (b"\x80\x02" + DTYPE + LONG + b"b.", "str in place of a tuple"),
     "arguments of text": (b"\x80\x02cnumpy\ndtype\n" + LONG + b"R.", "str in place of a tuple"),
     "a long order": (pickle.dumps(ARRAY, 5).replace(b"\x8c\x01C", LONG), "no order of axes"),
+    "a text encoded often": (repeated(b"_codecs\nencode\n", LONG + b"U\x06latin1\x86"),
+                             "other than an array"),
+    "arrays of a text": (repeated(b"numpy.core.numeric\n_frombuffer\n",
+                                  b"(" + LONG + DTYPE + b"J" + struct.pack("<i", 2 << 20)
+                                  + b"\x85U\x01Ct"), "other than an array"),
+    "values of no type": (array_pickle(b"K\x04\x85", FOUR)
+                          .replace(DTYPE + b"(K\x03U\x01|NNNtb", b"N"), "NoneType in place"),
     "huge bytes": (b"\x80\x04\x8e" + HUGE + b".", "expected 4611686018427387904 bytes"),
     "a huge bytearray": (b"\x80\x05\x96" + HUGE + b".", "expected 4611686018427387904 bytes"),
     "a huge text": (b"\x80\x04\x8d" + HUGE + b".", "expected 4611686018427387904 bytes"),
