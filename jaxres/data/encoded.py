@@ -53,10 +53,14 @@ class PictureFiles:
     """Picture files, read as RGB whenever they are looked at.
 
     With a `side` they are the squares that `EncodedPictures` would give, otherwise of any size.
+    The one looked at last is kept, read-only: a batch may be filled up with copies of it.
     """
 
     paths: Sequence[Path]
     side: int | None
+    _kept: dict[int, np.ndarray] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -70,7 +74,15 @@ class PictureFiles:
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return dataclasses.replace(self, paths=self.paths[index])
-        path = self.paths[index]
+        picture = self._kept.get(index)
+        if picture is None:
+            picture = self._read(self.paths[index])
+            picture.flags.writeable = False
+            self._kept.clear()
+            self._kept[index] = picture
+        return picture
+
+    def _read(self, path: Path) -> UInt8[np.ndarray, "h w 3"]:
         picture = originals.decode_over_black(originals.read_bytes(path), path)
         return picture if self.side is None else middle(picture, self.side)
 

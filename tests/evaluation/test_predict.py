@@ -15,6 +15,7 @@ import pytest
 
 from jaxres.cli import main
 from jaxres.config import Config, to_dict
+from jaxres.data import originals
 from jaxres.data.encoded import EncodedPictures
 from jaxres.data.pipeline import open_split
 from jaxres.errors import InputError
@@ -139,6 +140,23 @@ def test_probabilities_are_those_of_the_network(run_of, tmp_path: Path):
     np.testing.assert_allclose(
         probabilities(predict(run_dir, files[::-1])), probabilities(results)[::-1], atol=1e-6
     )
+
+
+def test_a_file_is_decoded_once_though_it_fills_up_the_batch(
+    run_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run_dir, _ = run_of("--data.batch-size=8")
+    files = write_pictures(tmp_path / "files", random_pictures(9))
+    decoded = []
+    decode = originals.decode_over_black
+
+    def count(encoded: bytes, path: Path) -> np.ndarray:
+        decoded.append(path)
+        return decode(encoded, path)
+
+    monkeypatch.setattr(originals, "decode_over_black", count)
+    assert len(predict(run_dir, files)) == 9
+    assert decoded == files
 
 
 def test_files_are_finished_pictures_whatever_the_recipe_composes(run_of, tmp_path: Path):
