@@ -31,11 +31,17 @@ def float64() -> Iterator[None]:
     # Keras takes no 64-bit types to be the wider ones on JAX, so its batch norm would not use them.
     narrowed = mock.patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, clear=True)
     with jax.enable_x64(True), narrowed:
-        keras.config.set_floatx("float64")
+        _compute_in("float64")
         try:
             yield
         finally:
-            keras.config.set_floatx("float32")
+            _compute_in("float32")
+
+
+def _compute_in(name: str) -> None:
+    keras.config.set_floatx(name)
+    # Made of floatx when a layer first asks for it, it would stay what it was then.
+    keras.config.set_dtype_policy(name)
 
 
 class KerasReference:
