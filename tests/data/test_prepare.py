@@ -201,6 +201,7 @@ def test_a_half_written_set_is_never_taken_for_whole(
     assert records.open_prepared(name, data_dir).examples
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_interruption_leaves_nothing(
     digits_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -344,6 +344,7 @@ def test_a_signal_at_any_moment_leaves_a_run_that_goes_on(
     assert loop.train(tiny_config(), tmp_path / "run")["best"]["step"] in (10, 20)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_signal_acts_as_usual() -> None:
     with StopSignal() as stop:
         signal.raise_signal(signal.SIGINT)
