@@ -22,13 +22,16 @@ def require_finite(section: str, config: Any) -> None:
             require(finite, f"{section}.{field.name} has {number}; allowed: finite numbers")
 
 
-def finite_number(text: str) -> float:
-    """A finite number, or -1."""
+def named_number(key: str, entry: str, *, allowed: str) -> tuple[str, float]:
+    """An entry `NAME:NUMBER` of a setting, its number above 0 and finite."""
+    name, _, text = entry.rpartition(":")
     try:
         number = float(text)
     except ValueError:
-        return -1.0
-    return number if math.isfinite(number) else -1.0
+        number = math.nan
+    holds = bool(name) and math.isfinite(number) and number > 0
+    require(holds, f"{key} has '{entry}'; allowed: {allowed}")
+    return name, number
 
 
 def require_seed(key: str, seed: int) -> None:

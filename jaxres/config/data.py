@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from jaxres.config.checks import finite_number, require, require_finite, require_seed
+from jaxres.config.checks import named_number, require, require_finite, require_seed
 
 MIN_DIGIT_SIDE = 8
 MIN_CANVAS, MAX_CANVAS = 28, 4096
@@ -167,12 +167,8 @@ class DataConfig:
         """`textures` as weights by kind."""
         weights: dict[str, float] = {}
         for entry in self.textures:
-            kind, _, number = entry.rpartition(":")
-            weight = finite_number(number)
-            require(
-                bool(kind) and weight > 0,
-                f"data.textures has '{entry}'; allowed: KIND:WEIGHT above 0, as rings:2",
-            )
+            form = "KIND:WEIGHT above 0, as rings:2"
+            kind, weight = named_number("data.textures", entry, allowed=form)
             require(kind not in weights, f"data.textures has {kind} twice; allowed: once")
             weights[kind] = weight
         return weights

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jaxres.config.checks import finite_number, require
+from jaxres.config.checks import named_number, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,13 +48,5 @@ class TransferConfig:
 
     def rate_factors(self) -> tuple[tuple[str, float], ...]:
         """`rates` as (pattern, factor)."""
-        pairs = []
-        for entry in self.rates:
-            pattern, _, number = entry.rpartition(":")
-            factor = finite_number(number)
-            require(
-                bool(pattern) and factor > 0,
-                f"transfer.rates has '{entry}'; allowed: PATTERN:FACTOR above 0, as stages.*:0.1",
-            )
-            pairs.append((pattern, factor))
-        return tuple(pairs)
+        form = "PATTERN:FACTOR above 0, as stages.*:0.1"
+        return tuple(named_number("transfer.rates", entry, allowed=form) for entry in self.rates)

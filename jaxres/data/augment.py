@@ -67,15 +67,15 @@ class Augment:
         """In units of half a side from the middle, then in pixels."""
         ranges, n = self.ranges, len(words)
         angle = np.deg2rad(uniform(words[:, 0], -ranges.rotate, ranges.rotate))
-        cos, sin, one = np.cos(angle), np.sin(angle), np.ones(n)
-        rotation = _affine(cos, -sin, sin, cos)
+        cos, sin = np.cos(angle), np.sin(angle)
+        rotation = _affine(n, cos, -sin, sin, cos)
         zoom = uniform(swapped(words[:, 0]), *ranges.zoom)
         about = (uniform(words[:, 1], -1.0, 1.0), uniform(swapped(words[:, 1]), -1.0, 1.0))
-        zooming = _affine(1 / zoom, 0 * one, 0 * one, 1 / zoom)
+        zooming = _affine(n, 1 / zoom, 0, 0, 1 / zoom)
         zooming[:, :2, 2] = np.stack(about, -1) * (1 - 1 / zoom)[:, None]
-        squeezing = _affine(1 / uniform(words[:, 2], *ranges.squish), 0 * one, 0 * one, one)
+        squeezing = _affine(n, 1 / uniform(words[:, 2], *ranges.squish), 0, 0, 1)
         mirror = np.where(uniform(swapped(words[:, 2])) < 0.5 * ranges.flip, -1.0, 1.0)
-        framing = _affine(mirror, 0 * one, 0 * one, one)
+        framing = _affine(n, mirror, 0, 0, 1)
         padding = ranges.crop_padding
         shift = [below(word, 2 * padding + 1) for word in (words[:, 3], swapped(words[:, 3]))]
         framing[:, :2, 2] = (np.stack(shift, -1) - padding) * 2 / self.side
@@ -144,8 +144,8 @@ def require_labels_kept(config: Config) -> None:
         )
 
 
-def _affine(a: Any, b: Any, c: Any, d: Any) -> Float64[np.ndarray, "n 3 3"]:
-    matrix = np.zeros((len(a), 3, 3))
+def _affine(n: int, a: Any, b: Any, c: Any, d: Any) -> Float64[np.ndarray, "{n} 3 3"]:
+    matrix = np.zeros((n, 3, 3))
     matrix[:, 0, 0], matrix[:, 0, 1], matrix[:, 1, 0], matrix[:, 1, 1] = a, b, c, d
     matrix[:, 2, 2] = 1
     return matrix

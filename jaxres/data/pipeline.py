@@ -126,8 +126,12 @@ def open_split(config: Config, split: Split) -> Pictures:
             f"data.composition is {data.composition}, but the pictures of data.dataset "
             f"{data.dataset} are composed already; allowed for them: plain"
         )
-    compose, photos, patch = _composition(data, split, source, augment)
-    if not isinstance(compose, Scatter):  # which takes its digits from all there are
+    examples = len(source.labels[:limit])
+    compose, photos = _composition(data, split, source, augment, folder)
+    patch = 0
+    if isinstance(compose, Scatter):
+        patch = compose.patch
+    else:  # it takes no digits but those of its examples
         source = source.first(limit)
     return Pictures(
         split=split,
@@ -137,17 +141,16 @@ def open_split(config: Config, split: Split) -> Pictures:
         augment=augment,
         data=data,
         seed=config.train.seed,
-        examples=len(source.labels[:limit]),
+        examples=examples,
     )
 
 
 def _composition(
-    data: DataConfig, split: Split, source: Source, augment: Augment | None
-) -> tuple[Composition, UInt8[np.ndarray, "m s s *rgb"], int]:
-    """How pictures are composed, their background bank, and the side of a digit's patch."""
+    data: DataConfig, split: Split, source: Source, augment: Augment | None, folder: Path
+) -> tuple[Composition, UInt8[np.ndarray, "m s s *rgb"]]:
+    """How pictures are composed, and their background bank."""
     if data.composition == "plain":
-        return Plain(data.canvas), np.empty((0, data.canvas, data.canvas, 3), np.uint8), 0
-    folder = data_dir(data.data_dir)
+        return Plain(data.canvas), np.empty((0, data.canvas, data.canvas, 3), np.uint8)
     load_photos = functools.partial(
         backgrounds.load,
         data.backgrounds,
@@ -158,7 +161,7 @@ def _composition(
     )
     if data.composition == "scale_blend":
         photos = load_photos()
-        return _scale_blend(data, photos), photos, 0
+        return _scale_blend(data, photos), photos
     digits = Digits.of(np.asarray(source.images), source.labels)
     widest = patch_side(digits, data.digit_scale)
     if widest > data.canvas:
@@ -186,7 +189,7 @@ def _composition(
         texture_side=textures.shape[1],
         patch=patch,
     )
-    return compose, textures, patch
+    return compose, textures
 
 
 def _textures(

@@ -41,6 +41,10 @@ class Resident(NamedTuple):
     photos: UInt8[Any, "photos s s *rgb"]  # the background bank
     patch: UInt8[Any, " p"]  # zeros; p is the side of a scattered digit's patch, 0 without them
 
+    def decoded(self) -> "Resident":
+        """With the pictures as an array, to be put on the devices."""
+        return self._replace(images=np.asarray(self.images))
+
 
 @dataclasses.dataclass(frozen=True)
 class ScaleBlend:

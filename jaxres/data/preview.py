@@ -10,6 +10,7 @@ import numpy as np
 from jaxres.config import Config, Split
 from jaxres.data import render_device
 from jaxres.data.pipeline import open_split
+from jaxres.data.scatter import Scatter
 from jaxres.errors import InputError
 
 MARGIN = 4  # pixels between pictures
@@ -30,9 +31,11 @@ def write_sheet(config: Config, path: Path, *, split: Split, count: int) -> None
     images = batch.get("image")
     if images is None:
         render = jax.jit(render_device.render, static_argnames="data")
-        resident = pictures.resident._replace(images=np.asarray(pictures.resident.images))
+        resident = pictures.resident
+        if not isinstance(pictures.compose, Scatter):  # whose digits are any of the source's
+            resident = resident._replace(images=resident.images[:count])
         planned = batch["plan"], batch.get("augmentation")
-        images = np.asarray(render(*planned, resident, data=config.data))
+        images = np.asarray(render(*planned, resident.decoded(), data=config.data))
     names = [pictures.class_names[label] for label in batch["label"]]
     encoded, png = cv2.imencode(".png", contact_sheet(images, names)[..., ::-1])
     try:

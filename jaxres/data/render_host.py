@@ -21,8 +21,6 @@ def render(
 ) -> UInt8[np.ndarray, "n side side 3"]:
     """Make the pictures of a plan."""
     n, side = len(plan[0]), data.picture_side
-    if not isinstance(plan, PlainPlan):
-        resident = resident._replace(images=np.asarray(resident.images))
     pictures = np.empty((n, side, side, 3), np.uint8)
     exact = augmentation is not None  # rounded once, at the end
     for k, finished in enumerate(pictures):
@@ -105,8 +103,6 @@ def _scatter(
         top, left = np.clip(plan.corner[j], 0, canvas).tolist()
         bottom, right = np.clip(plan.corner[j] + patch, 0, canvas).tolist()
         ink = plan.ink[j]
-        if top == bottom or left == right:
-            continue
         window = np.s_[top:bottom, left:right]
         level = _warped(digit, plan.to_digit[j], places, window, border="black")
         darkness[window] *= 1 - np.clip(ink[0] / 255 * level - ink[1], 0, 1)

@@ -29,7 +29,7 @@ def resident_of(pictures: Pictures) -> Resident | None:
     """What the device renderer keeps on the devices, as host arrays; None for the host renderer."""
     if pictures.data.render == "host":
         return None
-    return pictures.resident._replace(images=np.asarray(pictures.resident.images))
+    return pictures.resident.decoded()
 
 
 class Evaluator:

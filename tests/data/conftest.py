@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxres.data import cifar10, flowers, prepare
+from jaxres.data import cifar10, flowers, prepare, sources
 from jaxres.data.originals import PUBLISHED
 
 SYNTHETIC_TRAIN, SYNTHETIC_TEST = 200, 50
@@ -35,6 +35,11 @@ def cifar_bytes(data: np.ndarray, labels: list[int]) -> bytes:
     """A batch of CIFAR-10 as published: rows of 3,072 values, pickled under NumPy's old names."""
     pickled = pickle.dumps({b"data": data, b"labels": labels}, protocol=3)
     return pickled.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+
+
+def pixels(source: sources.Source) -> set[bytes]:
+    """The pictures of a source, to tell whether two share one."""
+    return {image.tobytes() for image in np.asarray(source.images)}
 
 
 def write_photo(path: Path, seed: int, *, height: int = 48, width: int = 64) -> Path:

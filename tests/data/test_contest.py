@@ -18,6 +18,7 @@ from jaxres.data import contest, prepare, records, sources
 from jaxres.data.originals import decode_picture, read_bytes
 from jaxres.data.pipeline import eval_batches, open_split
 from jaxres.errors import InputError
+from tests.data.conftest import pixels
 
 # As skewed as the original's.
 COUNTS = [2, 3, 6, 12, 19, 25, 37, 53, 63, 80]
@@ -64,10 +65,6 @@ def load(split: Split, data_dir: Path, *, held_out: int = 60, seed: int = 0) -> 
     )
 
 
-def pictures(source: sources.Source) -> set[bytes]:
-    return {image.tobytes() for image in np.asarray(source.images)}
-
-
 def test_tfds_opens_the_prepared_set(contest_data: Path):
     folder = contest_data / "modified_mnist" / "1.0.0"
     builder: Any = tfds.builder_from_directory(folder)
@@ -93,7 +90,7 @@ def test_every_split_is_as_skewed_as_the_whole(contest_data: Path):
     others = np.array(COUNTS) - counts["test"]
     assert np.abs(counts["validation"] - others * 60 / others.sum()).max() < 1
     assert np.sum([*counts.values()], axis=0).tolist() == COUNTS
-    assert len(set.union(*map(pictures, parts.values()))) == len(LABELS)
+    assert len(set.union(*map(pixels, parts.values()))) == len(LABELS)
     labels = {image.tobytes(): label for image, label in zip(IMAGES, LABELS, strict=True)}
     for part in parts.values():
         assert part.class_names == tuple("0123456789")
@@ -105,7 +102,7 @@ def test_every_split_is_as_skewed_as_the_whole(contest_data: Path):
 def test_the_split_depends_on_the_seed_alone(contest_data: Path):
     first, again, other = (load("validation", contest_data, seed=seed) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first.images, again.images)
-    assert pictures(first) != pictures(other)
+    assert pixels(first) != pixels(other)
     test, other_test = (load("test", contest_data, seed=seed) for seed in (3, 4))
     np.testing.assert_array_equal(test.images, other_test.images)
 

@@ -17,7 +17,7 @@ from jaxres.data.encoded import middle
 from jaxres.data.pipeline import open_split, train_batches
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import resident_of
-from tests.data.conftest import FLOWERS, Served, write_photo
+from tests.data.conftest import FLOWERS, Served, pixels, write_photo
 
 
 def prepare_quietly(from_dir: Path | None, data_dir: Path, **options) -> records.Prepared:
@@ -36,10 +36,6 @@ def load(
         split_seed=split_seed,
         canvas=32,
     )
-
-
-def shown(source: sources.Source) -> set[bytes]:
-    return {image.tobytes() for image in np.asarray(source.images)}
 
 
 @pytest.fixture
@@ -96,8 +92,8 @@ def test_a_tenth_of_each_class_is_always_for_test(flowers_dir: Path, tmp_path: P
     train, validation = (load(split, tmp_path) for split in ("train", "validation"))
     assert len(validation.labels) == 6
     assert len(train.labels) == 50 - 7 - 6
-    assert len(shown(train) | shown(validation) | shown(test)) == 50
-    assert shown(validation) != shown(load("validation", tmp_path, split_seed=5))
+    assert len(pixels(train) | pixels(validation) | pixels(test)) == 50
+    assert pixels(validation) != pixels(load("validation", tmp_path, split_seed=5))
 
 
 def test_pictures_are_squares_of_the_canvas_with_their_labels(flowers_dir: Path, tmp_path: Path):

@@ -11,7 +11,7 @@ import pytest
 from jaxres.config import Split
 from jaxres.data import originals, records, sources
 from jaxres.errors import InputError
-from tests.data.conftest import SYNTHETIC_TEST, SYNTHETIC_TRAIN
+from tests.data.conftest import SYNTHETIC_TEST, SYNTHETIC_TRAIN, pixels
 
 
 def load(
@@ -32,10 +32,6 @@ def load(
     )
 
 
-def pictures(source: sources.Source) -> set[bytes]:
-    return {image.tobytes() for image in source.images}
-
-
 def test_digits_are_split_evenly_over_the_classes(tmp_path: Path):
     parts = {split: load("digits", split, tmp_path) for split in sources.SPLITS}
     assert {split: len(part.labels) for split, part in parts.items()} == {
@@ -49,7 +45,7 @@ def test_digits_are_split_evenly_over_the_classes(tmp_path: Path):
     for split in ("validation", "test"):
         assert np.bincount(parts[split].labels).tolist() == [30] * 10
     # All 1,797 pictures differ, so none is in two splits.
-    assert len(set.union(*(pictures(part) for part in parts.values()))) == 1797
+    assert len(set.union(*(pixels(part) for part in parts.values()))) == 1797
 
 
 def test_digits_use_the_whole_grey_range(tmp_path: Path):
@@ -84,7 +80,7 @@ def test_the_split_depends_on_the_seed_alone(synthetic_data_dir: Path, dataset: 
     )
     np.testing.assert_array_equal(first.images, again.images)
     np.testing.assert_array_equal(first.labels, again.labels)
-    assert pictures(first) != pictures(other)
+    assert pixels(first) != pixels(other)
 
 
 def test_the_drawn_order_never_changes():
@@ -96,7 +92,7 @@ def test_prepared_digits(synthetic_data_dir: Path, digits_dir: Path):
     train, validation = (load("mnist", s, synthetic_data_dir) for s in ("train", "validation"))
     assert len(validation.labels) == 40
     assert len(train.labels) == SYNTHETIC_TRAIN - 40
-    assert not pictures(train) & pictures(validation)
+    assert not pixels(train) & pixels(validation)
     files = originals.PUBLISHED["mnist"].files
     arrays = {
         key: originals.read_idx(originals.find_idx(digits_dir, file.name))
@@ -124,7 +120,7 @@ def test_real_mnist(real_data_dir: Path):
     )
     assert (len(train.labels), len(validation.labels), len(test.labels)) == (50_000, 10_000, 10_000)
     # MNIST holds no picture twice among its 60,000.
-    assert not pictures(train) & pictures(validation)
+    assert not pixels(train) & pixels(validation)
     assert test.labels[:5].tolist() == [7, 2, 1, 0, 4]
     # The well-known mean of the training pictures, 0.1307.
     total = sum(np.asarray(part.images).sum(dtype=np.int64) for part in (train, validation))
