@@ -19,7 +19,7 @@ from tyro.conf import Positional
 
 from jaxres import recipe as recipes
 from jaxres.config import Config, Split
-from jaxres.errors import InputError, unknown_name
+from jaxres.errors import InputError, Interrupted, TrainingFailed, unknown_name
 from jaxres.recipe import Settings
 
 DEFAULTS = Config()
@@ -49,12 +49,11 @@ def train(words: Sequence[str]) -> int:
 
     try:
         summary = loop.train(config, run_dir, profile=args.profile)
-    except loop.Interrupted as stopped:
+    except Interrupted as stopped:
         say(str(stopped))
         return 0
-    except loop.TrainingFailed as failed:
-        say(f"error: {failed}")
-        return 1
+    if not summary:  # the first of several processes speaks for all
+        return 0
     test = summary["test"]
     print(
         f"test accuracy {test['accuracy']:.4f}  loss {test['loss']:.4f}  "
@@ -351,24 +350,30 @@ COMMANDS: dict[str, tuple[Command, type]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (default: the process's) and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    problem = ""
     try:
-        return dispatch(words)
+        status = dispatch(words)
     except InputError as error:
-        say(f"error: {error}")
-        return 2
+        status, problem = 2, str(error)
+    except TrainingFailed as error:
+        status, problem = 1, str(error)
     except SystemExit as stop:  # --help
-        return int(stop.code or 0)
+        status = int(stop.code or 0)
     except KeyboardInterrupt:
         say("interrupted")
-        return 130
+        status = 130
     except BrokenPipeError:
         # The reader of our output has gone; keep Python from failing again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        status = 1
     except Exception as error:
         traceback.print_exc()
-        say(f"error: {type(error).__name__}: {error}")
-        return 1
+        status, problem = 1, f"{type(error).__name__}: {error}"
+    if problem:
+        say(f"error: {problem}")
+    if status and (processes := sys.modules.get("jaxres.training.processes")):
+        processes.abandon(problem or "interrupted", status)
+    return status
 
 
 def dispatch(words: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""The one error a user can cause, and the nearest-name hint that goes with it."""
+"""The one error a user can cause, the nearest-name hint that goes with it, and how a run ends."""
 
 import difflib
 from collections.abc import Iterable
@@ -10,6 +10,14 @@ class InputError(ValueError):
     The message is one sentence with the value given and the values allowed; the command line
     prints it and exits with status 2.
     """
+
+
+class TrainingFailed(RuntimeError):  # noqa: N818
+    """Training cannot go on; the message says at which step and what is kept."""
+
+
+class Interrupted(Exception):  # noqa: N818
+    """A signal asked the run to stop, and its state is saved."""
 
 
 def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> InputError:

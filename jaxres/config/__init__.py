@@ -16,6 +16,7 @@ from jaxres.config.transfer import TransferConfig
 
 __all__ = [
     "MAX_SEED",
+    "PER_PROCESS_KEYS",
     "AugmentConfig",
     "Augmenting",
     "CheckpointConfig",
@@ -67,11 +68,16 @@ FREE_KEYS = frozenset(
         "train.devices",
         "train.log_every_steps",
         "train.compile_cache",
+        "train.join_timeout_s",
+        "train.peer_timeout_s",
         "checkpoint.every_steps",
         "checkpoint.keep_last",
         "checkpoint.keep_best",
     }
 )
+
+# Keys in which the processes of one run may differ.
+PER_PROCESS_KEYS = frozenset({"data.data_dir", "data.workers", "train.compile_cache"})
 
 
 def with_normalisation(config: Config, theirs: dict[str, Any]) -> Config:

@@ -30,6 +30,10 @@ class TrainConfig:
     """Use only the first so many validation and test examples."""
     compile_cache: str = "default"
     """Where compiled programs wait for the next run: `default`, a folder, or `off`."""
+    join_timeout_s: int = 300
+    """Seconds within which all processes of a run must have been started."""
+    peer_timeout_s: int = 60
+    """Seconds of silence after which a process of the run is taken for lost."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -46,6 +50,8 @@ class TrainConfig:
             "evaluate_every_epochs",
             "limit_train_examples",
             "limit_eval_examples",
+            "join_timeout_s",
+            "peer_timeout_s",
         ):
             value = getattr(self, key)
             require(value is None or value >= 1, f"train.{key} is {value}; allowed: 1 or more")

@@ -9,6 +9,7 @@ import functools
 import gc
 import signal
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,13 @@ class Pictures:
             return planned if augmentation is None else planned | {"augmentation": augmentation}
         images = render_host.render(plan, augmentation, self.resident, data=self.data)
         return {"image": images, "label": labels}
+
+    def checksum(self) -> int:
+        """CRC-32 of labels and backgrounds and, of a set that is whole in memory, its pictures."""
+        arrays = [self.source.labels[: self.examples], self.resident.photos]
+        if isinstance(self.resident.images, np.ndarray):
+            arrays.append(self.resident.images)
+        return functools.reduce(lambda crc, array: zlib.crc32(array.tobytes(), crc), arrays, 0)
 
     def _plan(self, examples: Int32[np.ndarray, " n"], *, epoch: int, first: int) -> Any:
         draw = functools.partial(self.compose.draw, seed=self.seed, stream=self.split)
@@ -352,15 +360,21 @@ def train_batches(
     )
 
 
-def eval_batches(pictures: Pictures, batch_size: int) -> Iterator[tuple[Batch, int]]:
-    """Every picture of a split once, in order, with the number of real pictures in the batch.
+def eval_batches(
+    pictures: Pictures, batch_size: int, *, process: int = 0, processes: int = 1
+) -> Iterator[tuple[Batch, int]]:
+    """This process's part of each batch, with the number of real pictures in the whole one.
 
-    The last batch is filled up with copies of its last picture; its real pictures come first.
+    Together they show every picture of a split once, in order. The last batch is filled up with
+    copies of its last picture; its real pictures come first.
     """
+    share = batch_size // processes
     for first in range(0, len(pictures), batch_size):
         examples = np.arange(first, min(first + batch_size, len(pictures)), dtype=np.int32)
         padded = np.pad(examples, (0, batch_size - len(examples)), mode="edge")
-        yield pictures.batch(padded, epoch=0, first=first), len(examples)
+        begin = process * share
+        ours = padded[begin : begin + share]
+        yield pictures.batch(ours, epoch=0, first=first + begin), len(examples)
 
 
 def _init_worker(index: int, count: int) -> None:

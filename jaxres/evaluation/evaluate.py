@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxres.config import Config
@@ -49,8 +49,14 @@ class Evaluator:
     ):
         self._config = config
         self._mesh = mesh
-        self._images = self._compiled(partial(images_of, config), (P(), P(AXIS)))
-        self._step = self._compiled(make_step(net, config), (P(), P(AXIS), P(AXIS)))
+        results = make_step(net, config)
+
+        def step(variables: Any, images: Any, labels: Any) -> dict[str, Any]:
+            return {**results(variables, images, labels), "label": labels}
+
+        self._images = self._compiled(partial(images_of, config), (P(), P(AXIS)), P(AXIS))
+        # Whole on every device: so each of several processes can fetch all of them.
+        self._step = self._compiled(step, (P(), P(AXIS), P(AXIS)), P())
         self._take(pictures)
 
     def on(self, pictures: Pictures) -> "Evaluator":
@@ -66,11 +72,17 @@ class Evaluator:
         self._pictures = pictures
         self._resident = replicate(self._mesh, resident_of(pictures))
 
-    def _compiled(self, function: Callable[..., Any], specs: tuple[P, ...]) -> Callable[..., Any]:
+    def _compiled(
+        self, function: Callable[..., Any], specs: tuple[P, ...], result: P
+    ) -> Callable[..., Any]:
         mapped = jax.shard_map(
             function, mesh=self._mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False
         )
-        return jax.jit(mapped, compiler_options=target.compiler_options())
+        return jax.jit(
+            mapped,
+            out_shardings=NamedSharding(self._mesh, result),
+            compiler_options=target.compiler_options(),
+        )
 
     def predict(self, variables: dict[str, Any], *, shown: bool = False) -> dict[str, np.ndarray]:
         """What the step gives for each example, in the order of the split.
@@ -85,13 +97,17 @@ class Evaluator:
             results, real = waiting.popleft()
             done.append(jax.tree.map(lambda leaf: leaf[:real], jax.device_get(results)))
 
-        batches = eval_batches(self._pictures, self._batch_size)
+        batches = eval_batches(
+            self._pictures,
+            self._batch_size,
+            process=jax.process_index(),
+            processes=jax.process_count(),
+        )
         count = math.ceil(len(self._pictures) / self._batch_size)
         for batch, real in track(batches, count, "predict, batches", shown):
             on_devices = put_batch(self._mesh, batch, P(AXIS))
             images = self._images(self._resident, on_devices)
-            results = self._step(variables, images, on_devices["label"])
-            waiting.append((results | {"label": batch["label"]}, real))
+            waiting.append((self._step(variables, images, on_devices["label"]), real))
             if len(waiting) > IN_FLIGHT:
                 fetch()
         while waiting:

@@ -12,6 +12,22 @@ import tensorboardX
 from jaxres.training.rundir import keep_rows
 
 
+class Silence:
+    """The log of a process whose run's first process writes: nothing."""
+
+    def say(self, line: str) -> None:
+        """See `RunLog.say`."""
+
+    def row(self, row: dict[str, Any]) -> None:
+        """See `RunLog.row`."""
+
+    def advance(self, step: int) -> None:
+        """See `RunLog.advance`."""
+
+    def close(self) -> None:
+        """See `RunLog.close`."""
+
+
 class RunLog:
     """Writes the rows of a run and shows its progress on standard error."""
 

@@ -12,38 +12,33 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxres import compilation
-from jaxres.config import Config, to_dict, with_normalisation
+from jaxres.config import PER_PROCESS_KEYS, Config, flatten, to_dict, with_normalisation
 from jaxres.data.feed import Feed
 from jaxres.data.pipeline import open_split, train_batches
+from jaxres.errors import Interrupted, TrainingFailed
 from jaxres.evaluation.evaluate import Evaluator, resident_of
 from jaxres.host_memory import keep_freed_memory
-from jaxres.training import initial, optim, parallel, transfer
+from jaxres.training import initial, optim, parallel, processes, transfer
 from jaxres.training.checkpoint import abstract_like, rank
-from jaxres.training.logs import RunLog
+from jaxres.training.logs import RunLog, Silence
+from jaxres.training.processes import Peers
 from jaxres.training.profile import StepProfiler
 from jaxres.training.rundir import RunDirectory, write_whole
 from jaxres.training.signals import StopSignal
 from jaxres.training.state import abstract_network, network, new_state, variables
 from jaxres.training.step import make_train_step
-from jaxres.training.summary import summarise
+from jaxres.training.summary import summarise, versions
 from jaxres.training.window import Window, first_not_finite
 
 TOTALS = ("pictures", "seconds", "wait_s", "compile_s")
-
-
-class TrainingFailed(RuntimeError):  # noqa: N818
-    """Training cannot go on; the message says at which step and what is kept."""
-
-
-class Interrupted(Exception):  # noqa: N818
-    """A signal asked the run to stop, and its state is saved."""
 
 
 def train(config: Config, run_dir: Path, *, profile: bool = False) -> dict[str, Any]:
     """Train, or go on training, in a run directory; then evaluate the best checkpoint on test.
 
     Gives what `summary.json` holds. With `profile`, a `jax.profiler` trace of some steps is
-    written to `run_dir/profile`.
+    written to `run_dir/profile`. Started as one of several processes (`processes.join`), it takes
+    its part: each reads and computes its share, the first writes, and the others give nothing.
 
     Raises:
         InputError: settings, data or the run directory do not fit; nothing has been changed.
@@ -53,13 +48,19 @@ def train(config: Config, run_dir: Path, *, profile: bool = False) -> dict[str, 
     started = time.perf_counter()
     keep_freed_memory()
     compilation.use_cache(config.train.compile_cache)
+    peers = processes.join(
+        join_timeout_s=config.train.join_timeout_s, peer_timeout_s=config.train.peer_timeout_s
+    )
     with (
-        StopSignal() as stop,
-        Run(config, run_dir, profile=profile) as run,
+        peers.watched(config.train.peer_timeout_s),
+        StopSignal(several=peers.count > 1) as stop,
+        Run(config, run_dir, profile=profile, peers=peers) as run,
         jax.transfer_guard("disallow"),
     ):
         run.train(stop)
         test = run.test()
+    if not peers.first:
+        return {}
     parameters = sum(leaf.size for leaf in jax.tree.leaves(run.net.params))
     summary = summarise(config, parameters, run.progress, test, run.mesh)
     summary["wall_s"] = time.perf_counter() - started
@@ -70,10 +71,38 @@ def train(config: Config, run_dir: Path, *, profile: bool = False) -> dict[str, 
 class Run:
     """A run in progress: the state and what logging, evaluating and saving it share."""
 
-    def __init__(self, config: Config, run_dir: Path, *, profile: bool):
+    def __init__(
+        self, config: Config, run_dir: Path, *, profile: bool, peers: Peers = processes.ALONE
+    ):
         """Load the data and take the run directory, then start afresh or from its checkpoint."""
         self.config = config
         self.run_dir = run_dir
+        self.peers = peers
+        with peers.together():
+            self._read(config)
+        if peers.count > 1:
+            peers.require_same(self._facts())
+        classes = len(self.pictures["train"].class_names)
+        self.steps_per_epoch = self.batches.steps_per_epoch
+        self.total_steps = config.train.epochs * self.steps_per_epoch
+        self.net = abstract_network(config, classes=classes)
+        self.starts = transfer.start_epochs(config.transfer, self.net, config.data.picture_side)
+        self.stage = self._stage(0)
+        self.learning_rate = optim.learning_rate(config.optim, self.total_steps)
+        self.way = parallel.create(config.train.parallel, self.mesh)
+        self.calls: dict[int, Callable[..., Any]] = {}  # by the number of steps they run
+        self.profiler = StepProfiler(run_dir / "profile" if profile and peers.first else None)
+
+        self.directory = RunDirectory(run_dir, config, peers)
+        self.checkpoints = self.directory.checkpoints
+        try:
+            self._begin(classes)
+        except BaseException:
+            self.directory.give_up()
+            raise
+
+    def _read(self, config: Config) -> None:
+        """Meet the devices and the data."""
         self.mesh = parallel.make_mesh(config.train.devices)
         parallel.check_batch(config.data.batch_size, self.mesh.size, config.optim.accumulate_steps)
         self.pictures = {
@@ -82,27 +111,23 @@ class Run:
         self.batches = train_batches(
             self.pictures["train"],
             config,
-            process=jax.process_index(),
-            processes=jax.process_count(),
+            process=self.peers.index,
+            processes=self.peers.count,
         )
-        self.steps_per_epoch = self.batches.steps_per_epoch
-        self.total_steps = config.train.epochs * self.steps_per_epoch
-        classes = len(self.pictures["train"].class_names)
-        self.net = abstract_network(config, classes=classes)
-        self.starts = transfer.start_epochs(config.transfer, self.net, config.data.picture_side)
-        self.stage = self._stage(0)
-        self.learning_rate = optim.learning_rate(config.optim, self.total_steps)
-        self.way = parallel.create(config.train.parallel, self.mesh)
-        self.calls: dict[int, Callable[..., Any]] = {}  # by the number of steps they run
-        self.profiler = StepProfiler(run_dir / "profile" if profile else None)
 
-        self.directory = RunDirectory(run_dir, config)
-        self.checkpoints = self.directory.checkpoints
-        try:
-            self._begin(classes)
-        except BaseException:
-            self.directory.give_up()
-            raise
+    def _facts(self) -> dict[str, Any]:
+        """What the processes of a run must have in common."""
+        settings = flatten(to_dict(self.config))
+        return {
+            **{key: value for key, value in settings.items() if key not in PER_PROCESS_KEYS},
+            "--output-dir": str(self.run_dir.absolute()),
+            "devices": jax.local_device_count(),
+            **{f"version of {name}": each for name, each in versions().items()},
+            **{
+                f"the {split} data's checksum": pictures.checksum()
+                for split, pictures in self.pictures.items()
+            },
+        }
 
     def _begin(self, classes: int) -> None:
         """Start afresh, or from the newest checkpoint."""
@@ -122,9 +147,11 @@ class Run:
             )
             self.progress = self.checkpoints.read(self.saved, "progress")
             self.batches.set_state(self.progress["iterator"])
-        settings = yaml.safe_dump(to_dict(self.config), sort_keys=False)
-        write_whole(self.run_dir / "config.yaml", settings)
-        self.log = RunLog(self.run_dir, total_steps=self.total_steps, first_step=self.step)
+        self.log = Silence()
+        if self.peers.first:
+            settings = yaml.safe_dump(to_dict(self.config), sort_keys=False)
+            write_whole(self.run_dir / "config.yaml", settings)
+            self.log = RunLog(self.run_dir, total_steps=self.total_steps, first_step=self.step)
         for made in (self.log, self.profiler, self.batches):
             self.directory.opened.callback(made.close)
 
@@ -152,7 +179,7 @@ class Run:
             if stop.name and self.step == (self.saved or 0):
                 break  # nothing that is not saved
             self._call(resident, batch, steps)
-            stopping = stop.name is not None
+            stopping = stop.reached()
             if self._ends_epoch() or self._crossed(steps, config.train.log_every_steps):
                 self._log_window()
             if self._evaluates():
@@ -324,6 +351,7 @@ class Run:
             self.step, state, progress=self.progress, config=to_dict(self.config), metrics=metrics
         )
         self.saved = self.step
+        self.peers.kept = self._kept()
         self.window.restart()
 
     def _evaluate(self, weights: dict[str, Any]) -> dict[str, float]:
@@ -357,10 +385,18 @@ class Run:
 
     def _require_finite(self, numbers: dict[str, float]) -> None:
         if bad := first_not_finite(numbers):
-            kept = f"the checkpoint of step {self.saved} is kept" if self.saved else "none saved"
             raise TrainingFailed(
-                f"{bad} is {numbers[bad]} at step {self.step}: stopped; {kept} in '{self.run_dir}'"
+                f"{bad} is {numbers[bad]} at step {self.step}: stopped; {self._kept()}"
             )
+
+    def _kept(self) -> str:
+        """What is left of the run if it ends now."""
+        if not self.saved:
+            return "no checkpoint is saved yet"
+        return (
+            f"the checkpoint of step {self.saved} is kept in '{self.run_dir}', "
+            "and the same command goes on from there"
+        )
 
 
 def call_lengths(

@@ -5,7 +5,9 @@ them and the outside the state is one global array per leaf, the same on every d
 checkpoints and evaluation need not know which way trained it.
 """
 
-from collections.abc import Callable
+import collections
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -32,8 +34,29 @@ def make_mesh(count: int | None) -> Mesh:
         raise InputError(
             f"train.devices is {count}; allowed: 1 to {len(devices)} (the devices here)"
         )
+    if count not in (None, len(devices)) and jax.process_count() > 1:
+        raise InputError(
+            f"train.devices is {count}, with {jax.process_count()} processes; allowed: all "
+            f"{len(devices)} devices, so that none of the processes is left without"
+        )
     chosen = devices[:count]
+    if jax.process_count() > 1:
+        # Process after process, as the parts of a batch are: JAX's own order may mix them.
+        _require_as_many(devices)
+        chosen = sorted(devices, key=lambda device: (device.process_index, device.id))
+        return Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,))
     return jax.make_mesh((len(chosen),), (AXIS,), axis_types=(AxisType.Auto,), devices=chosen)
+
+
+def _require_as_many(devices: Sequence[Any]) -> None:
+    """Refuse processes with different numbers of devices."""
+    counts = collections.Counter(device.process_index for device in devices)
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{count} in process {index}" for index, count in sorted(counts.items()))
+        raise InputError(
+            f"the processes have different numbers of devices ({listed}); "
+            "allowed: the same number in each"
+        )
 
 
 def check_batch(batch_size: int, devices: int, parts: int) -> None:
@@ -54,14 +77,33 @@ def check_batch(batch_size: int, devices: int, parts: int) -> None:
 
 
 def replicate(mesh: Mesh, tree: PyTree) -> PyTree:
-    """Host or device arrays as global arrays, whole on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, P()))
+    """Host or device arrays as global arrays, whole on every device of the mesh.
+
+    Of several processes each must give the same.
+    """
+    sharding = NamedSharding(mesh, P())
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+
+    def spread(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
+        return _from_local(sharding, jax.device_get(leaf))
+
+    return jax.tree.map(spread, tree)
 
 
 def put_batch(mesh: Mesh, batch: PyTree, spec: P) -> PyTree:
     """This process's part of a host batch as global arrays sharded by `spec`."""
     sharding = NamedSharding(mesh, spec)
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
+    return jax.tree.map(partial(_from_local, sharding), batch)
+
+
+def _from_local(sharding: NamedSharding, leaf: np.ndarray) -> jax.Array:
+    """A global array of what this process has of it."""
+    # With several processes JAX takes what it is asked for here for an implicit transfer.
+    with jax.transfer_guard_host_to_device("allow"):
+        return jax.make_array_from_process_local_data(sharding, leaf)
 
 
 def scanned(step: Step, steps: int) -> Step:
@@ -114,9 +156,9 @@ class Jit:
         """Host arrays, whole on every device."""
         return replicate(self.mesh, resident)
 
-    def metrics(self, metrics: PyTree) -> PyTree:
-        """The fetched metrics of a call as one row per step."""
-        return jax.tree.map(np.atleast_1d, metrics)
+    def fetch(self, metrics: PyTree) -> PyTree:
+        """Metrics of calls on the host, each with its steps in front."""
+        return jax.tree.map(np.atleast_1d, jax.device_get(metrics))
 
     def _spec(self, steps: int) -> P:
         return P(AXIS) if steps == 1 else P(None, AXIS)
@@ -175,9 +217,10 @@ class Pmap:
         """See `Jit.put_resident`."""
         return self.enter(replicate(self.mesh, resident))
 
-    def metrics(self, metrics: PyTree) -> PyTree:
-        """See `Jit.metrics`."""
-        return jax.tree.map(lambda leaf: np.atleast_1d(leaf[0]), metrics)
+    def fetch(self, metrics: PyTree) -> PyTree:
+        """See `Jit.fetch`."""
+        here = jax.tree.map(lambda leaf: leaf.addressable_data(0), metrics)
+        return jax.tree.map(lambda leaf: np.atleast_1d(leaf[0]), jax.device_get(here))
 
 
 Parallel = Jit | Pmap

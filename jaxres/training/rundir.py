@@ -4,46 +4,66 @@ import contextlib
 import fcntl
 import json
 import shutil
+import time
+import uuid
 from pathlib import Path
 from typing import Any
 
 from jaxres.config import Config, differing_keys, to_dict
 from jaxres.errors import InputError
 from jaxres.training.checkpoint import Checkpoints
+from jaxres.training.processes import ALONE, Peers
 
 # What a run killed in its first moments can leave without any checkpoint folder.
 FIRST_MADE = {"lock"}
+SHARED_S = 10  # within which a file that one host writes is seen by the others
 
 
 class RunDirectory:
-    """A run directory that this process holds: its lock and its checkpoints."""
+    """A run directory that this run holds: its lock, of the first process, and its checkpoints."""
 
-    def __init__(self, path: Path, config: Config):
+    def __init__(self, path: Path, config: Config, peers: Peers = ALONE):
         """Take a directory, new or to be gone on with.
 
         Raises:
-            InputError: it is something else, in use, or was made with other settings.
+            InputError: it is something else, in use, was made with other settings, or is not the
+                same for all processes.
         """
         self.path = path
-        try:
-            self._is_new = not path.exists()
-            if not self._is_new:
-                _require_ours(path)
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = (path / "lock").open("w")
-        except OSError as error:
-            raise InputError(f"cannot write to --output-dir '{path}': {error.strerror}") from None
+        self._is_new = False
         with contextlib.ExitStack() as opened:
-            opened.callback(self._lock.close)
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise InputError(f"another process is training in '{path}'") from None
+            token = uuid.uuid4().hex
+            with peers.together():
+                if peers.first:
+                    self._take(opened, token)
+            if peers.count > 1:
+                token, *_ = peers.gather(token)
+                with peers.together():
+                    _require_shared(path, token)
             self.checkpoints = Checkpoints(path / "checkpoints", config.checkpoint)
             opened.callback(self.checkpoints.close)
             if (latest := self.checkpoints.latest()) is not None:
                 _check_same(config, self.checkpoints.read(latest, "config"), path)
             self.opened = opened.pop_all()
+
+    def _take(self, opened: contextlib.ExitStack, token: str) -> None:
+        """Make the folder and its lock, with something in it by which to know it."""
+        path = self.path
+        try:
+            self._is_new = not path.exists()
+            if not self._is_new:
+                _require_ours(path)
+            path.mkdir(parents=True, exist_ok=True)
+            lock = opened.enter_context((path / "lock").open("a"))
+        except OSError as error:
+            raise InputError(f"cannot write to --output-dir '{path}': {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"another process is training in '{path}'") from None
+        lock.truncate(0)
+        lock.write(token)
+        lock.flush()
 
     def close(self) -> None:
         """Finish writing and release."""
@@ -54,6 +74,20 @@ class RunDirectory:
         self.close()
         if self._is_new:
             shutil.rmtree(self.path)
+
+
+def _require_shared(path: Path, token: str) -> None:
+    """Refuse a folder that is another one on the first process's host."""
+    deadline = time.monotonic() + SHARED_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            if (path / "lock").read_text() == token:
+                return
+        time.sleep(0.1)
+    raise InputError(
+        f"--output-dir '{path}' is not the folder that process 0 writes to; "
+        "allowed: one on a file system that all hosts share"
+    )
 
 
 def _require_ours(path: Path) -> None:

@@ -1,21 +1,38 @@
 """Stopping at a step boundary when the system asks."""
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from jax.experimental import multihost_utils
+
 
 class StopSignal:
-    """While open, a first SIGTERM or SIGINT is noted in `name`; a second one acts as usual."""
+    """While open, a first SIGTERM or SIGINT is noted in `name`; a second one acts as usual.
 
-    def __init__(self) -> None:
+    With `several` processes JAX's preemption service takes SIGTERM, on whichever of them it comes,
+    and they agree on the step after which to stop; SIGINT is passed on to it.
+    """
+
+    def __init__(self, *, several: bool = False) -> None:
         self.name: str | None = None
+        self._several = several
+        self._calls = 0
         self._before: dict[int, Any] = {}
+
+    def reached(self) -> bool:
+        """Whether to stop here; to be asked once after every call of the step."""
+        self._calls += 1
+        if self._several and multihost_utils.reached_preemption_sync_point(self._calls):
+            self.name = "a signal to one of the processes"
+        return self.name is not None
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            taken = [signal.SIGINT] if self._several else [signal.SIGTERM, signal.SIGINT]
+            for number in taken:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -32,5 +49,8 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.name = signal.Signals(number).name
         self._restore()
+        if self._several:
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            self.name = signal.Signals(number).name

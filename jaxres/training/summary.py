@@ -62,14 +62,19 @@ def environment(mesh: Mesh) -> dict[str, Any]:
             "count": mesh.size,
             "processes": jax.process_count(),
         },
-        "versions": {
-            "python": platform.python_version(),
-            "jaxres": __version__,
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
-        },
+        "versions": versions(),
         "commit": _commit(),
         "command": shlex.join(["jaxres", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, JaxRes and the packages that results depend on."""
+    return {
+        "python": platform.python_version(),
+        "jaxres": __version__,
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
     }
 
 

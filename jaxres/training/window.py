@@ -50,7 +50,7 @@ class Window:
         """
         if not self._metrics:
             return {}
-        rows = [self._parallel.metrics(row) for row in jax.device_get(self._metrics)]
+        rows = self._parallel.fetch(self._metrics)
         values = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
         numbers = {
             "loss": float(values["loss"].mean()),

@@ -35,7 +35,7 @@ def run(config: Config, *, devices: int, steps: int = 5) -> tuple[dict[str, np.n
     rows = []
     for _ in range(steps):
         state, metrics = call(state, resident, way.put_batch(next(batches), 1))
-        rows.append(way.metrics(jax.device_get(metrics)))
+        rows.append(way.fetch(metrics))
     metrics = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
     return metrics, jax.device_get(way.leave(state))
 
@@ -110,7 +110,7 @@ def test_several_steps_per_call_equal_single_steps(tiny_config) -> None:
         resident = way.put_resident(resident_of(pictures))
         for batch, _ in Feed(batches, [3, 3], way.put_batch, depth=1):
             state, metrics = call(state, resident, batch)
-            assert way.metrics(jax.device_get(metrics))["loss"].shape == (3,)
+            assert way.fetch(metrics)["loss"].shape == (3,)
         assert_close(jax.device_get(way.leave(state)), straight, rtol=1e-5, atol=1e-6)
 
 

@@ -1,0 +1,1 @@
+"""Real processes on the loopback interface, and what can happen to them."""

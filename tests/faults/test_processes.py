@@ -1,0 +1,85 @@
+"""Several processes as one run: the same numbers, one end for all, and clear refusals."""
+
+import pathlib
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests.faults.runs import rows, run, weights
+
+FLAGS = ["--train.join-timeout-s=60", "--train.peer-timeout-s=10", "--train.log-every-steps=1"]
+
+
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_two_processes_of_two_devices_train_as_one_of_four(
+    tmp_path: pathlib.Path, tiny_flags: list[str], mode: str
+) -> None:
+    # SGD: Adam divides by the gradient's size, so that rounding decides where a gradient is tiny.
+    flags = [*tiny_flags, *FLAGS, f"--train.parallel={mode}", "--optim.name=sgd"]
+    with run(tmp_path / "two", flags, processes=2, devices=2) as two:
+        two.finish()
+        assert "test accuracy" in two.said(0)
+        assert "epoch" not in two.said(1)
+    with run(tmp_path / "one", flags, devices=4) as one:
+        one.finish()
+    for left, right in zip(weights(tmp_path / "two"), weights(tmp_path / "one"), strict=True):
+        # The sums over devices are taken in another order.
+        np.testing.assert_allclose(left, right, rtol=2e-5, atol=2e-6)
+    for split in ("train", "validation", "test"):
+        ours, theirs = rows(tmp_path / "two", split), rows(tmp_path / "one", split)
+        assert [row["step"] for row in ours] == [row["step"] for row in theirs]
+        np.testing.assert_allclose(
+            [row["loss"] for row in ours], [row["loss"] for row in theirs], rtol=1e-5
+        )
+        assert [row["accuracy"] for row in ours] == [row["accuracy"] for row in theirs]
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
+def test_a_signal_to_one_process_saves_and_ends_all_and_the_run_goes_on_with_fewer(
+    tmp_path: pathlib.Path, tiny_flags: list[str], number: signal.Signals
+) -> None:
+    flags = [*tiny_flags, *FLAGS, "--train.epochs=400"]
+    with run(tmp_path / "run", flags, processes=2) as several:
+        several.wait_for_step(5)
+        several.send(number, process=1)
+        assert several.wait() == [0, 0], several.tails()
+        said = [several.said(k).splitlines()[-1] for k in range(2)]
+    assert said[0] == said[1]
+    assert "saved step" in said[0]
+    step = int(said[0].split("saved step ")[1].split()[0])
+    with run(tmp_path / "run", flags) as alone:
+        alone.wait_for_step(step + 2)
+        assert f"going on from step {step} " in alone.said()
+
+
+@pytest.mark.parametrize(
+    ("process", "number"),
+    [
+        (1, signal.SIGKILL),
+        pytest.param(1, signal.SIGSTOP, marks=pytest.mark.slow),
+        pytest.param(0, signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(0, signal.SIGSTOP, marks=pytest.mark.slow),
+    ],
+)
+def test_the_others_stop_when_a_process_is_lost(
+    tmp_path: pathlib.Path, tiny_flags: list[str], number: signal.Signals, process: int
+) -> None:
+    flags = [*tiny_flags, *FLAGS, "--train.epochs=4000"]
+    with run(tmp_path / "run", flags, processes=2) as several:
+        several.wait_for_step(12)
+        several.send(number, process)
+        began = time.monotonic()
+        status = several.processes[1 - process].wait(120)
+        seconds = time.monotonic() - began
+        said = several.said(1 - process)
+    assert status != 0
+    assert seconds < 40, said
+    if (process, number) == (0, signal.SIGKILL):  # JAX itself is quicker
+        assert "another task died" in said or "has not answered" in said
+    else:
+        problem = f"process {process} of 2 has not answered for 10 s: stopped; the checkpoint of"
+        assert problem in said
