@@ -28,6 +28,9 @@ class TrainConfig:
     """Use only the first so many training examples."""
     limit_eval_examples: int | None = None
     """Use only the first so many validation and test examples."""
+    on_nan: Literal["stop", "skip", "rollback"] = "stop"
+    """When a loss or gradient is not finite: `stop`; `skip` such steps, leaving the weights as
+    they are; or `rollback` to the last checkpoint and pass over the steps since."""
     compile_cache: str = "default"
     """Where compiled programs wait for the next run: `default`, a folder, or `off`."""
     join_timeout_s: int = 300

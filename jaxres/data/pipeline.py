@@ -24,15 +24,20 @@ from jaxres.data import backgrounds, render_host, sources
 from jaxres.data.augment import Augment, require_labels_kept
 from jaxres.data.paths import data_dir
 from jaxres.data.plan import Composition, Plain, Resident, ScaleBlend
+from jaxres.data.progress import say
 from jaxres.data.scatter import Digits, Scatter, patch_side
 from jaxres.data.sources import Source
 from jaxres.data.textures import CONTEST_MIX, texture_bank
 from jaxres.data.words import epoch_order
-from jaxres.errors import InputError
+from jaxres.deadline import deadline
+from jaxres.errors import InputError, TrainingFailed
 
 Batch = dict[str, Any]
 TEXTURE_CANVASES = 2  # side of a background texture, in canvases
 MAX_BANK_BYTES = 4 << 30
+STARTS = 3  # of the workers for one batch
+WORKERS_S = 300  # within which they give one
+WORKER_DIED = "terminated unexpectedly"  # in Grain's words
 MAX_STEPS = 2**31 - 1  # the step is counted in int32 on the devices
 
 
@@ -293,10 +298,37 @@ class TrainBatches:
         return self
 
     def __next__(self) -> Batch:
-        """The batch of the next step."""
-        batch = next(self._batches)
+        """The batch of the next step; workers that die are started again, a few times.
+
+        Raises:
+            TrainingFailed: they die again and again.
+        """
+        batch = self._supervised() if self._workers else next(self._batches)
         self._next_step += 1
         return batch
+
+    def _supervised(self) -> Batch:
+        """The next batch from worker processes."""
+        step = self._next_step
+        stalled = f"the data workers have given no batch for {WORKERS_S} s (step {step})"
+        for _ in range(STARTS):
+            try:
+                # Killed while it starts, a worker leaves Python waiting for it for ever.
+                with deadline(WORKERS_S, stalled, status=1):
+                    return next(self._batches)
+            except RuntimeError as error:
+                if WORKER_DIED not in str(error):
+                    raise
+            say(
+                f"warning: a data worker died at step {step}; starting the workers again",
+                shown=True,
+            )
+            self._batches.close()
+            self.set_state({"next_step": step})
+        raise TrainingFailed(
+            f"a data worker died {STARTS} times at step {step}; if memory is short, data.workers "
+            "may be too many"
+        )
 
     def get_state(self) -> dict[str, int]:
         """What `set_state` takes to continue after the batch last returned."""

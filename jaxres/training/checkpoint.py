@@ -7,6 +7,9 @@ and the weights only.
 """
 
 import contextlib
+import errno
+import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +56,8 @@ class Checkpoints:
                 enable_async_checkpointing=True,
             )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._writing = 0
+        self._failed: Exception | None = None
 
     def steps(self) -> list[int]:
         """Steps with a finished checkpoint, ascending."""
@@ -73,7 +78,8 @@ class Checkpoints:
     ) -> None:
         """Start writing a checkpoint; returns when the state has been copied to the host.
 
-        `state` holds replicated arrays nobody donates. `metrics` (accuracy, loss) rank it.
+        `state` holds replicated arrays nobody donates. `metrics` (accuracy, loss) rank it. Whether
+        it came to be written, `finish` says, which must be called in between.
         """
         arrays = {"variables": {key: state[key] for key in WEIGHTS}}
         if "opt_state" in state:  # imported weights have none
@@ -90,8 +96,15 @@ class Checkpoints:
             **{item: ocp.args.JsonSave(value) for item, value in values.items()},
         }
         # Orbax fetches arrays implicitly, which the loop's transfer guard refuses on accelerators.
+        self._writing = step
         with jax.transfer_guard("allow"):
-            self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+            try:
+                args = ocp.args.Composite(**items)
+                self._manager.save(step, args=args, metrics=metrics, force=True)
+            except (
+                Exception
+            ) as error:  # raised again by `finish`, as one of the writing threads' is
+                self._failed = error
 
     def read(self, step: int, item: str) -> dict[str, Any]:
         """The JSON item `progress` or `config`.
@@ -176,9 +189,19 @@ class Checkpoints:
             f"no checkpoint '{which}' in '{self.folder}'; allowed: best, last, {listed}"
         )
 
-    def wait(self) -> None:
-        """Until everything saved is on disk."""
-        self._manager.wait_until_finished()
+    def finish(self) -> str:
+        """Wait until the last save is on disk; if it failed, why, with nothing of it left."""
+        error, self._failed = self._failed, None
+        try:
+            self._manager.wait_until_finished()
+        # Orbax and TensorStore raise whatever their layers met: OSError, ValueError, ...
+        except Exception as late:
+            error = error or late
+        if error is None:
+            return ""
+        for rest in self.folder.glob(f"{self._writing}.*"):  # Orbax's temporary name
+            shutil.rmtree(rest, ignore_errors=True)
+        return _reason(error)
 
     def close(self) -> None:
         """Wait and release."""
@@ -255,6 +278,15 @@ def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
         jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
         for path, leaf in jax.tree.leaves_with_path(tree)
     }
+
+
+def _reason(error: Exception) -> str:
+    """Why something could not be written: the system's words where there are any."""
+    text = " ".join(str(error).split())
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+        if os.strerror(code) in text:
+            return os.strerror(code)
+    return f"{type(error).__name__}: {text[:200]}"
 
 
 def _optimizer_item(state: State) -> PyTree:

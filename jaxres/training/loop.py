@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import yaml
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -30,6 +31,8 @@ from jaxres.training.step import make_train_step
 from jaxres.training.summary import summarise, versions
 from jaxres.training.window import Window, first_not_finite
 
+MAX_ROLLBACKS = 5  # in a run
+MAX_SKIPPED = 100  # in a row
 TOTALS = ("pictures", "seconds", "wait_s", "compile_s")
 
 
@@ -132,6 +135,8 @@ class Run:
     def _begin(self, classes: int) -> None:
         """Start afresh, or from the newest checkpoint."""
         self.saved = self.checkpoints.latest()
+        self.skipped = 0  # steps in a row, up to the last
+        self.saved_metrics: dict[str, float] | None = None
         self.step = self.saved or 0
         self.started_from = ""
         if self.saved is None:
@@ -139,9 +144,7 @@ class Run:
             totals = dict.fromkeys(TOTALS, 0.0)
             self.progress: dict[str, Any] = {"history": [], "best": None, "totals": totals}
         else:
-            # A stage begins with the first step of an epoch, after the checkpoint between the two.
-            self.stage = self._stage(self.saved - 1)
-            self.state = self._restored_state(self.saved)
+            self._restore(self.saved)
             self.config = with_normalisation(
                 self.config, self.checkpoints.read(self.saved, "config")["data"]
             )
@@ -188,7 +191,7 @@ class Run:
                 self._save(evaluate=False)
             if stopping:
                 break
-        self.checkpoints.wait()
+        self._finish_saving()
         if stop.name and self.saved is None:
             raise Interrupted(f"{stop.name}: stopped before the first step; nothing to save")
         if stop.name:
@@ -227,9 +230,12 @@ class Run:
         ema = self.config.optim.ema_decay > 0
         return new_state(params, stats, optimizer, ema=ema, trained=trained)
 
-    def _restored_state(self, step: int) -> Any:
+    def _restore(self, saved: int) -> None:
+        """The state of a checkpoint, and the stage it was made in."""
+        # A stage begins with the first step of an epoch, after the checkpoint between the two.
+        self.stage = self._stage(saved - 1)
         abstract = jax.eval_shape(self._new_state, self.net.params, self.net.stats)
-        return self.checkpoints.restore(step, self._replicated(abstract))
+        self.state = self.checkpoints.restore(saved, self._replicated(abstract))
 
     def _stage(self, step: int) -> transfer.Stage:
         """What trains in a step."""
@@ -321,6 +327,8 @@ class Run:
         numbers = self.window.close()
         if not numbers:
             return
+        if self._rolls_back(numbers) or self._all_skipped(numbers):
+            return
         self._require_finite(numbers)
         totals = self.progress["totals"]
         for key in ("pictures", "seconds", "wait_s"):
@@ -336,6 +344,7 @@ class Run:
                 "accuracy": numbers["accuracy"],
                 "learning_rate": numbers["learning_rate"],
                 "grad_norm": numbers["grad_norm"],
+                "skipped_steps": int(numbers["skipped"]),
                 "images_per_s": numbers["pictures"] / numbers["seconds"] if timed else None,
                 "data_wait_share": numbers["wait_s"] / numbers["seconds"] if timed else None,
             }
@@ -347,12 +356,42 @@ class Run:
         state = self.way.leave(self.state)
         metrics = self._evaluate(variables(state)) if evaluate else None
         self.progress["iterator"] = self.batches.state_after(self.step)
+        self._check_saved()
+        self._start_saving(state, metrics)
+        self.window.restart()
+
+    def _start_saving(self, state: Any, metrics: dict[str, float] | None) -> None:
         self.checkpoints.save(
             self.step, state, progress=self.progress, config=to_dict(self.config), metrics=metrics
         )
-        self.saved = self.step
+        self.saved, self.saved_metrics = self.step, metrics
+
+    def _check_saved(self) -> str:
+        """Wait for the last save; if it failed, warn, and go by what there is instead."""
+        problem = next(filter(None, self.peers.gather(self.checkpoints.finish())), "")
+        if problem:
+            failed, self.saved = self.saved, self.checkpoints.latest()
+            self.log.say(f"warning: step {failed} could not be saved ({problem}); {self._kept()}")
+            there = self.checkpoints.steps()
+            rows = [row for row in self.progress["history"] if row["step"] in there]
+            self.progress["best"] = _as_best(max(rows, key=rank)) if rows else None
         self.peers.kept = self._kept()
-        self.window.restart()
+        return problem
+
+    def _finish_saving(self) -> None:
+        """Wait for the last save of the run; if it failed, try once more.
+
+        Raises:
+            TrainingFailed: it failed again.
+        """
+        if not self._check_saved():
+            return
+        self._start_saving(self.way.leave(self.state), self.saved_metrics)
+        if problem := self._check_saved():
+            raise TrainingFailed(
+                f"step {self.step} of {self.total_steps} could not be saved ({problem}); "
+                f"{self._kept()}"
+            )
 
     def _evaluate(self, weights: dict[str, Any]) -> dict[str, float]:
         """Accuracy and loss on the validation split, noted in the log and the progress."""
@@ -364,7 +403,7 @@ class Run:
         self.progress["history"].append(row)
         best = self.progress["best"]
         if best is None or rank(ranked) >= rank(best):
-            self.progress["best"] = {"step": self.step, "epoch": row["epoch"], **ranked}
+            self.progress["best"] = _as_best(row)
         return ranked
 
     def _log_evaluation(
@@ -383,6 +422,50 @@ class Run:
         self.log.row(row)
         return row
 
+    def _all_skipped(self, numbers: dict[str, float]) -> bool:
+        """Tell of steps that were skipped; whether the window has no other.
+
+        Raises:
+            TrainingFailed: too many in a row were.
+        """
+        skipped, last = int(numbers["skipped"]), int(numbers["skipped_last"])
+        self.skipped = last if numbers["taken"] else self.skipped + last
+        if skipped:
+            self.log.say(
+                f"warning: {skipped} of the steps up to {self.step} skipped: their loss or "
+                "gradient is not finite"
+            )
+        if self.skipped >= MAX_SKIPPED:
+            raise TrainingFailed(
+                f"the last {self.skipped} steps up to {self.step} had no finite loss or gradient: "
+                f"stopped; {self._kept()}"
+            )
+        return not numbers["taken"]
+
+    def _rolls_back(self, numbers: dict[str, float]) -> bool:
+        """Where `train.on_nan` asks for it and a number is not finite, take back the last steps.
+
+        The state of the last checkpoint comes back; the steps since are passed over, for their
+        pictures, which would come again, may be what it was about.
+        """
+        bad = first_not_finite(numbers)
+        if not bad or self.config.train.on_nan != "rollback":
+            return False
+        self._check_saved()
+        taken_back = self.progress.setdefault("rollbacks", [])
+        if self.saved is None or len(taken_back) == MAX_ROLLBACKS:
+            return False
+        taken_back.append({"step": self.step, "to": self.saved})
+        self.log.say(
+            f"warning: {bad} is {numbers[bad]} at step {self.step}: going on with the state of "
+            f"step {self.saved} ({len(taken_back)} of at most {MAX_ROLLBACKS} times)"
+        )
+        self._restore(self.saved)
+        step = parallel.replicate(self.mesh, np.asarray(self.step, np.int32))
+        self.state = self.way.enter({**self.state, "step": step})
+        self._unfreeze()
+        return True
+
     def _require_finite(self, numbers: dict[str, float]) -> None:
         if bad := first_not_finite(numbers):
             raise TrainingFailed(
@@ -397,6 +480,11 @@ class Run:
             f"the checkpoint of step {self.saved} is kept in '{self.run_dir}', "
             "and the same command goes on from there"
         )
+
+
+def _as_best(row: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of the row of the best evaluation."""
+    return {key: row[key] for key in ("step", "epoch", "accuracy", "loss")}
 
 
 def call_lengths(

@@ -20,6 +20,7 @@ from typing import Any
 import jax
 from jax._src import distributed
 
+from jaxres.deadline import deadline, leave
 from jaxres.errors import InputError, Interrupted, TrainingFailed
 
 VARIABLES = ("JAXRES_COORDINATOR", "JAXRES_PROCESS_ID", "JAXRES_PROCESS_COUNT")
@@ -115,7 +116,7 @@ class Peers:
         self._watch.end(problem)
         if self.first:  # which keeps the table that the others read
             time.sleep(3 * self._watch.period_s)
-        _exit(status)
+        leave(status)
 
 
 ALONE = Peers()
@@ -186,7 +187,7 @@ class Watch:
         print(f"error: {problem}: stopped; {self._peers.kept}", file=sys.stderr, flush=True)
         if self._peers.first:
             time.sleep(2 * self.period_s)  # the others read the same before the table goes
-        _exit(1)
+        leave(1)
 
 
 def join(*, join_timeout_s: int, peer_timeout_s: int) -> Peers:
@@ -208,7 +209,7 @@ def join(*, join_timeout_s: int, peer_timeout_s: int) -> Peers:
         return ALONE
     where = given.get("coordinator_address", launcher)
     waiting = f"the run's processes have not all come together ({where}) within {join_timeout_s} s"
-    with _deadline(join_timeout_s, waiting):
+    with deadline(join_timeout_s, waiting, status=2):
         try:
             jax.distributed.initialize(
                 **given,
@@ -286,27 +287,3 @@ def _devices_of_this_host() -> list[int] | None:
     return (
         list(range(gpus)) if alone and gpus and "JAX_LOCAL_DEVICE_IDS" not in os.environ else None
     )
-
-
-@contextlib.contextmanager
-def _deadline(timeout_s: int, problem: str) -> Iterator[None]:
-    """End the process if the body takes longer: JAX's own way out is an abort."""
-
-    def late() -> None:
-        print(f"error: {problem}", file=sys.stderr, flush=True)
-        _exit(2)
-
-    timer = threading.Timer(timeout_s, late)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _exit(status: int) -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
-    os._exit(status)

@@ -152,6 +152,11 @@ def make_train_step(
             "grad_norm": optax.tree.norm(grads),
             "update_norm": optax.tree.norm(updates),
         }
+        if config.train.on_nan == "skip":
+            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["update_norm"])
+            kept = {**state, "step": new["step"]}
+            new = jax.tree.map(lambda now, before: jnp.where(finite, now, before), new, kept)
+            metrics["skipped"] = ~finite
         return new, metrics
 
     return step

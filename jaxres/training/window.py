@@ -46,12 +46,18 @@ class Window:
     def close(self) -> dict[str, float]:
         """Means of loss and accuracy, the last of LAST, and the pictures, seconds and waiting.
 
-        Waits for the steps added. Without any, `{}`.
+        Steps that were skipped do not go into the means: `taken` is the number of the others, and
+        `skipped_last` that of the skipped ones after the last of them. Waits for the steps added.
+        Without any, `{}`.
         """
         if not self._metrics:
             return {}
         rows = self._parallel.fetch(self._metrics)
         values = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
+        skipped = values.pop("skipped", np.zeros(len(values["loss"]), bool))
+        taken = np.flatnonzero(~skipped)
+        if taken.size:
+            values = {key: each[taken] for key, each in values.items()}
         numbers = {
             "loss": float(values["loss"].mean()),
             "accuracy": float(values["accuracy"].mean()),
@@ -59,6 +65,9 @@ class Window:
             "pictures": self._pictures,
             "seconds": time.perf_counter() - self._started,
             "wait_s": self._feed.wait_s - self._waited,
+            "taken": float(taken.size),
+            "skipped": float(skipped.sum()),
+            "skipped_last": float(len(skipped) - 1 - taken[-1] if taken.size else len(skipped)),
         }
         self._metrics = []
         self.restart()

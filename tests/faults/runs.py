@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import IO
 
 import jax
 import numpy as np
@@ -35,24 +37,30 @@ class Run:
         devices: int = 1,
         environment: Sequence[Mapping[str, str]] = ({},),
         recipe: pathlib.Path | None = None,
+        log_dir: pathlib.Path | None = None,
     ):
         """Start a process for each list of `flags`, on so many virtual devices each."""
         self.run_dir = run_dir
+        log_dir = log_dir or run_dir.parent
         if recipe is None:
-            recipe = run_dir.with_name("recipe.yaml")
+            recipe = log_dir / "recipe.yaml"
             recipe.write_text("{}")
-        self.logs = [run_dir.with_name(f"{run_dir.name}.{k}.log") for k in range(len(flags))]
-        self.processes = []
+        self.logs = [log_dir / f"{run_dir.name}.{k}.log" for k in range(len(flags))]
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._copiers: list[threading.Thread] = []
         for log, words, variables in zip(self.logs, flags, environment, strict=True):
             command = [sys.executable, "-m", "tests.tiny", "train", str(recipe)]
-            with log.open("a") as file:
-                process = subprocess.Popen(
-                    [*command, "--output-dir", str(run_dir), *words],
-                    cwd=ROOT,
-                    stdout=file,
-                    stderr=file,
-                    env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), **variables},
-                )
+            process = subprocess.Popen(
+                [*command, "--output-dir", str(run_dir), *words],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), **variables},
+            )
+            # Through a pipe, so that what limits the process does not limit this.
+            copier = threading.Thread(target=_copy, args=(process.stdout, log), daemon=True)
+            copier.start()
+            self._copiers.append(copier)
             self.processes.append(process)
 
     def said(self, process: int = 0) -> str:
@@ -71,16 +79,22 @@ class Run:
         """The exit status of every process."""
         limit = time.monotonic() + timeout_s
         try:
-            return [process.wait(max(0.0, limit - time.monotonic())) for process in self.processes]
+            ends = [process.wait(max(0.0, limit - time.monotonic())) for process in self.processes]
         except subprocess.TimeoutExpired:
             pytest.fail(f"still running after {timeout_s} s: {self.tails()}")
+        for copier in self._copiers:
+            copier.join(10)
+        return ends
 
     def finish(self) -> None:
         """Wait for an undisturbed end."""
         assert self.wait() == [0] * len(self), self.tails()
 
     def tails(self) -> str:
-        """The end of what each process said."""
+        """The end of what each process said; of one that has ended, all of it has come."""
+        for process, copier in zip(self.processes, self._copiers, strict=True):
+            if process.poll() is not None:
+                copier.join(10)
         return "\n".join(f"process {k}: {self.said(k)[-2000:]}" for k in range(len(self)))
 
     def reached(self, step: int) -> bool:
@@ -110,6 +124,14 @@ class Run:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             process.wait()
+        for copier in self._copiers:
+            copier.join(10)
+
+
+def _copy(source: IO[bytes], log: pathlib.Path) -> None:
+    with source, log.open("ab", buffering=0) as file:
+        while data := source.read1(1 << 16):  # type: ignore[attr-defined]
+            file.write(data)
 
 
 @contextlib.contextmanager
@@ -121,12 +143,15 @@ def run(
     devices: int = 1,
     each: Sequence[Sequence[str]] | None = None,
     recipe: pathlib.Path | None = None,
+    log_dir: pathlib.Path | None = None,
 ) -> Iterator[Run]:
     """A run of one or several processes, none of which outlives the block; `each` has own flags."""
     each = each or [[]] * processes
     environment = [{}] if processes == 1 else variables(processes)
     words = [[*flags, *own] for own in each]
-    started = Run(run_dir, words, devices=devices, environment=environment, recipe=recipe)
+    started = Run(
+        run_dir, words, devices=devices, environment=environment, recipe=recipe, log_dir=log_dir
+    )
     try:
         yield started
     finally:

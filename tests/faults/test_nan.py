@@ -1,0 +1,140 @@
+"""A loss that is not a number in one step, and what `train.on_nan` makes of it."""
+
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxres.config import Config
+from jaxres.data.pipeline import open_split, train_batches
+from jaxres.training import loop
+from jaxres.training import step as steps
+from jaxres.training.signals import StopSignal
+from tests.faults.runs import rows, weights
+
+FLAGS = [
+    "--train.devices=1",
+    "--train.log-every-steps=1",
+    "--checkpoint.every-steps=5",
+    "--checkpoint.keep-last=9",
+]
+BAD = 13  # the step, of 20, whose loss is not a number; counted from 1
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> Callable[[Config], None]:
+    """Makes the loss of the batch of step BAD not a number, whenever that batch comes."""
+
+    def poison(config: Config) -> None:
+        batches = train_batches(open_split(config, "train"), config)
+        labels = [np.asarray(next(batches)["label"]) for _ in range(20)]
+        batches.close()
+        bad = labels[BAD - 1]
+        assert sum((each == bad).all() for each in labels) == 1
+        plain = steps.cross_entropy
+
+        def cross_entropy(logits, labels, **smoothing):
+            losses = plain(logits, labels, **smoothing)
+            if not smoothing:  # an evaluation
+                return losses
+            return losses * jnp.where(jnp.all(labels == bad), jnp.nan, 1.0)
+
+        monkeypatch.setattr(steps, "cross_entropy", cross_entropy)
+
+    return poison
+
+
+def test_stop_is_the_default(tiny_config, poisoned, tmp_path: pathlib.Path) -> None:
+    config = tiny_config(*FLAGS)
+    poisoned(config)
+    with pytest.raises(loop.TrainingFailed, match=f"loss is nan at step {BAD}.*step 10 is kept"):
+        loop.train(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("more", [[], ["--train.steps-per-call=4", "--train.parallel=pmap"]])
+def test_skip_leaves_out_the_step(
+    tiny_config,
+    poisoned,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture,
+    more: list[str],
+) -> None:
+    config = tiny_config(*FLAGS, "--train.on-nan=skip", *more)
+    poisoned(config)
+    loop.train(config, tmp_path / "run")
+    logged = rows(tmp_path / "run", "train")
+    assert logged[-1]["step"] == 20
+    # Alone in its window, a skipped step has no row.
+    assert sum(row["skipped_steps"] for row in logged) == len(more) // 2
+    assert [row["step"] for row in logged][-3:] == ([14, 18, 20] if more else [18, 19, 20])
+    assert len(logged) == (6 if more else 19)
+    assert np.isfinite([row["loss"] for row in logged]).all()
+    assert f"1 of the steps up to {BAD + 1 if more else BAD} skipped" in capsys.readouterr().err
+    assert all(np.isfinite(leaf).all() for leaf in weights(tmp_path / "run"))
+
+
+def test_a_skipped_step_changes_nothing_but_the_step(
+    tiny_config, poisoned, tmp_path: pathlib.Path
+) -> None:
+    config = tiny_config(*FLAGS, "--train.on-nan=skip", "--checkpoint.every-steps=1")
+    poisoned(config)
+    loop.train(config, tmp_path / "run")
+    kept = [weights(tmp_path / "run", step) for step in (BAD - 1, BAD, BAD + 1)]
+    same = [all(map(np.array_equal, kept[0], other)) for other in kept[1:]]
+    assert same == [True, False]
+
+
+def test_skipping_has_an_end(
+    tiny_config, poisoned, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "MAX_SKIPPED", 1)
+    config = tiny_config(*FLAGS, "--train.on-nan=skip")
+    poisoned(config)
+    with pytest.raises(loop.TrainingFailed, match=f"last 1 steps up to {BAD}.*step 10 is kept"):
+        loop.train(config, tmp_path / "run")
+
+
+def test_rollback_goes_on_from_the_last_checkpoint(
+    tiny_config,
+    poisoned,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    config = tiny_config(*FLAGS, "--train.on-nan=rollback")
+    poisoned(config)
+    back = loop.Run._rolls_back
+    taken_back = []
+
+    def rolls_back(run: loop.Run, numbers: dict[str, float]) -> bool:
+        happened = back(run, numbers)
+        if happened:
+            state = jax.device_get(run.way.leave(run.state))
+            taken_back.append((run.step, int(state["step"]), jax.tree.leaves(state["params"])))
+        return happened
+
+    monkeypatch.setattr(loop.Run, "_rolls_back", rolls_back)
+    loop.train(config, tmp_path / "run")
+    ((step, counted, params),) = taken_back
+    assert step == counted == BAD
+    before = weights(tmp_path / "run", 10)
+    assert all(any(np.array_equal(leaf, other) for other in before) for leaf in params)
+    assert "going on with the state of step 10 (1 of at most 5 times)" in capsys.readouterr().err
+    logged = [row["step"] for row in rows(tmp_path / "run", "train")]
+    assert logged == [step for step in range(1, 21) if step != BAD]
+
+
+def test_rollback_has_an_end(
+    tiny_config, poisoned, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "MAX_ROLLBACKS", 0)
+    config = tiny_config(*FLAGS, "--train.on-nan=rollback")
+    poisoned(config)
+    with (
+        loop.Run(config, tmp_path / "run", profile=False) as run,
+        pytest.raises(loop.TrainingFailed, match=f"loss is nan at step {BAD}"),
+    ):
+        run.train(StopSignal())
