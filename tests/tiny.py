@@ -1,10 +1,20 @@
-"""A network that compiles in a second, registered as `tiny`; run as a module, the CLI with it."""
+"""A network that compiles in a second, registered as `tiny`; run as a module, the CLI with it.
 
+Run with PLAN_LOG set, it notes in that file what every picture of a training batch was made of:
+lines of the step, the position in the batch, and a hash of the picture's plan and label.
+"""
+
+import os
+import pathlib
 import sys
+import zlib
 from functools import partial
 
+import jax
+import numpy as np
 from flax import nnx
 
+from jaxres.data.pipeline import TrainBatch
 from jaxres.models import registry
 from jaxres.models.blocks import ConvNorm
 from jaxres.models.network import Head, Network
@@ -36,7 +46,29 @@ class Tiny(Network):
 
 registry._MODELS["tiny"] = partial(Tiny)
 
+PLAN_LOG = "JAXRES_TEST_PLAN_LOG"
+
+
+def note_plans(path: pathlib.Path) -> None:
+    """Append to a file what batches are made of from now on."""
+    make = TrainBatch.__call__
+
+    def noted(self: TrainBatch, step: int):
+        batch = make(self, step)
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(batch)]
+        first = self.process * self.batch_size // self.processes
+        with path.open("a") as file:
+            for row in range(len(batch["label"])):
+                crc = zlib.crc32(b"".join(leaf[row].tobytes() for leaf in leaves))
+                file.write(f"{int(step)} {first + row} {crc:08x}\n")
+        return batch
+
+    TrainBatch.__call__ = noted
+
+
 if __name__ == "__main__":
+    if PLAN_LOG in os.environ:
+        note_plans(pathlib.Path(os.environ[PLAN_LOG]))
     from jaxres.cli import main
 
     sys.exit(main())
