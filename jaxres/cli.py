@@ -19,7 +19,7 @@ from tyro.conf import Positional
 
 from jaxres import recipe as recipes
 from jaxres.config import Config, Split
-from jaxres.errors import InputError, unknown_name
+from jaxres.errors import InputError, sentence, unknown_name
 from jaxres.recipe import Settings
 
 DEFAULTS = Config()
@@ -354,7 +354,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return dispatch(words)
     except InputError as error:
-        say(f"error: {error}")
+        say(f"error: {sentence(error)}")
         return 2
     except SystemExit as stop:  # --help
         return int(stop.code or 0)

@@ -19,6 +19,7 @@ import tyro
 import yaml
 
 from jaxres.config import Config, flatten
+from jaxres.config.checks import require_path
 from jaxres.errors import InputError, unknown_name
 
 T = typing.TypeVar("T")
@@ -115,11 +116,24 @@ def parse(target: type[T], words: Sequence[str], *, prog: str) -> T:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(target, args=spelled, prog=prog, config=markers)
+            parsed = tyro.cli(target, args=spelled, prog=prog, config=markers)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         raise InputError(_one_sentence(said.getvalue())) from None
+    _require_usable_paths(parsed)
+    return parsed
+
+
+def _require_usable_paths(parsed: Any) -> None:
+    """Check the paths among a command's own words."""
+    for name, value in vars(parsed).items():
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path) or (name == "data_dir" and path):
+                try:
+                    require_path(name, str(path))
+                except ValueError as error:
+                    raise InputError(str(error)) from None
 
 
 def _checked(target: type, words: Sequence[str]) -> list[str]:
