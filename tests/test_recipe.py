@@ -1,5 +1,6 @@
 import dataclasses
 import pathlib
+import time
 
 import jax
 import pytest
@@ -148,6 +149,30 @@ def test_bad_settings_are_one_clear_sentence(
         recipe.load(write(tmp_path, text), flags)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_few_lines_that_stand_for_more_than_memory_holds_are_refused(
+    tmp_path: pathlib.Path,
+) -> None:
+    lines = ["    - &a0 [x, x]"] + [f"    - &a{k} [*a{k - 1}, *a{k - 1}]" for k in range(1, 60)]
+    for start, message in (
+        ("data:", "section 'data' in recipe .* must hold keys, not "),
+        ("data:\n  mean:", "data.mean holds "),
+        ("", "must hold sections"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            recipe.load(write(tmp_path, "\n".join([start, *lines])))
+        assert len(str(caught.value)) < 600
+
+
+def test_a_recipe_of_any_length_is_read_in_no_time_or_refused(tmp_path: pathlib.Path) -> None:
+    keys = "".join(f"  k{number}: 1\n" for number in range(4000))
+    began = time.perf_counter()
+    with pytest.raises(InputError, match=r"unknown key in recipe .* 'data.k0'"):
+        recipe.load(write(tmp_path, "data:\n" + keys))
+    with pytest.raises(InputError, match=r"recipe.yaml' has 65537 bytes; allowed: 65536"):
+        recipe.load(write(tmp_path, "#" * 65_537))
+    assert time.perf_counter() - began < 10
 
 
 def test_a_missing_recipe_names_its_neighbours(tmp_path: pathlib.Path) -> None:
