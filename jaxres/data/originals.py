@@ -33,7 +33,7 @@ IDX_UINT8_TYPE = 0x08
 # Far above the largest published digit file (47 MB): a crafted one cannot fill the memory.
 MAX_IDX_BYTES = 256 << 20
 # Far above the largest published archive (235 MB unpacked), for the same reason.
-MAX_ARCHIVE_BYTES = 1 << 30
+MAX_ARCHIVE_BYTES = 512 << 20
 READ_CHUNK_BYTES = 1 << 20
 ROWS_AT_A_TIME = 256
 
@@ -138,19 +138,36 @@ def read_archive(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
 
     Nothing is written to disk, so no name in it can do harm.
     """
-    size = 0
     try:
-        with open_unpacked(path) as file, tarfile.open(fileobj=file, mode="r|") as archive:
-            for member in archive:
-                content = archive.extractfile(member)
-                if content is None:  # no file
-                    continue
-                size += member.size
-                if size > MAX_ARCHIVE_BYTES:
-                    raise InputError(f"{path} unpacks to more than {MAX_ARCHIVE_BYTES} bytes")
-                yield PurePosixPath(member.name), content.read()
-    except tarfile.TarError as error:
+        with open_unpacked(path) as file:
+            bounded: Any = _Bounded(file, path)
+            with tarfile.open(fileobj=bounded, mode="r|") as archive:
+                for member in archive:
+                    content = archive.extractfile(member)
+                    if content is None:  # no file
+                        continue
+                    if member.issparse():  # its holes would be filled in memory
+                        raise InputError(f"{path} has a sparse file, {member.name!r:.80}")
+                    yield PurePosixPath(member.name), content.read()
+    # Not only TarError: it reads numbers and names out of headers.
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} is not a whole tar archive: {error}") from error
+
+
+class _Bounded:
+    """A stream that ends in an error past `MAX_ARCHIVE_BYTES`, headers of members included."""
+
+    def __init__(self, file: io.BufferedIOBase, path: Path):
+        self._file, self._path, self._left = file, path, MAX_ARCHIVE_BYTES
+
+    def read(self, size: int) -> bytes:
+        content = self._file.read(size)
+        self._left -= len(content)
+        if self._left < 0:
+            raise InputError(f"{self._path} unpacks to more than {MAX_ARCHIVE_BYTES} bytes")
+        return content
 
 
 def find_idx(folder: Path, name: str) -> Path:
