@@ -23,6 +23,7 @@ from jaxres.errors import InputError, sentence, unknown_name
 from jaxres.recipe import Settings
 
 DEFAULTS = Config()
+MAX_COUNTED = 10**9  # larger shapes are no numbers to XLA
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,8 +172,9 @@ class Models:
 def models(words: Sequence[str]) -> int:
     """`jaxres models`: a table or JSON."""
     args = recipes.parse(Models, words, prog="jaxres models")
-    if args.classes < 1:
-        raise InputError(f"--classes is {args.classes}; allowed: 1 or more")
+    for key, value in (("classes", args.classes), ("image-size", args.image_size)):
+        if not 1 <= value <= MAX_COUNTED:
+            raise InputError(f"--{key} is {value}; allowed: 1 to {MAX_COUNTED}")
     quiet_libraries()
     from jaxres.models import count, registry
 

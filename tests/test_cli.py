@@ -56,6 +56,7 @@ def fails(capfd: pytest.CaptureFixture, words: list[str]) -> str:
         (["models", "resent*"], "did you mean 'resnet"),
         (["models", "--image-size", "8"], "32"),
         (["models", "--classes", "0"], "--classes is 0"),
+        (["models", "--image-size", "9" * 20], "allowed: 1 to 1000000000"),
         (["evaluate", "x" * 300], "run_dir is 'xxx"),
         (["predict", "no\nwhere", "a.png"], "no picture at 'a.png'"),
         (["data", "list", "--data-dir", "/y" * 4000], "data_dir is '/y/y"),
