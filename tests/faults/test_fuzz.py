@@ -15,7 +15,7 @@ SEED = random.SystemRandom().randrange(2**32)
 INPUTS = 60
 # Of readers that take 5 ms and more for an input, one of which starts a process for each.
 SLOW = {"keras": 4, "run": 6, "recipe": 30, "flags": 40, "photos": 12, "flowers": 20, "import": 15}
-SLOW |= {"checkpoint": 30, "mnist": 30, "hdf5": 30}
+SLOW |= {"checkpoint": 15, "run-directory": 15, "mnist": 20, "hdf5": 30, "contest": 40}
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -16,22 +16,13 @@ from jaxres.errors import InputError
 from tests.faults.fuzz.damage import TEXTS
 from tests.faults.fuzz.reader import Reader
 
-NAMES = [flag for _, kind in cli.COMMANDS.values() for flag in dict(recipe._flags_of(kind))]
-FLAGS = [f"--{name}" for name in sorted(set(NAMES))]
+KNOWN = {flag for _, kind in cli.COMMANDS.values() for flag, _ in recipe._flags_of(kind)}
+FLAGS = [f"--{name}" for name in sorted(KNOWN)]
 PATHS = (".", "..", "/", "/dev/null", "nowhere", "recipe.yaml", "file", "x" * 300, "a\0b", "~", "")
 PATHS += ("/" + "y/" * 3000, "nowhere\nelse", "\udcff", "file/below", "-", "--")
-VALUES = ("0", "1", "-1", "64", "1e-3", "nan", "inf", "true", "null", "9" * 5000, "²", "٣", "best")
-VALUES += (
-    "test",
-    "mnist",
-    "photos",
-    "digits",
-    "cifar_resnet20",
-    "keras_resnet50",
-    "*",
-    "[",
-    "rings:2",
-)
+NUMBERS = ("0", "1", "-1", "64", "1e-3", "nan", "inf", "2147483648", "9" * 20, "9" * 5000, "²", "٣")
+NAMES = ("true", "null", "best", "test", "mnist", "photos", "digits", "cifar_resnet20")
+VALUES = (*NUMBERS, *NAMES, "keras_resnet50", "*", "[", "rings:2")
 COMMANDS = [name.split() for name in cli.COMMANDS]
 
 
@@ -77,20 +68,24 @@ def words(scratch: Path) -> Iterator[Reader]:
         given = json.loads((source / "words.json").read_bytes())
         (source / "recipe.yaml").write_text("data: {canvas: 64, digit_side: 32}\n")
         (source / "file").write_text("no weights")
-        said, told = io.StringIO(), io.StringIO()
+        printed = [io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace") for _ in range(2)]
         before, home = set(source.iterdir()), os.getcwd()
         os.chdir(source)
         try:
-            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(told):
+            with (
+                contextlib.redirect_stdout(printed[0]),
+                contextlib.redirect_stderr(printed[1]),
+            ):
                 status = cli.main(given)
         finally:
             os.chdir(home)
-        _check(status, said.getvalue(), told.getvalue())
+        said, told = (_text(stream) for stream in printed)
+        _check(status, said, told)
         made = set(source.iterdir()) - before
         if status == 2 and made:
             raise _UnhandledError(f"left behind: {made}")
         if status == 2:
-            raise InputError(told.getvalue().strip())
+            raise InputError(told.strip())
 
     def no_training(config: Any, run_dir: Path, *, profile: bool) -> Any:
         raise loop.Interrupted("stopped before the first step")
@@ -106,6 +101,11 @@ def words(scratch: Path) -> Iterator[Reader]:
             patched.enter_context(patch)
         lines = command_lines().map(lambda line: {"words.json": json.dumps(line).encode()})
         yield Reader(lines, read)
+
+
+def _text(stream: io.TextIOWrapper) -> str:
+    stream.seek(0)
+    return stream.read()
 
 
 def _cheap_count(real: Any) -> Any:

@@ -148,6 +148,22 @@ def photographs(scratch: Path) -> Iterator[Reader]:
     yield Reader(st.one_of(damaged_tree(valid), one), read)
 
 
+def _member(kind: bytes, size: int, *, holes: int = 0) -> bytes:
+    """The header of a member in a tar archive, of GNU's kinds."""
+    header = bytearray(512)
+    name = b"roses/1.jpg"
+    header[: len(name)] = name
+    header[124:136] = b"%011o\0" % size
+    header[156:157] = kind
+    header[257:265] = b"ustar  \0"
+    if holes:  # one of no bytes at the end, and the size with holes
+        header[386:398] = b"%011o\0" % (holes % 8**11)
+        header[483:495] = b"\x80" + (holes).to_bytes(11, "big")
+    checksum = sum(header[:148]) + 8 * 32 + sum(header[156:])
+    header[148:156] = b"%06o\0 " % checksum
+    return bytes(header)
+
+
 @contextlib.contextmanager
 def flower_folders(scratch: Path) -> Iterator[Reader]:
     """`jaxres data prepare flowers --from DIR --partial`: class folders, or the archive."""
@@ -155,11 +171,14 @@ def flower_folders(scratch: Path) -> Iterator[Reader]:
     valid = {f"{name}/1.jpg": picture(".jpg", k) for k, name in enumerate(flowers.PUBLISHED)}
     plain = archive_of({f"{flowers.FOLDER}/{name}": valid[name] for name in valid}, "w:")
     bomb = archive_of({f"{flowers.FOLDER}/roses/{k}.jpg": bytes(16 << 20) for k in range(6)}, "w:")
+    zeros = bytes(80 << 20)
+    long_name = _member(b"L", len(zeros)) + zeros
+    sparse = _member(b"S", 0, holes=2**40)
     archives = st.one_of(
+        st.sampled_from((gzip.compress(bomb, 1), gzip.compress(long_name, 1), sparse)),
         damaged(gzip.compress(plain, mtime=0), (plain,)),
         damaged(plain),
         damaged(plain).map(functools.partial(gzip.compress, compresslevel=1, mtime=0)),
-        st.just(gzip.compress(bomb, 1)),
     )
 
     def read(source: Path, output: Path) -> Path:

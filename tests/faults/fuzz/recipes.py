@@ -50,11 +50,16 @@ BROKEN = (
 )
 
 
-def billion_laughs(levels: int = 28) -> bytes:
+def billion_laughs(key: str, levels: int = 60) -> bytes:
     """A few lines of anchors that stand for 2**levels values."""
-    lines = ["a0: &a0 [x, x]"]
-    lines += [f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]" for k in range(1, levels)]
-    return "\n".join([*lines, f"data: {{mean: *a{levels - 1}}}"]).encode()
+    lines = [f"{key}:", "    - &a0 [x, x]"]
+    lines += [f"    - &a{k} [*a{k - 1}, *a{k - 1}]" for k in range(1, levels)]
+    return "\n".join(lines).encode()
+
+
+def many_keys(count: int) -> bytes:
+    """A section of so many keys."""
+    return b"data:\n" + b"".join(b"  k%d: 1\n" % number for number in range(count))
 
 
 def values() -> st.SearchStrategy[Any]:
@@ -84,6 +89,16 @@ def written(draw: st.DrawFn) -> bytes:
     return yaml.safe_dump(recipe).encode(errors="surrogatepass")
 
 
+LARGE = (
+    billion_laughs("data"),
+    billion_laughs("data:\n  mean"),
+    billion_laughs("data").replace(b"data:", b""),
+    many_keys(5000),
+    many_keys(500_000),
+    b"data: {digit_side: [" + b"32, " * 15_000 + b"]}",
+)
+
+
 @contextlib.contextmanager
 def files(scratch: Path) -> Iterator[Reader]:
     """`recipes.load`: a recipe becomes settings, or a sentence."""
@@ -93,7 +108,8 @@ def files(scratch: Path) -> Iterator[Reader]:
         written(),
         written(),
         st.sampled_from(shipped).flatmap(lambda content: damaged(content, shipped)),
-        st.sampled_from((*BROKEN, billion_laughs())),
+        st.sampled_from(BROKEN),
+        st.sampled_from(LARGE),
         st.binary(max_size=60),
     )
 
@@ -136,7 +152,7 @@ def runs(scratch: Path) -> Iterator[Reader]:
         for _ in range(draw(st.integers(1, 3))):
             section = draw(st.sampled_from(list(SETTINGS)))
             key = draw(st.sampled_from([key for key in SETTINGS[section] if key != "name"]))
-            made.setdefault(section, {})[key] = draw(st.one_of(plausible(), values()))
+            made.setdefault(section, {})[key] = draw(_like(SETTINGS[section][key]))
         return yaml.safe_dump(made).encode(errors="surrogatepass")
 
     def read(source: Path, output: Path) -> None:
@@ -146,6 +162,17 @@ def runs(scratch: Path) -> Iterator[Reader]:
 
     with mock.patch.object(loop, "RunDirectory", side_effect=_Reached):
         yield Reader(recipes().map(lambda content: {"recipe.yaml": content}), read)
+
+
+def _like(default: Any) -> st.SearchStrategy[Any]:
+    """Values of a default's kind, or of some kind where it has none."""
+    sizes = (1, 2, 3, 8, 28, 32, 64, 320, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 10**30)
+    shares = st.sampled_from((0.0, 1e-300, 1e-7, 0.1, 0.5, 0.9, 1.0, 2.0, 1e30))
+    if isinstance(default, bool):
+        return st.booleans()
+    if isinstance(default, int):
+        return st.sampled_from(sizes)
+    return shares if isinstance(default, float) else st.one_of(plausible(), values())
 
 
 def plausible() -> st.SearchStrategy[Any]:
