@@ -207,7 +207,8 @@ def _parse_idx(file: io.BufferedIOBase, path: Path, md5: str | None) -> UInt8[np
         raise InputError(f"{path} is truncated: it ends inside its header")
     shape = tuple(np.frombuffer(sizes, ">u4").tolist())
     promised = math.prod(shape)
-    if promised > MAX_IDX_BYTES:
+    # Beside a size of 0 the others promise nothing, but NumPy has no array of such a shape.
+    if math.prod(max(size, 1) for size in shape) > MAX_IDX_BYTES:
         raise InputError(
             f"the header of {path} promises {promised} bytes {shape}; allowed: {MAX_IDX_BYTES}"
         )

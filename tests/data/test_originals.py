@@ -70,6 +70,7 @@ LARGE_HEADER = bytes([0, 0, 8, 1]) + (1 << 27).to_bytes(4, "big")
         (idx_bytes(ARRAY) + b"x", "promises 60 bytes .* it has more"),
         (HUGE_HEADER, "allowed: 268435456"),
         (LARGE_HEADER, "it has only 0"),
+        (HUGE_HEADER[:-4] + bytes(4), r"promises 0 bytes \(4294967295, 4294967295, 0\)"),
     ],
 )
 @pytest.mark.parametrize("packed", [True, False])
