@@ -14,8 +14,8 @@ from tests.faults.fuzz.readers import READERS
 SEED = random.SystemRandom().randrange(2**32)
 INPUTS = 60
 # Of readers that take 5 ms and more for an input, one of which starts a process for each.
-SLOW = {"keras": 4, "run": 6, "recipe": 30, "flags": 40, "photos": 12, "flowers": 20, "import": 15}
-SLOW |= {"checkpoint": 15, "run-directory": 15, "mnist": 20, "hdf5": 30, "contest": 40}
+SLOW = {"keras": 3, "run": 4, "recipe": 20, "flags": 40, "photos": 10, "flowers": 12, "import": 8}
+SLOW |= {"checkpoint": 10, "run-directory": 10, "mnist": 15, "hdf5": 30, "contest": 20}
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -1,7 +1,6 @@
 """Command lines: real and made-up words through the command's own entry."""
 
 import contextlib
-import io
 import json
 import os
 from collections.abc import Iterator
@@ -63,23 +62,25 @@ def words(scratch: Path) -> Iterator[Reader]:
 
     folder = scratch / "data"
     folder.mkdir(parents=True)
+    printed = (scratch / "said", scratch / "told")
 
     def read(source: Path, output: Path) -> None:
         given = json.loads((source / "words.json").read_bytes())
         (source / "recipe.yaml").write_text("data: {canvas: 64, digit_side: 32}\n")
         (source / "file").write_text("no weights")
-        printed = [io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace") for _ in range(2)]
         before, home = set(source.iterdir()), os.getcwd()
         os.chdir(source)
         try:
             with (
-                contextlib.redirect_stdout(printed[0]),
-                contextlib.redirect_stderr(printed[1]),
+                printed[0].open("w", errors="backslashreplace") as said_to,
+                printed[1].open("w", errors="backslashreplace") as told_to,
+                contextlib.redirect_stdout(said_to),
+                contextlib.redirect_stderr(told_to),
             ):
                 status = cli.main(given)
         finally:
             os.chdir(home)
-        said, told = (_text(stream) for stream in printed)
+        said, told = (path.read_text() for path in printed)
         _check(status, said, told)
         made = set(source.iterdir()) - before
         if status == 2 and made:
@@ -101,11 +102,6 @@ def words(scratch: Path) -> Iterator[Reader]:
             patched.enter_context(patch)
         lines = command_lines().map(lambda line: {"words.json": json.dumps(line).encode()})
         yield Reader(lines, read)
-
-
-def _text(stream: io.TextIOWrapper) -> str:
-    stream.seek(0)
-    return stream.read()
 
 
 def _cheap_count(real: Any) -> Any:
