@@ -19,10 +19,11 @@ from tyro.conf import Positional
 
 from jaxres import recipe as recipes
 from jaxres.config import Config, Split
-from jaxres.errors import InputError, Interrupted, TrainingFailed, unknown_name
+from jaxres.errors import InputError, Interrupted, TrainingFailed, sentence, unknown_name
 from jaxres.recipe import Settings
 
 DEFAULTS = Config()
+MAX_COUNTED = 10**9  # larger shapes are no numbers to XLA
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,8 +171,9 @@ class Models:
 def models(words: Sequence[str]) -> int:
     """`jaxres models`: a table or JSON."""
     args = recipes.parse(Models, words, prog="jaxres models")
-    if args.classes < 1:
-        raise InputError(f"--classes is {args.classes}; allowed: 1 or more")
+    for key, value in (("classes", args.classes), ("image-size", args.image_size)):
+        if not 1 <= value <= MAX_COUNTED:
+            raise InputError(f"--{key} is {value}; allowed: 1 to {MAX_COUNTED}")
     quiet_libraries()
     from jaxres.models import count, registry
 
@@ -354,9 +356,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status = dispatch(words)
     except InputError as error:
-        status, problem = 2, str(error)
+        status, problem = 2, sentence(error)
     except TrainingFailed as error:
-        status, problem = 1, str(error)
+        status, problem = 1, sentence(error)
     except SystemExit as stop:  # --help
         status = int(stop.code or 0)
     except KeyboardInterrupt:

@@ -20,6 +20,19 @@ class Interrupted(Exception):  # noqa: N818
     """A signal asked the run to stop, and its state is saved."""
 
 
+MOST_CHARACTERS = 2000
+
+
+def sentence(error: BaseException) -> str:
+    """An error's message as one printable line, whatever was given and is repeated in it."""
+    line = " ".join(str(error).split())
+    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    if len(printable) <= MOST_CHARACTERS:
+        return printable
+    half = MOST_CHARACTERS // 2
+    return f"{printable[:half]} ... {printable[-half:]}"
+
+
 def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> InputError:
     """An error for a name that is in no registry: what was given, the nearest, what is allowed."""
     names = sorted(allowed)

@@ -10,7 +10,9 @@ import contextlib
 import dataclasses
 import io
 import re
+import reprlib
 import typing
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,9 +21,12 @@ import tyro
 import yaml
 
 from jaxres.config import Config, flatten
+from jaxres.config.checks import require_path
 from jaxres.errors import InputError, unknown_name
 
 T = typing.TypeVar("T")
+
+MAX_BYTES = 64 << 10  # a recipe has 1 or 2 kB
 
 # The type of a command's field that holds every setting, as --section.key VALUE.
 Settings = Annotated[Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
@@ -34,9 +39,9 @@ class _Loader(yaml.BaseLoader):
     """Scalars stay text, to which tyro gives a type (1e-3 is a number); a key counts once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key, times in keys.items():
+            if times > 1:
                 raise yaml.YAMLError(f"key '{key}' stands twice{node.start_mark}")
         return super().construct_mapping(node, deep)
 
@@ -53,6 +58,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
             f"no recipe at '{path}'" + (f" (there: {', '.join(near)})" if near else "")
         )
     try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(f"recipe '{path}' has {size} bytes; allowed: {MAX_BYTES}")
         recipe = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         detail = " ".join(str(error).split())
@@ -71,19 +79,19 @@ def check_keys(nested: Any, *, where: str) -> None:
     """
     if not isinstance(nested, dict):
         raise InputError(
-            f"{where} must hold sections ({', '.join(_sections())}), not {nested!r:.80}"
+            f"{where} must hold sections ({', '.join(_sections())}), not {_shown(nested)}"
         )
     for section, keys in nested.items():
         if section not in _sections():
             raise unknown_name(f"section in {where}", str(section), _sections())
         if not isinstance(keys, dict):
-            raise InputError(f"section '{section}' in {where} must hold keys, not {keys!r:.80}")
+            raise InputError(f"section '{section}' in {where} must hold keys, not {_shown(keys)}")
         known = [f"{section}.{field.name}" for field in dataclasses.fields(_sections()[section])]
         for key, value in keys.items():
             if f"{section}.{key}" not in known:
                 raise unknown_name(f"key in {where}", f"{section}.{key}", known)
             if isinstance(value, dict):
-                raise InputError(f"{section}.{key} in {where} must be a value, not {value!r:.80}")
+                raise InputError(f"{section}.{key} in {where} must be a value, not {_shown(value)}")
 
 
 def to_flags(nested: dict[str, Any]) -> list[str]:
@@ -97,8 +105,13 @@ def to_flags(nested: dict[str, Any]) -> list[str]:
 
 def _word(key: str, value: Any) -> str:
     if isinstance(value, list | dict):
-        raise InputError(f"{key} holds {value!r:.80}; allowed: a value or a plain list of values")
+        raise InputError(f"{key} holds {_shown(value)}; allowed: a value or a plain list of values")
     return str(value)
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a value; a few lines of YAML can stand for more than memory holds."""
+    return reprlib.repr(value)[:80]
 
 
 def parse(target: type[T], words: Sequence[str], *, prog: str) -> T:
@@ -115,11 +128,24 @@ def parse(target: type[T], words: Sequence[str], *, prog: str) -> T:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(target, args=spelled, prog=prog, config=markers)
+            parsed = tyro.cli(target, args=spelled, prog=prog, config=markers)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         raise InputError(_one_sentence(said.getvalue())) from None
+    _require_usable_paths(parsed)
+    return parsed
+
+
+def _require_usable_paths(parsed: Any) -> None:
+    """Check the paths among a command's own words."""
+    for name, value in vars(parsed).items():
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path) or (name == "data_dir" and path):
+                try:
+                    require_path(name, str(path))
+                except ValueError as error:
+                    raise InputError(str(error)) from None
 
 
 def _checked(target: type, words: Sequence[str]) -> list[str]:

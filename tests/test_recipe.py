@@ -1,5 +1,6 @@
 import dataclasses
 import pathlib
+import time
 
 import jax
 import pytest
@@ -134,6 +135,9 @@ def test_saved_settings_are_read_back_equal() -> None:
             "train.seed is 4294967296; allowed: 0 to 4294967295",
         ),
         ("{}", ["--data.canvas", "1000000"], "data.canvas is 1000000; allowed: 28 to 4096"),
+        ('data: {data_dir: "a\\0b"}', [], "data.data_dir is 'a\\x00b'; allowed: a path of at most"),
+        ("{}", ["--model.init-from", "x" * 256], "255 of them a name, without zero bytes"),
+        ("{}", ["--train.compile-cache", "/ab" * 2000], "a path of at most 4000 bytes"),
         ("{}", ["--foo", "1"], "unknown flag '--foo'"),
         ("{}", ["--data.digit-side", ""], "--data.digit-side: Could not find valid parse"),
     ],
@@ -145,6 +149,30 @@ def test_bad_settings_are_one_clear_sentence(
         recipe.load(write(tmp_path, text), flags)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_few_lines_that_stand_for_more_than_memory_holds_are_refused(
+    tmp_path: pathlib.Path,
+) -> None:
+    lines = ["    - &a0 [x, x]"] + [f"    - &a{k} [*a{k - 1}, *a{k - 1}]" for k in range(1, 60)]
+    for start, message in (
+        ("data:", "section 'data' in recipe .* must hold keys, not "),
+        ("data:\n  mean:", "data.mean holds "),
+        ("", "must hold sections"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            recipe.load(write(tmp_path, "\n".join([start, *lines])))
+        assert len(str(caught.value)) < 600
+
+
+def test_a_recipe_of_any_length_is_read_in_no_time_or_refused(tmp_path: pathlib.Path) -> None:
+    keys = "".join(f"  k{number}: 1\n" for number in range(4000))
+    began = time.perf_counter()
+    with pytest.raises(InputError, match=r"unknown key in recipe .* 'data.k0'"):
+        recipe.load(write(tmp_path, "data:\n" + keys))
+    with pytest.raises(InputError, match=r"recipe.yaml' has 65537 bytes; allowed: 65536"):
+        recipe.load(write(tmp_path, "#" * 65_537))
+    assert time.perf_counter() - began < 10
 
 
 def test_a_missing_recipe_names_its_neighbours(tmp_path: pathlib.Path) -> None:

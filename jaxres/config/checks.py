@@ -2,8 +2,10 @@
 
 import dataclasses
 import math
+import os
 from typing import Any
 
+MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4000
 MAX_SEED = 2**32 - 1  # what JAX's random keys tell apart
 
 
@@ -11,6 +13,22 @@ def require(holds: bool, message: str) -> None:
     """Raise the message unless it holds."""
     if not holds:
         raise ValueError(message)
+
+
+def require_path(key: str, path: str) -> None:
+    """Refuse what no file system takes as a path."""
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    names = encoded.split(b"/")
+    require(
+        b"\0" not in encoded
+        and len(encoded) <= MAX_PATH_BYTES
+        and max(map(len, names)) <= MAX_NAME_BYTES,
+        f"{key} is {path!r:.80}; allowed: a path of at most {MAX_PATH_BYTES} bytes, "
+        f"{MAX_NAME_BYTES} of them a name, without zero bytes",
+    )
 
 
 def require_finite(section: str, config: Any) -> None:

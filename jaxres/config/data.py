@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from jaxres.config.checks import named_number, require, require_finite, require_seed
+from jaxres.config.checks import named_number, require, require_finite, require_path, require_seed
 
 MIN_DIGIT_SIDE = 8
 MIN_CANVAS, MAX_CANVAS = 28, 4096
@@ -84,6 +84,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         """Check ranges and combinations."""
         require_finite("data", self)
+        require_path("data.data_dir", self.data_dir)
         require(self.batch_size >= 1, f"data.batch_size is {self.batch_size}; allowed: 1 or more")
         require(
             MIN_CANVAS <= self.canvas <= MAX_CANVAS,

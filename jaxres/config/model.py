@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from jaxres.config.checks import require, require_finite
+from jaxres.config.checks import require, require_finite, require_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         require_finite("model", self)
+        require_path("model.init_from", self.init_from)
         for key in ("dropout", "spatial_dropout"):
             rate = getattr(self, key)
             require(

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from jaxres.config.checks import require, require_seed
+from jaxres.config.checks import require, require_path, require_seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,7 @@ class TrainConfig:
             self.compile_cache.isprintable(),
             f"train.compile_cache is {self.compile_cache!r}; allowed: default, off or a folder",
         )
+        require_path("train.compile_cache", self.compile_cache)
         require_seed("train.seed", self.seed)
         for key in (
             "epochs",

@@ -122,7 +122,7 @@ def _read_prepared(split: Split, data_dir: Path) -> list[Region]:
     prepared = records.open_prepared("photos", data_dir)
     return [
         Region(
-            example["file_name"].decode(),
+            example["file_name"].decode(errors="replace"),
             originals.decode_picture(example["image"], prepared.folder),
         )
         for example in prepared.read(split)

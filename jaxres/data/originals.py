@@ -21,18 +21,21 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from jaxres.data import picture_size
+from jaxres.data.picture_size import JPEG_MAGIC, PNG_MAGIC
 from jaxres.errors import InputError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
-GZIP_MAGIC, JPEG_MAGIC, PNG_MAGIC = b"\x1f\x8b", b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+GZIP_MAGIC = b"\x1f\x8b"
 PNG_CHUNK_BYTES = 12  # of length, kind and checksum
 IDX_UINT8_TYPE = 0x08
-# Far above the largest published digit file (47 MB): a crafted header cannot fill the memory.
-MAX_IDX_BYTES = 1 << 30
+# Far above the largest published digit file (47 MB): a crafted one cannot fill the memory.
+MAX_IDX_BYTES = 256 << 20
 # Far above the largest published archive (235 MB unpacked), for the same reason.
-MAX_ARCHIVE_BYTES = 1 << 30
+MAX_ARCHIVE_BYTES = 512 << 20
 READ_CHUNK_BYTES = 1 << 20
+ROWS_AT_A_TIME = 256
 
 
 class File(NamedTuple):
@@ -135,19 +138,36 @@ def read_archive(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
 
     Nothing is written to disk, so no name in it can do harm.
     """
-    size = 0
     try:
-        with open_unpacked(path) as file, tarfile.open(fileobj=file, mode="r|") as archive:
-            for member in archive:
-                content = archive.extractfile(member)
-                if content is None:  # no file
-                    continue
-                size += member.size
-                if size > MAX_ARCHIVE_BYTES:
-                    raise InputError(f"{path} unpacks to more than {MAX_ARCHIVE_BYTES} bytes")
-                yield PurePosixPath(member.name), content.read()
-    except tarfile.TarError as error:
+        with open_unpacked(path) as file:
+            bounded: Any = _Bounded(file, path)
+            with tarfile.open(fileobj=bounded, mode="r|") as archive:
+                for member in archive:
+                    content = archive.extractfile(member)
+                    if content is None:  # no file
+                        continue
+                    if member.issparse():  # its holes would be filled in memory
+                        raise InputError(f"{path} has a sparse file, {member.name!r:.80}")
+                    yield PurePosixPath(member.name), content.read()
+    # Not only TarError: it reads numbers and names out of headers.
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} is not a whole tar archive: {error}") from error
+
+
+class _Bounded:
+    """A stream that ends in an error past `MAX_ARCHIVE_BYTES`, headers of members included."""
+
+    def __init__(self, file: io.BufferedIOBase, path: Path):
+        self._file, self._path, self._left = file, path, MAX_ARCHIVE_BYTES
+
+    def read(self, size: int) -> bytes:
+        content = self._file.read(size)
+        self._left -= len(content)
+        if self._left < 0:
+            raise InputError(f"{self._path} unpacks to more than {MAX_ARCHIVE_BYTES} bytes")
+        return content
 
 
 def find_idx(folder: Path, name: str) -> Path:
@@ -187,7 +207,8 @@ def _parse_idx(file: io.BufferedIOBase, path: Path, md5: str | None) -> UInt8[np
         raise InputError(f"{path} is truncated: it ends inside its header")
     shape = tuple(np.frombuffer(sizes, ">u4").tolist())
     promised = math.prod(shape)
-    if promised > MAX_IDX_BYTES:
+    # Beside a size of 0 the others promise nothing, but NumPy has no array of such a shape.
+    if math.prod(max(size, 1) for size in shape) > MAX_IDX_BYTES:
         raise InputError(
             f"the header of {path} promises {promised} bytes {shape}; allowed: {MAX_IDX_BYTES}"
         )
@@ -202,7 +223,9 @@ def _parse_idx(file: io.BufferedIOBase, path: Path, md5: str | None) -> UInt8[np
     if len(values) != promised:
         found = "more" if len(values) > promised else f"only {len(values)}"
         raise InputError(f"the header of {path} promises {promised} bytes {shape}, it has {found}")
-    found_md5 = hashlib.md5(magic + sizes + values).hexdigest()
+    digest = hashlib.md5(magic + sizes)
+    digest.update(values)
+    found_md5 = digest.hexdigest()
     if md5 not in (None, found_md5):
         raise InputError(
             f"{path} is not the published file: its decompressed bytes have md5 {found_md5}, "
@@ -251,14 +274,29 @@ def decode_picture(
     """
     picture = None
     flag = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
-    if encoded and not _is_cut_jpeg(encoded):
-        try:
-            picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), flag)
-        except cv2.error as error:
-            raise InputError(f"{path} cannot be decoded as a picture: {error.err}") from error
+    size = picture_size.stated(encoded)
+    most = picture_size.most_pixels(len(encoded))
+    if size and size.width * size.height > most:
+        raise InputError(
+            f"{path} states {size.width}x{size.height} pixels in a file of {len(encoded)} bytes; "
+            f"allowed for its length: {most} pixels in all"
+        )
+    if size and not _is_cut_jpeg(encoded):
+        picture = _imdecode(encoded, path, flag)
     if picture is None:
-        raise InputError(f"{path} is not a whole picture: OpenCV cannot decode its content")
+        raise InputError(
+            f"{path} is not a whole picture: OpenCV cannot decode its content (allowed: JPEG, PNG, "
+            "WebP, BMP)"
+        )
     return picture if grey else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)  # pyright: ignore[reportReturnType]
+
+
+def _imdecode(encoded: bytes, path: Path, flag: int) -> Any:
+    """OpenCV's picture; None where it cannot decode it."""
+    try:
+        return cv2.imdecode(np.frombuffer(encoded, np.uint8), flag)
+    except cv2.error as error:
+        raise InputError(f"{path} cannot be decoded as a picture: {error.err}") from error
 
 
 def decode_over_black(encoded: bytes, path: Path) -> UInt8[np.ndarray, "h w 3"]:
@@ -268,12 +306,15 @@ def decode_over_black(encoded: bytes, path: Path) -> UInt8[np.ndarray, "h w 3"]:
     picture = decode_picture(encoded, path)
     if encoded.startswith(JPEG_MAGIC):
         return picture
-    stored: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    stored: Any = _imdecode(encoded, path, cv2.IMREAD_UNCHANGED)
     if stored is None or stored.dtype.kind != "u" or stored.shape[2:] != (4,):
         return picture
-    *colours, alpha = np.moveaxis(stored / np.iinfo(stored.dtype).max, -1, 0)
-    over_black = np.stack(colours[::-1], axis=-1) * alpha[..., None]
-    return np.rint(255 * over_black).astype(np.uint8)
+    over_black = np.empty((*stored.shape[:2], 3), np.uint8)
+    for first in range(0, len(stored), ROWS_AT_A_TIME):
+        rows = slice(first, first + ROWS_AT_A_TIME)
+        *colours, alpha = np.moveaxis(stored[rows] / np.iinfo(stored.dtype).max, -1, 0)
+        over_black[rows] = np.rint(255 * (np.stack(colours[::-1], axis=-1) * alpha[..., None]))
+    return over_black
 
 
 def _is_whole_png(encoded: bytes) -> bool:
@@ -303,8 +344,14 @@ def read_picture(path: Path) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file."""
+    """The content of a file.
+
+    Raises:
+        InputError: it cannot be read, or is a pipe or a device, which may have no end.
+    """
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"cannot read {path}: it is no regular file")
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error

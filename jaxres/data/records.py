@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from jaxres.data import tfds_json
 from jaxres.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,6 +25,15 @@ VERSIONS = {
     "flowers": "3.0.1",
     "modified_mnist": "1.0.0",
     "photos": "1.0.0",
+}
+
+# What an example must have, and the kind in which TFDS stores it.
+STORED_AS = {
+    "image": "bytes_list",
+    "label": "int64_list",
+    "id": "bytes_list",
+    "file_name": "bytes_list",
+    "sha256": "bytes_list",
 }
 
 # One thread reads a shard front to back; read-ahead threads gain nothing on files of this size.
@@ -79,13 +89,20 @@ class Prepared:
     def info(self) -> "tfds.core.DatasetInfo":
         """What `dataset_info.json` and `features.json` say."""
         import tensorflow_datasets as tfds
-        from google.protobuf.json_format import ParseError
 
         try:
+            tfds_json.check(self.folder)
             info = tfds.builder_from_directory(os.fspath(self.folder)).info
-        except (OSError, ValueError, ParseError) as error:
-            reason = str(error).splitlines()[0]
-            raise self._damaged(self.folder, f"TFDS cannot open it: {reason}") from error
+            features: Any = info.features or ()
+            names = set(features)
+        # TFDS and protobuf raise whatever their layers met.
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise self.damaged(self.folder, f"TFDS cannot open it: {reason}") from error
+        expected = {"image", "file_name" if self.name == "photos" else "label"}
+        if info.name != self.name or not expected <= names <= STORED_AS.keys():
+            reason = f"it holds {info.name} with {', '.join(sorted(names))}"
+            raise self.damaged(self.folder, reason)
         file_format = info.file_format
         if file_format is None or file_format.value != "array_record":
             given = file_format.value if file_format else "unknown"
@@ -121,7 +138,7 @@ class Prepared:
         Reads the end of each shard only, where ArrayRecord keeps its index.
         """
         if not self.info.splits:
-            raise self._damaged(self.folder, "its dataset_info.json lists no splits")
+            raise self.damaged(self.folder, "its dataset_info.json lists no splits")
         for split in self.info.splits:
             for path, recorded in self._shards(split):
                 self._open_shard(path, recorded)
@@ -133,24 +150,28 @@ class Prepared:
         its chunks and the total size can be compared with the recorded one; only the examples at
         `indices` (all by default) are parsed.
         """
+        from google.protobuf.message import DecodeError
         from tensorflow_datasets.proto import tf_example_pb2
 
         if split not in self.info.splits:
-            raise self._damaged(self.folder, f"it has no split '{split}'")
+            raise self.damaged(self.folder, f"it has no split '{split}'")
         records = self._records(split)
         names = tuple(self.features)
         parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue]
         for index in range(len(records)) if indices is None else indices:
             # TFDS's own parser, for values of any shape, takes 27 us a digit; this takes 5.
-            stored = parse(records[index]).features.feature
+            try:
+                stored = parse(records[index]).features.feature
+            except DecodeError as error:
+                raise self.damaged(self.folder, f"example {index}: {error}") from error
             yield {name: self._value(stored[name], name) for name in names}
 
     def _value(self, feature: Any, name: str) -> Any:
         """The one number or string of a feature."""
-        values = getattr(feature, feature.WhichOneof("kind") or "", None)
-        if values is None or len(values.value) != 1:
-            raise self._damaged(self.folder, f"an example has not one '{name}'")
-        return values.value[0]
+        values = getattr(feature, STORED_AS[name]).value
+        if len(values) != 1:
+            raise self.damaged(self.folder, f"an example has not one '{name}'")
+        return values[0]
 
     def _records(self, split: str) -> list[bytes]:
         records = []
@@ -159,11 +180,11 @@ class Prepared:
             try:
                 records += reader.read_all()
             except RuntimeError as error:
-                raise self._damaged(path, str(error)) from error
+                raise self.damaged(path, str(error)) from error
         size, recorded_size = sum(map(len, records)), int(self.info.splits[split].num_bytes)
         if size != recorded_size:
             reason = f"split '{split}' has {size} bytes, its dataset_info.json says {recorded_size}"
-            raise self._damaged(self.folder, reason)
+            raise self.damaged(self.folder, reason)
         return records
 
     def _shards(self, split: str) -> Iterator[tuple[Path, int]]:
@@ -175,18 +196,19 @@ class Prepared:
         from array_record.python.array_record_module import ArrayRecordReader
 
         if not path.is_file():
-            raise self._damaged(path, "it is missing")
+            raise self.damaged(path, "it is missing")
         try:
             reader = ArrayRecordReader(os.fspath(path), READER_OPTIONS)
         except RuntimeError as error:
-            raise self._damaged(path, str(error)) from error
+            raise self.damaged(path, str(error)) from error
         # A file cut at a block of 64 KiB can open as an empty one.
         if reader.num_records() != recorded:
             reason = f"it has {reader.num_records()} examples, dataset_info.json says {recorded}"
-            raise self._damaged(path, reason)
+            raise self.damaged(path, reason)
         return reader
 
-    def _damaged(self, path: Path, reason: str) -> InputError:
+    def damaged(self, path: Path, reason: str) -> InputError:
+        """An error for something in the set that is not as it should be."""
         return InputError(f"{path} cannot be used ({reason}): run `{self._remedy}`")
 
     @property

@@ -5,7 +5,7 @@
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,7 +140,7 @@ def _load_flowers(name: str, selection: Selection) -> Source:
     """Flowers, of which the same tenth is always for test."""
     prepared = records.open_prepared(name, selection.data_dir)
     examples = list(prepared.read("train"))
-    labels = np.array([example["label"] for example in examples], np.int32)
+    labels = _labels(prepared, examples)
     test = _tenth_of_each_class(labels)
     if selection.split == "test":
         chosen = test
@@ -151,7 +151,7 @@ def _load_flowers(name: str, selection: Selection) -> Source:
     chosen = chosen[shuffled(len(chosen), TENTH_SEED)]
     encoded = [examples[index]["image"] for index in chosen]
     images = EncodedPictures(encoded, selection.canvas, prepared.folder)
-    return Source(images, labels[chosen], tuple(prepared.features["label"].names))
+    return Source(images, labels[chosen], DATASETS[name].class_names)
 
 
 def _load_modified_mnist(name: str, selection: Selection) -> Source:
@@ -160,7 +160,7 @@ def _load_modified_mnist(name: str, selection: Selection) -> Source:
     The same tenth is always for test, since those of the contest's own test have no labels.
     """
     prepared = records.open_prepared(name, selection.data_dir)
-    labels = np.array([example["label"] for example in prepared.read("train")], np.int32)
+    labels = _labels(prepared, prepared.read("train"))
     test = _tenth_of_each_class(labels)
     if selection.split == "test":
         return _decode(prepared, "train", np.sort(test).tolist())
@@ -216,14 +216,38 @@ def shuffled(count: int, seed: int) -> Int64[np.ndarray, " count"]:
     return np.argsort(np.random.Philox(seed).random_raw(count), kind="stable")
 
 
+def _labels(
+    prepared: records.Prepared, examples: Iterable[dict[str, Any]]
+) -> Int32[np.ndarray, " n"]:
+    """The labels of examples, of the classes that the data set has."""
+    names = DATASETS[prepared.name].class_names
+    given = prepared.features["label"].names
+    if tuple(given or ()) != names:
+        reason = f"its classes are {given}, not {', '.join(names)}"
+        raise prepared.damaged(prepared.folder, reason)
+    labels = [example["label"] for example in examples]
+    for label in labels:
+        if not 0 <= label < len(names):
+            raise prepared.damaged(prepared.folder, f"a label is {label}")
+    return np.array(labels, np.int32)
+
+
 def _decode(prepared: records.Prepared, split: str, indices: Sequence[int]) -> Source:
-    grey = prepared.features["image"].shape[-1] == 1
-    images, labels = [], []
-    for example in prepared.read(split, indices):
-        images.append(originals.decode_picture(example["image"], prepared.folder, grey=grey))
-        labels.append(example["label"])
-    class_names = tuple(prepared.features["label"].names)
-    return Source(np.stack(images), np.array(labels, np.int32), class_names)
+    shape = tuple(prepared.features["image"].shape)
+    grey = shape[-1:] == (1,)
+    wanted = shape[:-1] if grey else shape
+    examples = list(prepared.read(split, indices))
+    labels = _labels(prepared, examples)
+    images = []
+    for example in examples:
+        image = originals.decode_picture(example["image"], prepared.folder, grey=grey)
+        if image.shape != wanted:
+            reason = f"a picture has shape {image.shape}, not {wanted}"
+            raise prepared.damaged(prepared.folder, reason)
+        images.append(image)
+    if not images:
+        raise prepared.damaged(prepared.folder, f"its split '{split}' is empty")
+    return Source(np.stack(images), labels, DATASETS[prepared.name].class_names)
 
 
 DATASETS: dict[str, Dataset] = {

@@ -38,10 +38,10 @@ def open_checkpoint(run_dir: Path, which: str, flags: Sequence[str] = ()) -> Ite
     checkpoints = open_run(run_dir)
     with contextlib.closing(checkpoints):
         step = checkpoints.find(which)
-        saved = checkpoints.read(step, "config")
-        saved["train"]["devices"] = None  # the devices are those of this machine
-        saved["train"]["compile_cache"] = "default"  # and so is the folder
-        config = recipe.from_dict(saved, flags)
+        saved = checkpoints.read_config(step)
+        # The devices are those of this machine, and so is the folder.
+        train = saved.get("train", {}) | {"devices": None, "compile_cache": "default"}
+        config = recipe.from_dict(saved | {"train": train}, flags)
         compilation.use_cache(config.train.compile_cache)
         yield Opened(checkpoints, step, config)
 

@@ -8,6 +8,9 @@ and the weights only.
 
 import contextlib
 import errno
+import inspect
+import logging
+import math
 import os
 import shutil
 import sys
@@ -26,6 +29,10 @@ from jaxres.training.state import State
 
 PyTree = Any
 WEIGHTS = ("params", "stats")
+MAX_DIGITS = 20  # of a step
+# A header may state any shape. Weights that were trained take hardly less space on disk than in
+# memory, those that are all zero a thousandth and less.
+MOST_PACKED, SMALL_BYTES = 1000, 64 << 20
 
 
 def rank(metrics: dict[str, Any]) -> tuple[float, float]:
@@ -55,7 +62,15 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
                 enable_async_checkpointing=True,
             )
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        # It reads metrics and metadata of every step, and passes on whatever their layers met.
+        try:
+            _require_regular_files(self.folder)
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        except Exception as error:
+            raise InputError(
+                f"the checkpoints in '{self.folder}' cannot be opened ({_sentence(error)}): "
+                "remove the step that is damaged, or that folder"
+            ) from error
         self._writing = 0
         self._failed: Exception | None = None
 
@@ -112,7 +127,27 @@ class Checkpoints:
         Raises:
             InputError: the checkpoint is damaged.
         """
-        return self._restore(step, {item: ocp.args.JsonRestore()})[item]
+        value = self._restore(step, {item: ocp.args.JsonRestore()})[item]
+        with self._reporting_damage(step):
+            if not isinstance(value, dict):
+                raise ValueError(f"its item '{item}' has no names and values")
+        return value
+
+    def read_config(self, step: int) -> dict[str, dict[str, Any]]:
+        """The settings that the checkpoint was made with, as sections of keys.
+
+        Raises:
+            InputError: the checkpoint is damaged, or they are no settings.
+        """
+        config = self.read(step, "config")
+        with self._reporting_damage(step):
+            data = config.get("data")
+            if not all(isinstance(keys, dict) for keys in config.values()) or not data:
+                raise ValueError("its settings are no sections of keys, with one for data")
+            for key in ("mean", "std"):
+                if key not in data or not _is_triple(data[key]):
+                    raise ValueError(f"its data.{key} is {data.get(key)!r:.80}")
+        return config
 
     def restore(self, step: int, abstract: State) -> State:
         """The whole training state; `abstract` gives shapes, types and shardings.
@@ -160,8 +195,15 @@ class Checkpoints:
         """Name and tree of shapes of the item that holds the weights to evaluate."""
         item = "ema" if (self.folder / str(step) / "ema").is_dir() else "variables"
         with self._reporting_damage(step), ocp.StandardCheckpointer() as reader:
-            metadata = reader.metadata(self.folder / str(step) / item).item_metadata
-            return item, metadata.tree
+            folder = self.folder / str(step) / item
+            tree = reader.metadata(folder).item_metadata.tree
+            needed = sum(
+                math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)
+            )
+            stored = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            if needed > max(MOST_PACKED * stored, SMALL_BYTES):
+                raise ValueError(f"its weights need {needed} bytes, it has {stored}")
+            return item, tree
 
     def find(self, which: str) -> int:
         """The step that `best`, `last` or a number names.
@@ -175,14 +217,14 @@ class Checkpoints:
         if which == "last":
             return steps[-1]
         if which == "best":
-            best = self.read(steps[-1], "progress")["best"]
-            if best and best["step"] not in steps:
+            best = self._best(steps[-1])
+            if best not in steps:
                 raise InputError(
-                    f"the best checkpoint, step {best['step']}, is gone from '{self.folder}'; "
+                    f"the best checkpoint, step {best}, is gone from '{self.folder}'; "
                     f"allowed: last, {', '.join(map(str, steps))}"
                 )
-            return best["step"] if best else steps[-1]
-        if which.isdecimal() and int(which) in steps:
+            return best
+        if which.isdecimal() and len(which) < MAX_DIGITS and int(which) in steps:
             return int(which)
         listed = ", ".join(map(str, steps))
         raise InputError(
@@ -202,6 +244,25 @@ class Checkpoints:
         for rest in self.folder.glob(f"{self._writing}.*"):  # Orbax's temporary name
             shutil.rmtree(rest, ignore_errors=True)
         return _reason(error)
+
+    def wait(self) -> None:
+        """Until everything saved is on disk.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        if problem := self.finish():
+            raise OSError(problem)
+
+    def _best(self, latest: int) -> int:
+        """The best step, as the latest checkpoint says; the latest itself where none was ranked."""
+        progress = self.read(latest, "progress")
+        with self._reporting_damage(latest):
+            best = progress["best"]
+            step = best["step"] if best else latest
+            if type(step) is not int:
+                raise ValueError(f"its best step is {step!r:.80}")
+        return step
 
     def close(self) -> None:
         """Wait and release."""
@@ -230,7 +291,7 @@ class Checkpoints:
         # Orbax and TensorStore raise whatever their layers met: OSError, KeyError, ValueError, ...
         except Exception as error:
             others = [str(other) for other in self.steps() if other != step]
-            detail = " ".join(str(error).split())[:300] or type(error).__name__
+            detail = _sentence(error)
             remedy = (
                 f"remove that folder to train on from step {others[-1]}, or evaluate that step"
                 if others
@@ -239,6 +300,25 @@ class Checkpoints:
             raise InputError(
                 f"checkpoint '{self.folder / str(step)}' is damaged ({detail}); {remedy}"
             ) from error
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _is_triple(value: Any) -> bool:
+    """Whether it is None, or three finite numbers."""
+    numbers = value if isinstance(value, list) else ()
+    finite = [type(number) in (int, float) and math.isfinite(number) for number in numbers]
+    return value is None or finite == [True] * 3
+
+
+def _require_regular_files(folder: Path) -> None:
+    """Refuse pipes and devices, which may have no end, and links to nowhere."""
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            if not os.path.isfile(os.path.join(parent, name)):
+                raise ValueError(f"'{os.path.join(parent, name)}' is no regular file")
 
 
 def open_run(run_dir: Path, *, key: str = "") -> Checkpoints:
@@ -258,18 +338,23 @@ def open_run(run_dir: Path, *, key: str = "") -> Checkpoints:
 def _quiet_stragglers() -> Iterator[None]:
     """Keep reads that are still under way when one has failed from printing tracebacks.
 
-    Orbax closes its event loop at the first failure; the others then find it closed, some of them
-    after the failure has been reported, so the filter stays once there was one.
+    Orbax closes its event loop at the first failure; the others then find it closed or fail too,
+    some of them after the failure has been reported, so the filters stay once there was one.
     """
     before = sys.unraisablehook
+    tasks = logging.getLogger("asyncio")
+    level = tasks.level
 
     def hook(unraisable: Any) -> None:
-        if "Event loop is closed" not in str(unraisable.exc_value):
+        is_read = inspect.iscoroutine(unraisable.object)
+        if not is_read and "Event loop is closed" not in str(unraisable.exc_value):
             before(unraisable)
 
     sys.unraisablehook = hook
+    tasks.setLevel(logging.CRITICAL)
     yield
     sys.unraisablehook = before
+    tasks.setLevel(level)
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
@@ -286,7 +371,7 @@ def _reason(error: Exception) -> str:
     for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
         if os.strerror(code) in text:
             return os.strerror(code)
-    return f"{type(error).__name__}: {text[:200]}"
+    return text[:200] or type(error).__name__
 
 
 def _optimizer_item(state: State) -> PyTree:

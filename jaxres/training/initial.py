@@ -38,7 +38,7 @@ def load(config: Config, params: PyTree, stats: PyTree, sharding: jax.sharding.S
     checkpoints = open_run(Path(folder), key="model.init_from")
     step = checkpoints.find("best")
     saved = checkpoints.read_weights(step, sharding)
-    settings = checkpoints.read(step, "config")["data"]
+    settings = checkpoints.read_config(step)["data"]
     checkpoints.close()
 
     given = flatten(saved)

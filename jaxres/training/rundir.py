@@ -43,7 +43,7 @@ class RunDirectory:
             self.checkpoints = Checkpoints(path / "checkpoints", config.checkpoint)
             opened.callback(self.checkpoints.close)
             if (latest := self.checkpoints.latest()) is not None:
-                _check_same(config, self.checkpoints.read(latest, "config"), path)
+                _check_same(config, self.checkpoints.read_config(latest), path)
             self.opened = opened.pop_all()
 
     def _take(self, opened: contextlib.ExitStack, token: str) -> None:
@@ -144,12 +144,21 @@ def keep_rows(path: Path, last_step: int) -> None:
     """
     if not path.exists():
         return
+    if not path.is_file():
+        raise InputError(f"'{path}' is no regular file: remove it to go on with the run")
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        # Not only JSONDecodeError: a number may have more digits than Python reads.
+        except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict) and row.get("split") != "test" and row["step"] <= last_step:
+        if isinstance(row, dict) and row.get("split") != "test" and _is_up_to(row, last_step):
             kept.append(line + "\n")
     write_whole(path, "".join(kept))
+
+
+def _is_up_to(row: dict[str, Any], last_step: int) -> bool:
+    """Whether a row has a step, and one that is not after the last."""
+    step = row.get("step")
+    return type(step) is int and step <= last_step

@@ -17,6 +17,7 @@ from jaxres.weights.layout import Inputs, Layout
 HEAD = "head."
 LAST_BIAS = "head.linear.bias"
 LISTED = 4  # names in a sentence
+MAX_CLASSES = 1 << 20  # a head for as many of ResNet-50 takes 8 GiB
 
 Arrays = dict[str, np.ndarray]
 PyTree = Any
@@ -95,8 +96,8 @@ def _layout(file: Path, model: str, weights: Foreign, published: bool) -> Layout
 
 def _classes(file: Path, model: str, last_bias: np.ndarray | None, given: int | None) -> int:
     """The number of classes: the file's, else the one given, else that of the published weights."""
-    if given is not None and given < 1:
-        raise InputError(f"--classes is {given}; allowed: 1 or more")
+    if given is not None and not 1 <= given <= MAX_CLASSES:
+        raise InputError(f"--classes is {given}; allowed: 1 to {MAX_CLASSES}")
     if last_bias is None:
         return given or registry.family_of(model).published.classes
     if given is not None and given != last_bias.size:

@@ -44,6 +44,7 @@ def import_weights(
     with _whole_folder(output) as folder:
         checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint)
         checkpoints.save(0, state, progress=progress, config=to_dict(config))
+        checkpoints.wait()
         checkpoints.close()
         write_whole(folder / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
     return fitted

@@ -1,8 +1,10 @@
 """Flowers: reading the five folders, preparing them whole or in part, splitting, loading."""
 
+import gzip
 import hashlib
 import shutil
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,6 +205,34 @@ def test_an_archive_that_unpacks_to_more_than_fits_is_refused(
     monkeypatch.setattr(originals, "MAX_ARCHIVE_BYTES", 5_000)
     with pytest.raises(InputError, match=rf"{archive} unpacks to more than 5000 bytes"):
         flowers.read(archive)
+
+
+def test_headers_of_an_archive_take_no_more_memory_than_its_content_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(originals, "MAX_ARCHIVE_BYTES", 1 << 20)
+    long_name = tarfile.TarInfo("name")
+    long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 64 << 20
+    content = gzip.compress(long_name.tobuf(tarfile.GNU_FORMAT) + bytes(64 << 20), 1)
+    (tmp_path / "flowers.tgz").write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"flowers.tgz unpacks to more than 1048576 bytes"):
+        flowers.read(tmp_path / "flowers.tgz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 << 20
+
+
+def test_a_sparse_file_in_an_archive_is_refused(tmp_path: Path):
+    sparse = tarfile.TarInfo("roses/1.jpg")
+    sparse.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(sparse.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"%011o\0" % (1 << 30)  # its size with holes
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "flowers.tar").write_bytes(bytes(header) + bytes(1024))
+    with pytest.raises(InputError, match=r"flowers.tar has a sparse file, 'roses/1.jpg'"):
+        flowers.read(tmp_path / "flowers.tar")
 
 
 def test_download(archive: Path, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

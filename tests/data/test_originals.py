@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import os
 from pathlib import Path
 
 import cv2
@@ -54,8 +55,8 @@ def test_find_idx_names_what_is_missing(tmp_path: Path):
 
 
 HUGE_HEADER = bytes([0, 0, 8, 3]) + b"\xff" * 12
-# Sizes whose product is below the bound of 1 GiB but far above what is there.
-LARGE_HEADER = bytes([0, 0, 8, 1]) + (1 << 29).to_bytes(4, "big")
+# Sizes whose product is below the bound of 256 MiB but far above what is there.
+LARGE_HEADER = bytes([0, 0, 8, 1]) + (1 << 27).to_bytes(4, "big")
 
 
 @pytest.mark.parametrize(
@@ -67,8 +68,9 @@ LARGE_HEADER = bytes([0, 0, 8, 1]) + (1 << 29).to_bytes(4, "big")
         (idx_bytes(ARRAY)[:9], "ends inside its header"),
         (idx_bytes(ARRAY)[:-1], r"promises 60 bytes \(3, 4, 5\), it has only 59"),
         (idx_bytes(ARRAY) + b"x", "promises 60 bytes .* it has more"),
-        (HUGE_HEADER, "allowed: 1073741824"),
+        (HUGE_HEADER, "allowed: 268435456"),
         (LARGE_HEADER, "it has only 0"),
+        (HUGE_HEADER[:-4] + bytes(4), r"promises 0 bytes \(4294967295, 4294967295, 0\)"),
     ],
 )
 @pytest.mark.parametrize("packed", [True, False])
@@ -209,3 +211,11 @@ def test_shrink_is_uniform_and_never_enlarges(shape: tuple[int, int], shrunk: tu
     result = originals.shrink(picture, 40)
     assert result.shape == (*shrunk, 3)
     assert (result == 9).all()
+
+
+def test_pipes_and_devices_are_no_pictures(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "endless.jpg").symlink_to("/dev/zero")
+    for name in ("pipe.jpg", "endless.jpg"):
+        with pytest.raises(InputError, match=f"{name}: it is no regular file"):
+            originals.read_picture(tmp_path / name)

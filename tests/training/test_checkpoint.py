@@ -1,3 +1,5 @@
+import json
+import os
 import pathlib
 
 import jax
@@ -101,7 +103,8 @@ def test_saving_does_not_see_later_changes_of_donated_buffers(tmp_path: pathlib.
 
     way = parallel.Jit(make_mesh(1))
     grow = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree), donate_argnums=0)
-    state = parallel.replicate(way.mesh, {**STATE, "params": {"w": jnp.zeros((512, 512))}})
+    mine = jax.tree.map(jnp.copy, {**STATE, "params": {"w": jnp.zeros((512, 512))}})
+    state = parallel.replicate(way.mesh, mine)
     checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig(keep_last=9))
     for step in range(5):
         checkpoints.save(step, way.leave(state), progress=PROGRESS, config={})
@@ -140,3 +143,76 @@ def test_a_checksum_changes_with_any_bit_and_not_with_the_devices() -> None:
     assert checksum.of_arrays(swapped) != one
     assert checksum.of_json({"a": 1, "b": [0.1]}) == checksum.of_json({"b": [0.1], "a": 1})
     assert checksum.of_json({"a": 1}) != checksum.of_json({"a": 2})
+
+
+def rewrite(folder: pathlib.Path, step: int, item: str, text: str) -> None:
+    """Another JSON item, with the checksum that it ought to have."""
+    step_folder = folder / str(step)
+    (step_folder / item / "metadata").write_text(text)
+    sums = json.loads((step_folder / "checksums" / "metadata").read_text())
+    sums[item] = checksum.of_json(json.loads(text))
+    (step_folder / "checksums" / "metadata").write_text(json.dumps(sums))
+
+
+@pytest.fixture
+def written(tmp_path: pathlib.Path) -> pathlib.Path:
+    """The folder of a checkpoint of step 3."""
+    writer = Checkpoints(tmp_path / "checkpoints", CheckpointConfig())
+    save(writer, 3, accuracy=0.5)
+    writer.close()
+    return tmp_path / "checkpoints"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "null", '{"data": 3}', '{"train": {}}', '{"data": {}}', '{"data": {"mean": [1]}}'],
+)
+def test_settings_that_are_none_are_refused(written: pathlib.Path, text: str) -> None:
+    rewrite(written, 3, "config", text)
+    reader = Checkpoints(written)
+    with pytest.raises(InputError, match=r"3' is damaged \(its .*; there is no other checkpoint"):
+        reader.read_config(3)
+    reader.close()
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"best": 3}', '{"best": {"step": "3"}}'])
+def test_progress_that_is_none_is_refused(written: pathlib.Path, text: str) -> None:
+    rewrite(written, 3, "progress", text)
+    reader = Checkpoints(written)
+    with pytest.raises(InputError, match=r"3' is damaged \("):
+        reader.find("best")
+    reader.close()
+
+
+def test_weights_out_of_proportion_to_their_files_are_not_allocated(
+    tmp_path: pathlib.Path,
+) -> None:
+    writer = Checkpoints(tmp_path / "checkpoints", CheckpointConfig())
+    params = {"a": np.zeros((5000, 4000), np.float32)}  # all zero: 80 MB in a few kB
+    writer.save(3, {**STATE, "params": params}, progress=PROGRESS, config={})
+    writer.close()
+    reader = Checkpoints(tmp_path / "checkpoints")
+    with pytest.raises(
+        InputError, match=r"3' is damaged \(its weights need 80000016 bytes, it has"
+    ):
+        reader.read_weights(3, NamedSharding(make_mesh(1), P()))
+    reader.close()
+
+
+def test_pipes_and_damaged_metrics_are_said_when_a_run_is_opened(written: pathlib.Path) -> None:
+    metrics = written / "3" / "metrics" / "metrics"
+    metrics.write_text("no numbers")
+    with pytest.raises(InputError, match=r"checkpoints' cannot be opened \(Expecting value"):
+        Checkpoints(written, CheckpointConfig())
+    metrics.unlink()
+    os.mkfifo(metrics)
+    for config in (None, CheckpointConfig()):
+        with pytest.raises(InputError, match=r"metrics' is no regular file"):
+            Checkpoints(written, config)
+
+
+def test_a_step_of_any_number_of_digits_is_a_name(written: pathlib.Path) -> None:
+    reader = Checkpoints(written)
+    with pytest.raises(InputError, match="no checkpoint '9999"):
+        reader.find("9" * 5000)
+    reader.close()
