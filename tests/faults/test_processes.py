@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.faults.runs import rows, run, weights
+from tests.faults.runs import Run, rows, run, variables, weights
 
 FLAGS = ["--train.join-timeout-s=60", "--train.peer-timeout-s=10", "--train.log-every-steps=1"]
 
@@ -83,3 +83,52 @@ def test_the_others_stop_when_a_process_is_lost(
     else:
         problem = f"process {process} of 2 has not answered for 10 s: stopped; the checkpoint of"
         assert problem in said
+
+
+def test_a_run_whose_processes_do_not_all_come_gives_up(
+    tmp_path: pathlib.Path, tiny_flags: list[str]
+) -> None:
+    flags = [*tiny_flags, "--train.join-timeout-s=3"]
+    for present in (0, 1):
+        (variables_of,) = [variables(2)[present]]
+        (tmp_path / "recipe.yaml").write_text("{}")
+        one = Run(tmp_path / "run", [flags], environment=[variables_of])
+        try:
+            assert one.wait(60) == [2], one.tails()
+        finally:
+            one.kill()
+        coordinator = variables_of["JAXRES_COORDINATOR"]
+        assert one.errors() == [
+            f"error: the run's processes have not all come together ({coordinator}) within 3 s"
+        ]
+        one.logs[0].unlink()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("each", "devices", "problem"),
+    [
+        (
+            [[], ["--optim.learning-rate=1"]],
+            1,
+            "process 1 has optim.learning_rate 1.0, process 0 has 0.003; start all 2",
+        ),
+        ([["--data.batch-size=30"]] * 2, 2, "data.batch_size is 30, which does not divide over 4"),
+        ([[], ["--data.data-dir=/nowhere", "--data.dataset=mnist"]], 1, "process 1 of 2 stopped: "),
+        ([["--train.devices=1"]] * 2, 1, "train.devices is 1, with 2 processes; allowed: all 2"),
+    ],
+    ids=["settings", "batch", "data", "devices"],
+)
+def test_processes_that_do_not_fit_are_refused_and_nothing_is_made(
+    tmp_path: pathlib.Path,
+    tiny_flags: list[str],
+    each: list[list[str]],
+    devices: int,
+    problem: str,
+) -> None:
+    flags = [*tiny_flags, *FLAGS]
+    with run(tmp_path / "run", flags, processes=2, devices=devices, each=each) as wrong:
+        assert wrong.wait(90) == [2, 2], wrong.tails()
+        assert problem in wrong.errors()[0], wrong.tails()
+        assert wrong.errors()[1], wrong.tails()
+    assert not (tmp_path / "run").exists()
