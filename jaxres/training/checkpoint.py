@@ -14,6 +14,7 @@ import math
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from jaxres.training.state import State
 
 PyTree = Any
 WEIGHTS = ("params", "stats")
+SEEN_S = 60  # within which a shared file system shows what another host has written
 MAX_DIGITS = 20  # of a step
 # A header may state any shape. Weights that were trained take hardly less space on disk than in
 # memory, those that are all zero a thousandth and less.
@@ -44,11 +46,19 @@ class Checkpoints:
     """The checkpoints of one run, by step."""
 
     def __init__(self, folder: Path, config: CheckpointConfig | None = None):
-        """Open a run's checkpoints, for writing if `config` says which to keep."""
+        """Open a run's checkpoints, for writing if `config` says which to keep.
+
+        Of several processes the first writes, for the state is the same on all, and each reads for
+        itself: so none waits in Orbax for one that could not write. They agree in the loop.
+        """
         self.folder = folder.absolute()
-        if config is None:
-            options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0)
+        self._writes = config is not None and jax.process_index() == 0
+        if config is None or not self._writes:
+            options = ocp.CheckpointManagerOptions(
+                read_only=True, save_interval_steps=0, multiprocessing_options=_by_itself()
+            )
         else:
+            self.folder.mkdir(parents=True, exist_ok=True)
             by_rank: Any = rank  # declared as giving a float; anything that sorts will do
             best = policies.BestN(
                 get_metric_fn=by_rank, n=config.keep_best, keep_checkpoints_without_metrics=False
@@ -61,6 +71,8 @@ class Checkpoints:
                 # A killed run's unfinished checkpoints carry a temporary name; remove them.
                 cleanup_tmp_directories=True,
                 enable_async_checkpointing=True,
+                create=False,
+                multiprocessing_options=_by_itself(),
             )
         # It reads metrics and metadata of every step, and passes on whatever their layers met.
         try:
@@ -94,13 +106,18 @@ class Checkpoints:
         """Start writing a checkpoint; returns when the state has been copied to the host.
 
         `state` holds replicated arrays nobody donates. `metrics` (accuracy, loss) rank it. Whether
-        it came to be written, `finish` says, which must be called in between.
+        it came to be written, `finish` says, which must be called in between. Does nothing on
+        another process than the first.
         """
+        if not self._writes:
+            return
         arrays = {"variables": {key: state[key] for key in WEIGHTS}}
         if "opt_state" in state:  # imported weights have none
             arrays["optimizer"] = _optimizer_item(state)
         if "ema" in state:
             arrays["ema"] = state["ema"]
+        if jax.process_count() > 1:  # of arrays on devices, Orbax asks every process for its part
+            arrays = jax.device_get(arrays)
         values = {"progress": progress, "config": config}
         values["checksums"] = {
             **{item: checksum.of_arrays(tree) for item, tree in arrays.items()},
@@ -194,7 +211,7 @@ class Checkpoints:
     def _weights_item(self, step: int) -> tuple[str, PyTree]:
         """Name and tree of shapes of the item that holds the weights to evaluate."""
         item = "ema" if (self.folder / str(step) / "ema").is_dir() else "variables"
-        with self._reporting_damage(step), ocp.StandardCheckpointer() as reader:
+        with self._reporting_damage(step), _reader() as reader:
             folder = self.folder / str(step) / item
             tree = reader.metadata(folder).item_metadata.tree
             needed = sum(
@@ -244,6 +261,15 @@ class Checkpoints:
         for rest in self.folder.glob(f"{self._writing}.*"):  # Orbax's temporary name
             shutil.rmtree(rest, ignore_errors=True)
         return _reason(error)
+
+    def see(self, step: int | None) -> None:
+        """Wait until this process sees a checkpoint that the first has written."""
+        if self._writes or step is None:
+            return
+        limit = time.monotonic() + SEEN_S
+        while step not in self.steps() and time.monotonic() < limit:
+            time.sleep(0.05)
+            self._manager.reload()
 
     def wait(self) -> None:
         """Until everything saved is on disk.
@@ -363,6 +389,22 @@ def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
         jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
         for path, leaf in jax.tree.leaves_with_path(tree)
     }
+
+
+def _reader() -> ocp.StandardCheckpointer:
+    return ocp.StandardCheckpointer(multiprocessing_options=_by_itself())
+
+
+def _by_itself() -> ocp.options.MultiprocessingOptions:
+    """For Orbax not to wait for other processes."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=index,
+        active_processes={index},
+        barrier_sync_key_prefix=f"jaxres_{index}",
+    )
 
 
 def _reason(error: Exception) -> str:

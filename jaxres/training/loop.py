@@ -134,7 +134,7 @@ class Run:
 
     def _begin(self, classes: int) -> None:
         """Start afresh, or from the newest checkpoint."""
-        self.saved = self.checkpoints.latest()
+        self.saved = self._latest()
         self.skipped = 0  # steps in a row, up to the last
         self.saved_metrics: dict[str, float] | None = None
         self.step = self.saved or 0
@@ -370,13 +370,19 @@ class Run:
         """Wait for the last save; if it failed, warn, and go by what there is instead."""
         problem = next(filter(None, self.peers.gather(self.checkpoints.finish())), "")
         if problem:
-            failed, self.saved = self.saved, self.checkpoints.latest()
+            failed, self.saved = self.saved, self._latest()
             self.log.say(f"warning: step {failed} could not be saved ({problem}); {self._kept()}")
             there = self.checkpoints.steps()
             rows = [row for row in self.progress["history"] if row["step"] in there]
             self.progress["best"] = _as_best(max(rows, key=rank)) if rows else None
+        self.checkpoints.see(self.saved)
         self.peers.kept = self._kept()
         return problem
+
+    def _latest(self) -> int | None:
+        """The newest checkpoint, as the first process sees them."""
+        latest, *_ = self.peers.gather(str(self.checkpoints.latest() or ""))
+        return int(latest) if latest else None
 
     def _finish_saving(self) -> None:
         """Wait for the last save of the run; if it failed, try once more.
