@@ -7,13 +7,8 @@ and the weights only.
 """
 
 import contextlib
-import errno
-import inspect
-import logging
 import math
-import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +21,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from jaxres.config import CheckpointConfig
 from jaxres.errors import InputError
 from jaxres.training import checksum
+from jaxres.training.damage import reason, require_regular_files, silence_stragglers
 from jaxres.training.state import State
 
 PyTree = Any
@@ -74,13 +70,14 @@ class Checkpoints:
                 create=False,
                 multiprocessing_options=_by_itself(),
             )
+        silence_stragglers()
         # It reads metrics and metadata of every step, and passes on whatever their layers met.
         try:
-            _require_regular_files(self.folder)
+            require_regular_files(self.folder)
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         except Exception as error:
             raise InputError(
-                f"the checkpoints in '{self.folder}' cannot be opened ({_sentence(error)}): "
+                f"the checkpoints in '{self.folder}' cannot be opened ({reason(error)}): "
                 "remove the step that is damaged, or that folder"
             ) from error
         self._writing = 0
@@ -260,7 +257,7 @@ class Checkpoints:
             return ""
         for rest in self.folder.glob(f"{self._writing}.*"):  # Orbax's temporary name
             shutil.rmtree(rest, ignore_errors=True)
-        return _reason(error)
+        return reason(error)
 
     def see(self, step: int | None) -> None:
         """Wait until this process sees a checkpoint that the first has written."""
@@ -312,12 +309,12 @@ class Checkpoints:
     def _reporting_damage(self, step: int) -> Iterator[None]:
         """Turn whatever fails while a checkpoint is read into one sentence with the remedy."""
         try:
-            with _quiet_stragglers(), jax.transfer_guard("allow"):
+            with jax.transfer_guard("allow"):
                 yield
         # Orbax and TensorStore raise whatever their layers met: OSError, KeyError, ValueError, ...
         except Exception as error:
             others = [str(other) for other in self.steps() if other != step]
-            detail = _sentence(error)
+            detail = reason(error)
             remedy = (
                 f"remove that folder to train on from step {others[-1]}, or evaluate that step"
                 if others
@@ -328,23 +325,11 @@ class Checkpoints:
             ) from error
 
 
-def _sentence(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
 def _is_triple(value: Any) -> bool:
     """Whether it is None, or three finite numbers."""
     numbers = value if isinstance(value, list) else ()
     finite = [type(number) in (int, float) and math.isfinite(number) for number in numbers]
     return value is None or finite == [True] * 3
-
-
-def _require_regular_files(folder: Path) -> None:
-    """Refuse pipes and devices, which may have no end, and links to nowhere."""
-    for parent, _, files in os.walk(folder):
-        for name in files:
-            if not os.path.isfile(os.path.join(parent, name)):
-                raise ValueError(f"'{os.path.join(parent, name)}' is no regular file")
 
 
 def open_run(run_dir: Path, *, key: str = "") -> Checkpoints:
@@ -358,29 +343,6 @@ def open_run(run_dir: Path, *, key: str = "") -> Checkpoints:
         named = f"{key} is '{run_dir}', which" if key else f"'{run_dir}'"
         raise InputError(f"{named} is no run directory: it has no folder 'checkpoints'")
     return Checkpoints(folder)
-
-
-@contextlib.contextmanager
-def _quiet_stragglers() -> Iterator[None]:
-    """Keep reads that are still under way when one has failed from printing tracebacks.
-
-    Orbax closes its event loop at the first failure; the others then find it closed or fail too,
-    some of them after the failure has been reported, so the filters stay once there was one.
-    """
-    before = sys.unraisablehook
-    tasks = logging.getLogger("asyncio")
-    level = tasks.level
-
-    def hook(unraisable: Any) -> None:
-        is_read = inspect.iscoroutine(unraisable.object)
-        if not is_read and "Event loop is closed" not in str(unraisable.exc_value):
-            before(unraisable)
-
-    sys.unraisablehook = hook
-    tasks.setLevel(logging.CRITICAL)
-    yield
-    sys.unraisablehook = before
-    tasks.setLevel(level)
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
@@ -405,15 +367,6 @@ def _by_itself() -> ocp.options.MultiprocessingOptions:
         active_processes={index},
         barrier_sync_key_prefix=f"jaxres_{index}",
     )
-
-
-def _reason(error: Exception) -> str:
-    """Why something could not be written: the system's words where there are any."""
-    text = " ".join(str(error).split())
-    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
-        if os.strerror(code) in text:
-            return os.strerror(code)
-    return text[:200] or type(error).__name__
 
 
 def _optimizer_item(state: State) -> PyTree:

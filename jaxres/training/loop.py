@@ -16,23 +16,23 @@ from jaxres import compilation
 from jaxres.config import PER_PROCESS_KEYS, Config, flatten, to_dict, with_normalisation
 from jaxres.data.feed import Feed
 from jaxres.data.pipeline import open_split, train_batches
-from jaxres.errors import Interrupted, TrainingFailed
+from jaxres.errors import Interrupted
 from jaxres.evaluation.evaluate import Evaluator, resident_of
 from jaxres.host_memory import keep_freed_memory
 from jaxres.training import initial, optim, parallel, processes, transfer
 from jaxres.training.checkpoint import abstract_like, rank
 from jaxres.training.logs import RunLog, Silence
+from jaxres.training.not_finite import NotFinite
 from jaxres.training.processes import Peers
 from jaxres.training.profile import StepProfiler
 from jaxres.training.rundir import RunDirectory, write_whole
+from jaxres.training.saving import Saver, agreed_latest, as_best
 from jaxres.training.signals import StopSignal
 from jaxres.training.state import abstract_network, network, new_state, variables
 from jaxres.training.step import make_train_step
 from jaxres.training.summary import summarise, versions
-from jaxres.training.window import Window, first_not_finite
+from jaxres.training.window import Window
 
-MAX_ROLLBACKS = 5  # in a run
-MAX_SKIPPED = 100  # in a row
 TOTALS = ("pictures", "seconds", "wait_s", "compile_s")
 
 
@@ -134,27 +134,27 @@ class Run:
 
     def _begin(self, classes: int) -> None:
         """Start afresh, or from the newest checkpoint."""
-        self.saved = self._latest()
-        self.skipped = 0  # steps in a row, up to the last
-        self.saved_metrics: dict[str, float] | None = None
-        self.step = self.saved or 0
+        saved = agreed_latest(self.checkpoints, self.peers)
+        self.step = saved or 0
         self.started_from = ""
-        if self.saved is None:
+        if saved is None:
             self._start(classes)
             totals = dict.fromkeys(TOTALS, 0.0)
             self.progress: dict[str, Any] = {"history": [], "best": None, "totals": totals}
         else:
-            self._restore(self.saved)
+            self._restore(saved)
             self.config = with_normalisation(
-                self.config, self.checkpoints.read(self.saved, "config")["data"]
+                self.config, self.checkpoints.read(saved, "config")["data"]
             )
-            self.progress = self.checkpoints.read(self.saved, "progress")
+            self.progress = self.checkpoints.read(saved, "progress")
             self.batches.set_state(self.progress["iterator"])
         self.log = Silence()
         if self.peers.first:
             settings = yaml.safe_dump(to_dict(self.config), sort_keys=False)
             write_whole(self.run_dir / "config.yaml", settings)
             self.log = RunLog(self.run_dir, total_steps=self.total_steps, first_step=self.step)
+        self.saver = Saver(self.checkpoints, self.progress, self.peers, self.log, saved)
+        self.not_finite = NotFinite(self.config.train.on_nan, self.saver, self.log)
         for made in (self.log, self.profiler, self.batches):
             self.directory.opened.callback(made.close)
 
@@ -179,7 +179,7 @@ class Run:
         for batch, steps in feed:
             if self._ends_epoch():
                 self._unfreeze()
-            if stop.name and self.step == (self.saved or 0):
+            if stop.name and self.step == (self.saver.saved or 0):
                 break  # nothing that is not saved
             self._call(resident, batch, steps)
             stopping = stop.reached()
@@ -191,12 +191,13 @@ class Run:
                 self._save(evaluate=False)
             if stopping:
                 break
-        self._finish_saving()
-        if stop.name and self.saved is None:
+        self.saver.finish(lambda: self.way.leave(self.state))
+        saved = self.saver.saved
+        if stop.name and saved is None:
             raise Interrupted(f"{stop.name}: stopped before the first step; nothing to save")
         if stop.name:
             raise Interrupted(
-                f"{stop.name}: saved step {self.saved} of {self.total_steps} in "
+                f"{stop.name}: saved step {saved} of {self.total_steps} in "
                 f"'{self.run_dir}'; the same command goes on from there"
             )
 
@@ -327,9 +328,12 @@ class Run:
         numbers = self.window.close()
         if not numbers:
             return
-        if self._rolls_back(numbers) or self._all_skipped(numbers):
+        if (saved := self.not_finite.back_to(numbers, self.step)) is not None:
+            self._go_back(saved)
             return
-        self._require_finite(numbers)
+        if self.not_finite.all_skipped(numbers, self.step):
+            return
+        self.not_finite.require_finite(numbers, self.step)
         totals = self.progress["totals"]
         for key in ("pictures", "seconds", "wait_s"):
             totals[key] += numbers[key]
@@ -356,60 +360,21 @@ class Run:
         state = self.way.leave(self.state)
         metrics = self._evaluate(variables(state)) if evaluate else None
         self.progress["iterator"] = self.batches.state_after(self.step)
-        self._check_saved()
-        self._start_saving(state, metrics)
+        self.saver.check()
+        self.saver.start(self.step, state, to_dict(self.config), metrics)
         self.window.restart()
-
-    def _start_saving(self, state: Any, metrics: dict[str, float] | None) -> None:
-        self.checkpoints.save(
-            self.step, state, progress=self.progress, config=to_dict(self.config), metrics=metrics
-        )
-        self.saved, self.saved_metrics = self.step, metrics
-
-    def _check_saved(self) -> str:
-        """Wait for the last save; if it failed, warn, and go by what there is instead."""
-        problem = next(filter(None, self.peers.gather(self.checkpoints.finish())), "")
-        if problem:
-            failed, self.saved = self.saved, self._latest()
-            self.log.say(f"warning: step {failed} could not be saved ({problem}); {self._kept()}")
-            there = self.checkpoints.steps()
-            rows = [row for row in self.progress["history"] if row["step"] in there]
-            self.progress["best"] = _as_best(max(rows, key=rank)) if rows else None
-        self.checkpoints.see(self.saved)
-        self.peers.kept = self._kept()
-        return problem
-
-    def _latest(self) -> int | None:
-        """The newest checkpoint, as the first process sees them."""
-        latest, *_ = self.peers.gather(str(self.checkpoints.latest() or ""))
-        return int(latest) if latest else None
-
-    def _finish_saving(self) -> None:
-        """Wait for the last save of the run; if it failed, try once more.
-
-        Raises:
-            TrainingFailed: it failed again.
-        """
-        if not self._check_saved():
-            return
-        self._start_saving(self.way.leave(self.state), self.saved_metrics)
-        if problem := self._check_saved():
-            raise TrainingFailed(
-                f"step {self.step} of {self.total_steps} could not be saved ({problem}); "
-                f"{self._kept()}"
-            )
 
     def _evaluate(self, weights: dict[str, Any]) -> dict[str, float]:
         """Accuracy and loss on the validation split, noted in the log and the progress."""
         began = time.perf_counter()
         metrics = self.evaluator(weights)
         ranked = {"accuracy": metrics["accuracy"], "loss": metrics["loss"]}
-        self._require_finite({"validation loss": metrics["loss"]})
+        self.not_finite.require_finite({"validation loss": metrics["loss"]}, self.step)
         row = self._log_evaluation("validation", self.step, metrics, time.perf_counter() - began)
         self.progress["history"].append(row)
         best = self.progress["best"]
         if best is None or rank(ranked) >= rank(best):
-            self.progress["best"] = _as_best(row)
+            self.progress["best"] = as_best(row)
         return ranked
 
     def _log_evaluation(
@@ -428,69 +393,12 @@ class Run:
         self.log.row(row)
         return row
 
-    def _all_skipped(self, numbers: dict[str, float]) -> bool:
-        """Tell of steps that were skipped; whether the window has no other.
-
-        Raises:
-            TrainingFailed: too many in a row were.
-        """
-        skipped, last = int(numbers["skipped"]), int(numbers["skipped_last"])
-        self.skipped = last if numbers["taken"] else self.skipped + last
-        if skipped:
-            self.log.say(
-                f"warning: {skipped} of the steps up to {self.step} skipped: their loss or "
-                "gradient is not finite"
-            )
-        if self.skipped >= MAX_SKIPPED:
-            raise TrainingFailed(
-                f"the last {self.skipped} steps up to {self.step} had no finite loss or gradient: "
-                f"stopped; {self._kept()}"
-            )
-        return not numbers["taken"]
-
-    def _rolls_back(self, numbers: dict[str, float]) -> bool:
-        """Where `train.on_nan` asks for it and a number is not finite, take back the last steps.
-
-        The state of the last checkpoint comes back; the steps since are passed over, for their
-        pictures, which would come again, may be what it was about.
-        """
-        bad = first_not_finite(numbers)
-        if not bad or self.config.train.on_nan != "rollback":
-            return False
-        self._check_saved()
-        taken_back = self.progress.setdefault("rollbacks", [])
-        if self.saved is None or len(taken_back) == MAX_ROLLBACKS:
-            return False
-        taken_back.append({"step": self.step, "to": self.saved})
-        self.log.say(
-            f"warning: {bad} is {numbers[bad]} at step {self.step}: going on with the state of "
-            f"step {self.saved} ({len(taken_back)} of at most {MAX_ROLLBACKS} times)"
-        )
-        self._restore(self.saved)
+    def _go_back(self, saved: int) -> None:
+        """Take the state of a checkpoint for that of this step."""
+        self._restore(saved)
         step = parallel.replicate(self.mesh, np.asarray(self.step, np.int32))
         self.state = self.way.enter({**self.state, "step": step})
         self._unfreeze()
-        return True
-
-    def _require_finite(self, numbers: dict[str, float]) -> None:
-        if bad := first_not_finite(numbers):
-            raise TrainingFailed(
-                f"{bad} is {numbers[bad]} at step {self.step}: stopped; {self._kept()}"
-            )
-
-    def _kept(self) -> str:
-        """What is left of the run if it ends now."""
-        if not self.saved:
-            return "no checkpoint is saved yet"
-        return (
-            f"the checkpoint of step {self.saved} is kept in '{self.run_dir}', "
-            "and the same command goes on from there"
-        )
-
-
-def _as_best(row: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of the row of the best evaluation."""
-    return {key: row[key] for key in ("step", "epoch", "accuracy", "loss")}
 
 
 def call_lengths(

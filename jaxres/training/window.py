@@ -1,6 +1,5 @@
 """Metrics and time between two log rows."""
 
-import math
 import time
 from typing import Any
 
@@ -72,8 +71,3 @@ class Window:
         self._metrics = []
         self.restart()
         return numbers
-
-
-def first_not_finite(numbers: dict[str, float]) -> str | None:
-    """The name of a number that is NaN or infinite, None if all are finite."""
-    return next((key for key, value in numbers.items() if not math.isfinite(value)), None)

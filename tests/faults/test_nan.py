@@ -10,7 +10,8 @@ import pytest
 
 from jaxres.config import Config
 from jaxres.data.pipeline import open_split, train_batches
-from jaxres.training import loop
+from jaxres.errors import TrainingFailed
+from jaxres.training import loop, not_finite
 from jaxres.training import step as steps
 from jaxres.training.signals import StopSignal
 from tests.faults.runs import rows, weights
@@ -50,7 +51,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Callable[[Config], None]:
 def test_stop_is_the_default(tiny_config, poisoned, tmp_path: pathlib.Path) -> None:
     config = tiny_config(*FLAGS)
     poisoned(config)
-    with pytest.raises(loop.TrainingFailed, match=f"loss is nan at step {BAD}.*step 10 is kept"):
+    with pytest.raises(TrainingFailed, match=f"loss is nan at step {BAD}.*step 10 is kept"):
         loop.train(config, tmp_path / "run")
 
 
@@ -90,10 +91,10 @@ def test_a_skipped_step_changes_nothing_but_the_step(
 def test_skipping_has_an_end(
     tiny_config, poisoned, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "MAX_SKIPPED", 1)
+    monkeypatch.setattr(not_finite, "MAX_SKIPPED", 1)
     config = tiny_config(*FLAGS, "--train.on-nan=skip")
     poisoned(config)
-    with pytest.raises(loop.TrainingFailed, match=f"last 1 steps up to {BAD}.*step 10 is kept"):
+    with pytest.raises(TrainingFailed, match=f"last 1 steps up to {BAD}.*step 10 is kept"):
         loop.train(config, tmp_path / "run")
 
 
@@ -106,17 +107,15 @@ def test_rollback_goes_on_from_the_last_checkpoint(
 ) -> None:
     config = tiny_config(*FLAGS, "--train.on-nan=rollback")
     poisoned(config)
-    back = loop.Run._rolls_back
+    go_back = loop.Run._go_back
     taken_back = []
 
-    def rolls_back(run: loop.Run, numbers: dict[str, float]) -> bool:
-        happened = back(run, numbers)
-        if happened:
-            state = jax.device_get(run.way.leave(run.state))
-            taken_back.append((run.step, int(state["step"]), jax.tree.leaves(state["params"])))
-        return happened
+    def noted(run: loop.Run, saved: int) -> None:
+        go_back(run, saved)
+        state = jax.device_get(run.way.leave(run.state))
+        taken_back.append((run.step, int(state["step"]), jax.tree.leaves(state["params"])))
 
-    monkeypatch.setattr(loop.Run, "_rolls_back", rolls_back)
+    monkeypatch.setattr(loop.Run, "_go_back", noted)
     loop.train(config, tmp_path / "run")
     ((step, counted, params),) = taken_back
     assert step == counted == BAD
@@ -130,11 +129,11 @@ def test_rollback_goes_on_from_the_last_checkpoint(
 def test_rollback_has_an_end(
     tiny_config, poisoned, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "MAX_ROLLBACKS", 0)
+    monkeypatch.setattr(not_finite, "MAX_ROLLBACKS", 0)
     config = tiny_config(*FLAGS, "--train.on-nan=rollback")
     poisoned(config)
     with (
         loop.Run(config, tmp_path / "run", profile=False) as run,
-        pytest.raises(loop.TrainingFailed, match=f"loss is nan at step {BAD}"),
+        pytest.raises(TrainingFailed, match=f"loss is nan at step {BAD}"),
     ):
         run.train(StopSignal())

@@ -16,7 +16,7 @@ import yaml
 
 from jaxres.cli import main
 from jaxres.config import to_dict
-from jaxres.errors import InputError
+from jaxres.errors import InputError, TrainingFailed
 from jaxres.evaluation import run as runs
 from jaxres.training import loop
 from jaxres.training.checkpoint import open_run
@@ -301,7 +301,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
                 )
 
         monkeypatch.setattr(broken, "_call", poison)
-        with pytest.raises(loop.TrainingFailed, match=r"loss is nan at step 15.*step 10 is kept"):
+        with pytest.raises(TrainingFailed, match=r"loss is nan at step 15.*step 10 is kept"):
             broken.train(StopSignal())
     assert open_run(tmp_path / "run").find("last") == 10
 

@@ -1,0 +1,79 @@
+"""What follows a loss or gradient that is not finite: `train.on_nan`."""
+
+import math
+from typing import Literal
+
+from jaxres.errors import TrainingFailed
+from jaxres.training.logs import RunLog, Silence
+from jaxres.training.saving import Saver
+
+MAX_ROLLBACKS = 5  # in a run
+MAX_SKIPPED = 100  # in a row
+
+OnNan = Literal["stop", "skip", "rollback"]
+
+
+class NotFinite:
+    """Reads the numbers of each log window, the moment a run learns of what its steps gave."""
+
+    def __init__(self, on_nan: OnNan, saver: Saver, log: RunLog | Silence):
+        """Act as `train.on_nan` says."""
+        self._on_nan = on_nan
+        self._saver = saver
+        self._log = log
+        self._skipped = 0  # steps in a row, up to the last
+
+    def back_to(self, numbers: dict[str, float], step: int) -> int | None:
+        """The checkpoint whose state is to be taken for that of this step, if one is.
+
+        The steps since are passed over, for their pictures, which would come again, may be what it
+        was about.
+        """
+        bad = _first_not_finite(numbers)
+        if not bad or self._on_nan != "rollback":
+            return None
+        self._saver.check()
+        saved, before = self._saver.saved, self._saver.progress.setdefault("rollbacks", [])
+        if saved is None or len(before) == MAX_ROLLBACKS:
+            return None
+        before.append({"step": step, "to": saved})
+        self._log.say(
+            f"warning: {bad} is {numbers[bad]} at step {step}: going on with the state of "
+            f"step {saved} ({len(before)} of at most {MAX_ROLLBACKS} times)"
+        )
+        return saved
+
+    def all_skipped(self, numbers: dict[str, float], step: int) -> bool:
+        """Tell of steps that were skipped; whether the window has no other.
+
+        Raises:
+            TrainingFailed: too many in a row were.
+        """
+        skipped, last = int(numbers["skipped"]), int(numbers["skipped_last"])
+        self._skipped = last if numbers["taken"] else self._skipped + last
+        if skipped:
+            self._log.say(
+                f"warning: {skipped} of the steps up to {step} skipped: their loss or "
+                "gradient is not finite"
+            )
+        if self._skipped >= MAX_SKIPPED:
+            raise TrainingFailed(
+                f"the last {self._skipped} steps up to {step} had no finite loss or gradient: "
+                f"stopped; {self._saver.kept()}"
+            )
+        return not numbers["taken"]
+
+    def require_finite(self, numbers: dict[str, float], step: int) -> None:
+        """Stop the run at a number that is not finite.
+
+        Raises:
+            TrainingFailed: there is one.
+        """
+        if bad := _first_not_finite(numbers):
+            raise TrainingFailed(
+                f"{bad} is {numbers[bad]} at step {step}: stopped; {self._saver.kept()}"
+            )
+
+
+def _first_not_finite(numbers: dict[str, float]) -> str | None:
+    return next((key for key, value in numbers.items() if not math.isfinite(value)), None)
