@@ -89,7 +89,7 @@ def _watch(life: Run, seconds: float, began: float) -> list[dict[str, float]]:
 
 
 def judge(life: list[dict[str, float]]) -> dict[str, Any]:
-    """Medians of the second and the last quarter of a life, and whether they are as good as same."""
+    """Medians of the second and the last quarter of a life, and whether nothing has grown."""
     second, last = (_quarter(life, k) for k in (1, 3))
     medians = {key: (_median(second, key), _median(last, key)) for key in MOST}
     return {
