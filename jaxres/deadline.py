@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def deadline(timeout_s: float, problem: str, *, status: int) -> Iterator[None]:
+def deadline(timeout_s: int, problem: str, *, status: int) -> Iterator[None]:
     """End the process, with one line and this exit status, if the body takes longer."""
 
     def late() -> None:

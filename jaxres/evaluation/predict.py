@@ -78,7 +78,6 @@ def write_submission(
     try:
         write_whole(output, "\n".join(lines) + "\n")
     except OSError as error:
-        output.with_name(output.name + ".tmp").unlink(missing_ok=True)  # of write_whole
         raise InputError(f"cannot write '{output}': {error.strerror or error}") from None
     return len(rows)
 

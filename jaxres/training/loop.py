@@ -16,7 +16,7 @@ from jaxres import compilation
 from jaxres.config import PER_PROCESS_KEYS, Config, flatten, to_dict, with_normalisation
 from jaxres.data.feed import Feed
 from jaxres.data.pipeline import open_split, train_batches
-from jaxres.errors import Interrupted
+from jaxres.errors import Interrupted, TrainingFailed
 from jaxres.evaluation.evaluate import Evaluator, resident_of
 from jaxres.host_memory import keep_freed_memory
 from jaxres.training import initial, optim, parallel, processes, transfer
@@ -67,7 +67,7 @@ def train(config: Config, run_dir: Path, *, profile: bool = False) -> dict[str, 
     parameters = sum(leaf.size for leaf in jax.tree.leaves(run.net.params))
     summary = summarise(config, parameters, run.progress, test, run.mesh)
     summary["wall_s"] = time.perf_counter() - started
-    write_whole(run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
+    _write(run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
 
 
@@ -151,7 +151,7 @@ class Run:
         self.log = Silence()
         if self.peers.first:
             settings = yaml.safe_dump(to_dict(self.config), sort_keys=False)
-            write_whole(self.run_dir / "config.yaml", settings)
+            _write(self.run_dir / "config.yaml", settings)
             self.log = RunLog(self.run_dir, total_steps=self.total_steps, first_step=self.step)
         self.saver = Saver(self.checkpoints, self.progress, self.peers, self.log, saved)
         self.not_finite = NotFinite(self.config.train.on_nan, self.saver, self.log)
@@ -399,6 +399,18 @@ class Run:
         step = parallel.replicate(self.mesh, np.asarray(self.step, np.int32))
         self.state = self.way.enter({**self.state, "step": step})
         self._unfreeze()
+
+
+def _write(path: Path, text: str) -> None:
+    """One of the run's files, whole.
+
+    Raises:
+        TrainingFailed: it cannot be written.
+    """
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        raise TrainingFailed(f"cannot write '{path}': {error.strerror or error}") from error
 
 
 def call_lengths(

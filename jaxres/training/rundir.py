@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxres.config import Config, differing_keys, to_dict
-from jaxres.errors import InputError, TrainingFailed
+from jaxres.errors import InputError
 from jaxres.training.checkpoint import Checkpoints
 from jaxres.training.processes import ALONE, Peers
 
@@ -125,15 +125,16 @@ def write_whole(path: Path, text: str) -> None:
     """Write a file so that a reader, or a restart, sees the old one or the new one.
 
     Raises:
-        TrainingFailed: it cannot be written, and the old one stands.
+        OSError: it cannot be written, and the old one stands.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise TrainingFailed(f"cannot write '{path}': {error.strerror}") from error
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def keep_rows(path: Path, last_step: int) -> None:

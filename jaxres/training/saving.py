@@ -27,6 +27,7 @@ class Saver:
         self.progress = progress
         self._peers = peers
         self._log = log
+        peers.kept = self.kept()
         self._again: tuple[dict[str, Any], dict[str, float] | None] = ({}, None)
 
     def start(
@@ -35,6 +36,10 @@ class Saver:
         """Begin to write a checkpoint, after `check` of the one before."""
         self._checkpoints.save(step, state, progress=self.progress, config=config, metrics=metrics)
         self.saved = step
+        self._peers.kept = (
+            f"step {step} was being saved, and the same command goes on from the newest whole "
+            f"checkpoint in '{self._checkpoints.folder.parent}'"
+        )
         self._again = (config, metrics)
 
     def check(self) -> str:

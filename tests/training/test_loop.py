@@ -422,3 +422,12 @@ def test_sigterm_saves_and_exits_zero(tmp_path: pathlib.Path, tiny_flags) -> Non
     assert "SIGTERM: saved step" in output.splitlines()[-1]
     step = int(output.rsplit("saved step ", 1)[1].split()[0])
     assert open_run(tmp_path / "run").find("last") == step >= 7
+
+
+def test_a_file_that_cannot_be_written_fails_in_one_sentence(
+    tmp_path: pathlib.Path,
+) -> None:
+    (tmp_path / "config.yaml.tmp").mkdir()
+    with pytest.raises(TrainingFailed, match=r"cannot write '.*config.yaml': Is a directory"):
+        loop._write(tmp_path / "config.yaml", "x")
+    assert not (tmp_path / "config.yaml").exists()
