@@ -434,11 +434,6 @@ def quiet_libraries() -> None:
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.ERROR)
-    # A checkpoint that cannot be written is told once, by the run.
-    told = ("_SignalingThread", "Handler Commit")
-    absl_logging.get_absl_logger().addFilter(
-        lambda record: not any(part in str(record.msg) for part in told)
-    )
     for name in ("jax", "orbax", "tensorflow_datasets"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

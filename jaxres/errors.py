@@ -20,7 +20,7 @@ class Interrupted(Exception):  # noqa: N818
     """A signal asked the run to stop, and its state is saved."""
 
 
-MOST_CHARACTERS = 2000
+MOST_CHARACTERS, BRIEF_CHARACTERS = 2000, 300
 
 
 def sentence(error: BaseException) -> str:
@@ -31,6 +31,11 @@ def sentence(error: BaseException) -> str:
         return printable
     half = MOST_CHARACTERS // 2
     return f"{printable[:half]} ... {printable[-half:]}"
+
+
+def brief(error: BaseException) -> str:
+    """What a library's error says, to stand within a sentence; its kind where it says nothing."""
+    return sentence(error)[:BRIEF_CHARACTERS] or type(error).__name__
 
 
 def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> InputError:

@@ -15,7 +15,8 @@ from jaxres import compilation
 from jaxres.cli import main
 from jaxres.errors import InputError
 from jaxres.training import loop
-from tests.training.test_loop import ROOT, assert_same_end
+from tests.faults.runs import ROOT
+from tests.training.test_loop import assert_same_end
 
 
 @pytest.fixture

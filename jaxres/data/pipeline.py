@@ -90,7 +90,10 @@ class Pictures:
         arrays = [self.source.labels[: self.examples], self.resident.photos]
         if isinstance(self.resident.images, np.ndarray):
             arrays.append(self.resident.images)
-        return functools.reduce(lambda crc, array: zlib.crc32(array.tobytes(), crc), arrays, 0)
+        crc = 0
+        for array in arrays:
+            crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
+        return crc
 
     def _plan(self, examples: Int32[np.ndarray, " n"], *, epoch: int, first: int) -> Any:
         draw = functools.partial(self.compose.draw, seed=self.seed, stream=self.split)

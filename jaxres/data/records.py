@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxres.data import tfds_json
-from jaxres.errors import InputError
+from jaxres.errors import InputError, brief
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -97,8 +97,7 @@ class Prepared:
             names = set(features)
         # TFDS and protobuf raise whatever their layers met.
         except Exception as error:
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise self.damaged(self.folder, f"TFDS cannot open it: {reason}") from error
+            raise self.damaged(self.folder, f"TFDS cannot open it: {brief(error)}") from error
         expected = {"image", "file_name" if self.name == "photos" else "label"}
         if info.name != self.name or not expected <= names <= STORED_AS.keys():
             reason = f"it holds {info.name} with {', '.join(sorted(names))}"

@@ -130,9 +130,8 @@ class Checkpoints:
             try:
                 args = ocp.args.Composite(**items)
                 self._manager.save(step, args=args, metrics=metrics, force=True)
-            except (
-                Exception
-            ) as error:  # raised again by `finish`, as one of the writing threads' is
+            # `finish` tells it, as it does what a writing thread met.
+            except Exception as error:
                 self._failed = error
 
     def read(self, step: int, item: str) -> dict[str, Any]:

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jaxres.errors import sentence
+from absl import logging as absl_logging
 
-SHOWN = 300  # characters of a library's message
+from jaxres.errors import brief, sentence
+
+TOLD = ("_SignalingThread", "Handler Commit")  # of writes that failed; the run tells it once
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
@@ -19,7 +21,7 @@ def reason(error: Exception) -> str:
     """What an error says, or its kind; of a disk that does not take more, the system's words."""
     text = sentence(error)
     words = (os.strerror(code) for code in DISK)
-    return next((each for each in words if each in text), text[:SHOWN] or type(error).__name__)
+    return next((each for each in words if each in text), brief(error))
 
 
 def require_regular_files(folder: Path) -> None:
@@ -50,3 +52,6 @@ def silence_stragglers() -> None:
 
     sys.unraisablehook = hook
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    absl_logging.get_absl_logger().addFilter(
+        lambda record: not any(part in str(record.msg) for part in TOLD)
+    )

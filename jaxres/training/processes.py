@@ -21,7 +21,7 @@ import jax
 from jax._src import distributed
 
 from jaxres.deadline import deadline, leave
-from jaxres.errors import InputError, Interrupted, TrainingFailed
+from jaxres.errors import InputError, Interrupted, TrainingFailed, brief
 
 VARIABLES = ("JAXRES_COORDINATOR", "JAXRES_PROCESS_ID", "JAXRES_PROCESS_COUNT")
 LAST_RESORT = 4  # times its own limit after which JAX ends a process that ours did not
@@ -219,8 +219,9 @@ def join(*, join_timeout_s: int, peer_timeout_s: int) -> Peers:
                 shutdown_timeout_seconds=peer_timeout_s,
             )
         except Exception as error:
-            detail = " ".join(str(error).split())[:300]
-            raise InputError(f"cannot join the run's processes ({where}): {detail}") from error
+            raise InputError(
+                f"cannot join the run's processes ({where}): {brief(error)}"
+            ) from error
     state = distributed.global_state
     if state.num_processes > 1:
         _joined = Peers(state.process_id, state.num_processes, state.client)
@@ -282,8 +283,8 @@ def _number(variable: str) -> int:
 
 def _devices_of_this_host() -> list[int] | None:
     """All GPUs of a host that runs one Slurm task; JAX itself would take one GPU for each task."""
+    if "JAX_LOCAL_DEVICE_IDS" in os.environ:
+        return None
     alone = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0] == "1"
     gpus = _number("SLURM_GPUS_ON_NODE")
-    return (
-        list(range(gpus)) if alone and gpus and "JAX_LOCAL_DEVICE_IDS" not in os.environ else None
-    )
+    return list(range(gpus)) if alone and gpus else None

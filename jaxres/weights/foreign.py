@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from jaxres.errors import InputError
+from jaxres.errors import InputError, brief
 from jaxres.pickled import RefusedGlobal
 from jaxres.weights import keras_layers, pytorch
 
@@ -60,7 +60,7 @@ def read(path: Path) -> Foreign:
         ) from None
     # zipfile, HDF5 and safetensors raise whatever their layers met.
     except Exception as error:
-        detail = " ".join(str(error).split())[:300] or type(error).__name__
+        detail = brief(error)
         raise InputError(f"cannot read the weights in '{path}': {detail}; {ALLOWED}") from error
     return Foreign(found.format, {name: _float32(array) for name, array in found.arrays.items()})
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxres.cli import quiet_libraries
 from tests.conftest import TINY_FLAGS
-from tests.faults.runs import Run, run, weights
+from tests.faults.runs import Run, last_step, run, weights
 
 FLAGS = [
     *TINY_FLAGS,
@@ -69,7 +69,7 @@ def disturb(folder: pathlib.Path, *, kills: int, seed: int) -> dict[str, object]
             else:
                 disturbed.send(signal.SIGKILL)
             disturbed.processes[0].wait()
-        killed.append({"after_s": round(alive_s, 2), "step": _last_step(folder / "killed")})
+        killed.append({"after_s": round(alive_s, 2), "step": last_step(folder / "killed")})
         print(len(killed), killed[-1], flush=True)
     with run(folder / "killed", flags) as rest:
         rest.finish()
@@ -97,17 +97,6 @@ def _until(run: Run, seconds: float) -> float:
     while run.processes[0].poll() is None and time.monotonic() - began < seconds:
         time.sleep(0.01)
     return time.monotonic() - began
-
-
-def _last_step(run_dir: pathlib.Path) -> int:
-    path = run_dir / "metrics.jsonl"
-    if not path.exists():
-        return 0
-    steps = [0]
-    for line in path.read_text(errors="replace").splitlines():
-        if '"split": "train"' in line and line.endswith("}"):
-            steps.append(json.loads(line)["step"])
-    return steps[-1]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -48,6 +48,8 @@ class Run:
         self.logs = [log_dir / f"{run_dir.name}.{k}.log" for k in range(len(flags))]
         self.processes: list[subprocess.Popen[bytes]] = []
         self._copiers: list[threading.Thread] = []
+        for log in self.logs:
+            log.write_bytes(b"")
         for log, words, variables in zip(self.logs, flags, environment, strict=True):
             command = [sys.executable, "-m", "tests.tiny", "train", str(recipe)]
             process = subprocess.Popen(
@@ -99,11 +101,7 @@ class Run:
 
     def reached(self, step: int) -> bool:
         """Whether the run has logged this step or a later one."""
-        path = self.run_dir / "metrics.jsonl"
-        if not path.exists():
-            return False
-        steps = re.findall(r'"step": (\d+),', path.read_text())
-        return max(map(int, steps), default=0) >= step
+        return last_step(self.run_dir) >= step
 
     def wait_for_step(self, step: int) -> None:
         """Until the run has logged this step, while all processes run."""
@@ -165,6 +163,14 @@ def variables(processes: int) -> list[dict[str, str]]:
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     values = [(coordinator, str(k), str(processes)) for k in range(processes)]
     return [dict(zip(VARIABLES, each, strict=True)) for each in values]
+
+
+def last_step(run_dir: pathlib.Path) -> int:
+    """The last step that a run has logged, 0 if none; also while it writes, or was killed."""
+    path = run_dir / "metrics.jsonl"
+    if not path.exists():
+        return 0
+    return max(map(int, re.findall(r'"step": (\d+),', path.read_text())), default=0)
 
 
 def weights(run_dir: pathlib.Path, step: int | None = None) -> list[np.ndarray]:

@@ -26,10 +26,11 @@ BAD = 13  # the step, of 20, whose loss is not a number; counted from 1
 
 
 @pytest.fixture
-def poisoned(monkeypatch: pytest.MonkeyPatch) -> Callable[[Config], None]:
-    """Makes the loss of the batch of step BAD not a number, whenever that batch comes."""
+def poisoned(tiny_config, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
+    """`poisoned(*flags)`: settings whose batch of step BAD has a loss that is not a number."""
 
-    def poison(config: Config) -> None:
+    def poison(*flags: str) -> Config:
+        config = tiny_config(*FLAGS, *flags)
         batches = train_batches(open_split(config, "train"), config)
         labels = [np.asarray(next(batches)["label"]) for _ in range(20)]
         batches.close()
@@ -44,27 +45,25 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Callable[[Config], None]:
             return losses * jnp.where(jnp.all(labels == bad), jnp.nan, 1.0)
 
         monkeypatch.setattr(steps, "cross_entropy", cross_entropy)
+        return config
 
     return poison
 
 
-def test_stop_is_the_default(tiny_config, poisoned, tmp_path: pathlib.Path) -> None:
-    config = tiny_config(*FLAGS)
-    poisoned(config)
+def test_stop_is_the_default(poisoned, tmp_path: pathlib.Path) -> None:
+    config = poisoned()
     with pytest.raises(TrainingFailed, match=f"loss is nan at step {BAD}.*step 10 is kept"):
         loop.train(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize("more", [[], ["--train.steps-per-call=4", "--train.parallel=pmap"]])
 def test_skip_leaves_out_the_step(
-    tiny_config,
     poisoned,
     tmp_path: pathlib.Path,
     capsys: pytest.CaptureFixture,
     more: list[str],
 ) -> None:
-    config = tiny_config(*FLAGS, "--train.on-nan=skip", *more)
-    poisoned(config)
+    config = poisoned("--train.on-nan=skip", *more)
     loop.train(config, tmp_path / "run")
     logged = rows(tmp_path / "run", "train")
     assert logged[-1]["step"] == 20
@@ -77,11 +76,8 @@ def test_skip_leaves_out_the_step(
     assert all(np.isfinite(leaf).all() for leaf in weights(tmp_path / "run"))
 
 
-def test_a_skipped_step_changes_nothing_but_the_step(
-    tiny_config, poisoned, tmp_path: pathlib.Path
-) -> None:
-    config = tiny_config(*FLAGS, "--train.on-nan=skip", "--checkpoint.every-steps=1")
-    poisoned(config)
+def test_a_skipped_step_changes_nothing_but_the_step(poisoned, tmp_path: pathlib.Path) -> None:
+    config = poisoned("--train.on-nan=skip", "--checkpoint.every-steps=1")
     loop.train(config, tmp_path / "run")
     kept = [weights(tmp_path / "run", step) for step in (BAD - 1, BAD, BAD + 1)]
     same = [all(map(np.array_equal, kept[0], other)) for other in kept[1:]]
@@ -89,24 +85,21 @@ def test_a_skipped_step_changes_nothing_but_the_step(
 
 
 def test_skipping_has_an_end(
-    tiny_config, poisoned, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    poisoned, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(not_finite, "MAX_SKIPPED", 1)
-    config = tiny_config(*FLAGS, "--train.on-nan=skip")
-    poisoned(config)
+    config = poisoned("--train.on-nan=skip")
     with pytest.raises(TrainingFailed, match=f"last 1 steps up to {BAD}.*step 10 is kept"):
         loop.train(config, tmp_path / "run")
 
 
 def test_rollback_goes_on_from_the_last_checkpoint(
-    tiny_config,
     poisoned,
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    config = tiny_config(*FLAGS, "--train.on-nan=rollback")
-    poisoned(config)
+    config = poisoned("--train.on-nan=rollback")
     go_back = loop.Run._go_back
     taken_back = []
 
@@ -127,11 +120,10 @@ def test_rollback_goes_on_from_the_last_checkpoint(
 
 
 def test_rollback_has_an_end(
-    tiny_config, poisoned, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    poisoned, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(not_finite, "MAX_ROLLBACKS", 0)
-    config = tiny_config(*FLAGS, "--train.on-nan=rollback")
-    poisoned(config)
+    config = poisoned("--train.on-nan=rollback")
     with (
         loop.Run(config, tmp_path / "run", profile=False) as run,
         pytest.raises(TrainingFailed, match=f"loss is nan at step {BAD}"),

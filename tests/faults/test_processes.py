@@ -91,7 +91,7 @@ def test_a_run_whose_processes_do_not_all_come_gives_up(
 ) -> None:
     flags = [*tiny_flags, "--train.join-timeout-s=3"]
     for present in (0, 1):
-        (variables_of,) = [variables(2)[present]]
+        variables_of = variables(2)[present]
         (tmp_path / "recipe.yaml").write_text("{}")
         one = Run(tmp_path / "run", [flags], environment=[variables_of])
         try:

@@ -4,8 +4,6 @@ import json
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import jax
@@ -23,8 +21,7 @@ from jaxres.training.checkpoint import open_run
 from jaxres.training.loop import call_lengths
 from jaxres.training.rundir import keep_rows
 from jaxres.training.signals import StopSignal
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.faults.runs import run
 
 
 def rows(run_dir: pathlib.Path) -> list[dict]:
@@ -354,30 +351,6 @@ def test_a_second_signal_acts_as_usual() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def start(recipe_path: pathlib.Path, run_dir: pathlib.Path, flags: list[str]) -> subprocess.Popen:
-    """`jaxres train` in a process of its own; what it says goes to `RUN_DIR.log`."""
-    command = [sys.executable, "-m", "tests.tiny", "train", str(recipe_path)]
-    with run_dir.with_suffix(".log").open("w") as log:
-        return subprocess.Popen(
-            [*command, "--output-dir", str(run_dir), *flags], cwd=ROOT, stdout=log, stderr=log
-        )
-
-
-def said(run_dir: pathlib.Path) -> str:
-    return run_dir.with_suffix(".log").read_text()
-
-
-def wait_for_step(run_dir: pathlib.Path, step: int, process: subprocess.Popen) -> None:
-    """Until the run has logged a step."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        path = run_dir / "metrics.jsonl"
-        if path.exists() and any(f'"step": {k},' in path.read_text() for k in range(step, 999)):
-            return
-        time.sleep(0.005)
-    pytest.fail(f"no step {step} in time: {said(run_dir)}")
-
-
 KILL_FLAGS = [
     "--checkpoint.every-steps=10",
     "--checkpoint.keep-last=9",
@@ -390,35 +363,31 @@ KILL_FLAGS = [
 def test_a_run_killed_three_times_ends_bit_equal_to_an_undisturbed_one(
     tmp_path: pathlib.Path, tiny_flags
 ) -> None:
-    recipe_path = tmp_path / "recipe.yaml"
-    recipe_path.write_text("{}")
     flags = [*tiny_flags, *KILL_FLAGS]
-    straight = start(recipe_path, tmp_path / "straight", flags)
-    assert straight.wait(300) == 0, said(tmp_path / "straight")
+    with run(tmp_path / "straight", flags) as straight:
+        straight.finish()
     seed = int(np.random.SeedSequence().generate_state(1)[0])
     print("seed", seed)  # pytest shows it when the test fails
     for step in np.sort(np.random.default_rng(seed).integers(5, 115, 3)):
-        killed = start(recipe_path, tmp_path / "killed", flags)
-        wait_for_step(tmp_path / "killed", int(step), killed)
-        killed.send_signal(signal.SIGKILL)
-        assert killed.wait(60) == -signal.SIGKILL
-    finished = start(recipe_path, tmp_path / "killed", flags)
-    assert finished.wait(300) == 0, said(tmp_path / "killed")
-    assert "going on from step" in said(tmp_path / "killed")
+        with run(tmp_path / "killed", flags) as killed:
+            killed.wait_for_step(int(step))
+            killed.send(signal.SIGKILL)
+            assert killed.wait(60) == [-signal.SIGKILL]
+    with run(tmp_path / "killed", flags) as finished:
+        finished.finish()
+        assert "going on from step" in finished.said()
     assert_same_end(tmp_path / "straight", tmp_path / "killed", 120)
     left = [path.name for path in (tmp_path / "killed" / "checkpoints").iterdir()]
     assert all(name.isdecimal() for name in left), left
 
 
 def test_sigterm_saves_and_exits_zero(tmp_path: pathlib.Path, tiny_flags) -> None:
-    recipe_path = tmp_path / "recipe.yaml"
-    recipe_path.write_text("{}")
     flags = [*tiny_flags, *KILL_FLAGS, "--train.epochs=400"]
-    process = start(recipe_path, tmp_path / "run", flags)
-    wait_for_step(tmp_path / "run", 7, process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0, said(tmp_path / "run")
-    output = said(tmp_path / "run")
+    with run(tmp_path / "run", flags) as process:
+        process.wait_for_step(7)
+        process.send(signal.SIGTERM)
+        assert process.wait(60) == [0], process.tails()
+        output = process.said()
     assert "SIGTERM: saved step" in output.splitlines()[-1]
     step = int(output.rsplit("saved step ", 1)[1].split()[0])
     assert open_run(tmp_path / "run").find("last") == step >= 7

@@ -6,6 +6,7 @@ import json
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,25 +69,24 @@ def _hostile_values() -> list[bytes]:
 @contextlib.contextmanager
 def torch_zip(scratch: Path) -> Iterator[Reader]:
     """Files of torch 1.6 and later."""
-    scratch.mkdir(parents=True)
-    state = torch_files.state_dict(ARRAYS)
-    valid = _torch(scratch, torch_files.write_zip, state)
-    hostile = [_torch(scratch, torch_files.write_zip, value) for value in _hostile_values()]
-    hostile += [_zip_bomb(), _member_twice(state)]
-    # A damaged pickle with the checksum that the zip wants.
-    pickles = damaged(state).map(lambda value: _torch(scratch, torch_files.write_zip, value))
-    yield _reader(st.one_of(damaged(valid, hostile), pickles, st.sampled_from(hostile)))
+    more = [_zip_bomb(), _member_twice(torch_files.state_dict(ARRAYS))]
+    yield _torch_reader(scratch, torch_files.write_zip, more)
 
 
 @contextlib.contextmanager
 def torch_stream(scratch: Path) -> Iterator[Reader]:
     """Files of torch before 1.6, which have no checksum."""
+    yield _torch_reader(scratch, torch_files.write_stream, [])
+
+
+def _torch_reader(scratch: Path, write: Callable[..., Path], more: list[bytes]) -> Reader:
+    """Of damaged files, damaged pickles in files that fit them, and hostile files."""
     scratch.mkdir(parents=True)
+    file_of = partial(_torch, scratch, write)
     state = torch_files.state_dict(ARRAYS)
-    valid = _torch(scratch, torch_files.write_stream, state)
-    hostile = [_torch(scratch, torch_files.write_stream, value) for value in _hostile_values()]
-    made = damaged(state).map(lambda value: _torch(scratch, torch_files.write_stream, value))
-    yield _reader(st.one_of(damaged(valid, hostile), made, st.sampled_from(hostile)))
+    hostile = [*map(file_of, _hostile_values()), *more]
+    pickles = damaged(state).map(file_of)
+    return _reader(st.one_of(damaged(file_of(state), hostile), pickles, st.sampled_from(hostile)))
 
 
 def _zip_bomb() -> bytes:
