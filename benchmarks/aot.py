@@ -32,9 +32,10 @@ from benchmarks.collectives import summarise
 from benchmarks.topology import Topology, Workload
 from benchmarks.traffic import main_memory_bytes
 from jaxres import recipe as recipes
-from jaxres.cli import quiet_libraries, say, split_settings
 from jaxres.config import Config
 from jaxres.errors import InputError
+from jaxres.recipe import split_settings
+from jaxres.screen import quiet_libraries, say
 
 Row = dict[str, Any]
 

@@ -24,10 +24,10 @@ from jax.sharding import PartitionSpec as P
 from benchmarks import measure, rows
 from benchmarks.synthetic import Training
 from benchmarks.workload import Workload, settings
-from jaxres.cli import quiet_libraries, say
 from jaxres.config import CheckpointConfig, Config, OptimConfig, to_dict
 from jaxres.errors import InputError
 from jaxres.host_memory import keep_freed_memory
+from jaxres.screen import quiet_libraries, say
 from jaxres.training.checkpoint import Checkpoints, abstract_like
 
 INTERVAL_S = 30.0  # between two saves, of which at most 5 % may be lost

@@ -27,14 +27,16 @@ from jax.sharding import Mesh
 
 from benchmarks import cores, measure, rows
 from jaxres import recipe as recipes
-from jaxres.cli import quiet_libraries, say, split_settings
 from jaxres.config import Config
 from jaxres.data.feed import Feed
-from jaxres.data.pipeline import MAX_STEPS, Pictures, open_split, train_batches
+from jaxres.data.pictures import Pictures, open_split
+from jaxres.data.pipeline import MAX_STEPS, train_batches
 from jaxres.data.plan import ScaleBlend
 from jaxres.errors import InputError, unknown_name
 from jaxres.evaluation.evaluate import resident_of
 from jaxres.host_memory import keep_freed_memory
+from jaxres.recipe import split_settings
+from jaxres.screen import quiet_libraries, say
 from jaxres.training import parallel
 from jaxres.training.step import images_of
 

@@ -20,9 +20,9 @@ from benchmarks import measure, rows
 from benchmarks.collectives import summarise
 from benchmarks.synthetic import Training
 from benchmarks.workload import DTYPES, Workload, settings
-from jaxres.cli import say
 from jaxres.errors import InputError, unknown_name
 from jaxres.host_memory import keep_freed_memory
+from jaxres.screen import say
 from jaxres.training import parallel
 
 WAYS, KINDS = ("jit", "pmap"), ("weak", "strong")

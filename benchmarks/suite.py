@@ -20,10 +20,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import peers, rows
-from jaxres.cli import say
 from jaxres.data import backgrounds, sources
 from jaxres.data.paths import data_dir
 from jaxres.errors import InputError, unknown_name
+from jaxres.screen import say
 
 MANY = 8  # devices that a dry run takes to be there
 DEVICES = ("cpu", "gpu", "tpu")

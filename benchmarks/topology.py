@@ -18,7 +18,7 @@ from benchmarks.chips import CHIPS, Chip
 from jaxres.config import Config
 from jaxres.data import backgrounds, sources
 from jaxres.data.paths import data_dir
-from jaxres.data.pipeline import Batch, open_split
+from jaxres.data.pictures import Batch, open_split
 from jaxres.data.plan import Resident
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import resident_of

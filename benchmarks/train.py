@@ -25,13 +25,15 @@ from benchmarks import measure, rows, to_accuracy
 from benchmarks.input import MIN_PAIRS, describe, endless, seconds
 from benchmarks.synthetic import Training, begin
 from jaxres import recipe as recipes
-from jaxres.cli import quiet_libraries, say, split_settings
 from jaxres.config import Config
 from jaxres.data.feed import Feed
-from jaxres.data.pipeline import Pictures, open_split, train_batches
+from jaxres.data.pictures import Pictures, open_split
+from jaxres.data.pipeline import train_batches
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import resident_of
 from jaxres.host_memory import keep_freed_memory
+from jaxres.recipe import split_settings
+from jaxres.screen import quiet_libraries, say
 from jaxres.training import parallel
 from jaxres.training.window import Window
 

@@ -31,6 +31,11 @@ MAX_BYTES = 64 << 10  # a recipe has 1 or 2 kB
 # The type of a command's field that holds every setting, as --section.key VALUE.
 Settings = Annotated[Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
 
+DEFAULTS = Config()
+
+# Of a command's field `output`.
+ShortO = tyro.conf.arg(aliases=["-o"])
+
 # What YAML and people write for Python's words.
 SPELLINGS = {"true": "True", "false": "False", "null": "None", "none": "None", "~": "None"}
 
@@ -234,3 +239,15 @@ def from_dict(nested: dict[str, Any], flags: Sequence[str] = ()) -> Config:
     """
     check_keys(nested, where="the saved settings")
     return parse(Config, [*to_flags(nested), *flags], prog="jaxres")
+
+
+def split_settings(words: Iterable[str]) -> tuple[list[str], list[str]]:
+    """A command's own words, and the `--section.key VALUE ...` words that are settings."""
+    own: list[str] = []
+    settings: list[str] = []
+    into = own
+    for word in words:
+        if word.startswith("-") and not word[1:2].isdigit():
+            into = settings if "." in word.partition("=")[0] else own
+        into.append(word)
+    return own, settings

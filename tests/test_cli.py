@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from jaxres import __version__
-from jaxres.cli import COMMANDS, default_run_dir, main, split_settings
+from jaxres.cli import COMMANDS, main
+from jaxres.commands.train import default_run_dir
+from jaxres.recipe import split_settings
 from tests import tiny
 from tests.conftest import TINY_FLAGS
 

@@ -2,6 +2,7 @@
 
 Run with PLAN_LOG set, it notes in that file what every picture of a training batch was made of:
 lines of the step, the position in the batch, and a hash of the picture's plan and label.
+With WORKERS_LIMIT set, data workers may be silent for that many seconds.
 """
 
 import os
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from jaxres.data import pipeline
 from jaxres.data.pipeline import TrainBatch
 from jaxres.models import registry
 from jaxres.models.blocks import ConvNorm
@@ -46,7 +48,7 @@ class Tiny(Network):
 
 registry._MODELS["tiny"] = partial(Tiny)
 
-PLAN_LOG = "JAXRES_TEST_PLAN_LOG"
+PLAN_LOG, WORKERS_LIMIT = "JAXRES_TEST_PLAN_LOG", "JAXRES_TEST_WORKERS_S"
 
 
 def note_plans(path: pathlib.Path) -> None:
@@ -69,6 +71,8 @@ def note_plans(path: pathlib.Path) -> None:
 if __name__ == "__main__":
     if PLAN_LOG in os.environ:
         note_plans(pathlib.Path(os.environ[PLAN_LOG]))
+    if WORKERS_LIMIT in os.environ:
+        pipeline.WORKERS_S = int(os.environ[WORKERS_LIMIT])
     from jaxres.cli import main
 
     sys.exit(main())

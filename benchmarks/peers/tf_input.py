@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf  # pyright: ignore[reportMissingImports]
 
-from jaxres.data.pipeline import Pictures
+from jaxres.data.pictures import Pictures
 from jaxres.data.plan import ScaleBlend
 
 VERSION = tf.__version__

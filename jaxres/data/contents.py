@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxres.data import cifar10, contest, flowers, originals, photos, progress
+from jaxres.data import cifar10, contest, flowers, originals, photos
 from jaxres.data.download import download
 from jaxres.errors import InputError
+from jaxres.screen import say
 
 Example = dict[str, Any]  # "image" holds encoded bytes
 
@@ -184,10 +185,10 @@ def _modified_mnist(request: Request) -> Content:
         )
     images, labels = contest.read_train(request.from_dir)
     if test := contest.find_images(request.from_dir, contest.TEST_IMAGES):
-        progress.say(
+        say(
             f"{test.name} has no published labels, so it becomes no split: it is for "
             f"`jaxres predict RUN_DIR --submission {test} -o FILE.csv`",
-            request.progress,
+            shown=request.progress,
         )
     pairs = zip(images, labels, strict=True)
     examples = ({"image": _png(image), "label": int(label)} for image, label in pairs)

@@ -6,8 +6,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from jaxres.data.progress import say
 from jaxres.errors import InputError
+from jaxres.screen import say
 
 CONNECT_TIMEOUT_S = 10
 
@@ -33,7 +33,7 @@ def download(name: str, urls: dict[str, str], data_dir: Path, *, progress: bool)
             probe = urllib.request.Request(url, method="HEAD")
             urllib.request.urlopen(probe, timeout=CONNECT_TIMEOUT_S).close()
         files = f"{len(urls)} files" if len(urls) > 1 else "1 file"
-        say(f"downloading {name} ({files})", progress)
+        say(f"downloading {name} ({files})", shown=progress)
         tfds.disable_progress_bar()
         manager = tfds.download.DownloadManager(
             download_dir=os.fspath(data_dir / "downloads"), dataset_name=name

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxres.data.pipeline import Batch, TrainBatches
+from jaxres.data.pictures import Batch
+from jaxres.data.pipeline import TrainBatches
 
 
 class Feed:

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxres.data import originals, progress
+from jaxres.data import originals
 from jaxres.errors import InputError
+from jaxres.screen import track
 
 LOG = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def split_photos(root: Path, *, shown: bool) -> dict[str, list[Photo]]:
     by_folder = any(_top_folder(path, root) in SPLITS_BY_FOLDER for path in paths)
     splits: dict[str, list[Photo]] = {"train": [], "validation": [], "test": []}
     seen: dict[str, tuple[str, Path]] = {}
-    for path in progress.track(paths, len(paths), "photos, comparing", shown):
+    for path in track(paths, len(paths), "photos, comparing", shown):
         sha256 = hashlib.sha256(originals.read_bytes(path)).hexdigest()
         split = _split_by_folder(path, root) if by_folder else _split_by_hash(sha256)
         if sha256 not in seen:

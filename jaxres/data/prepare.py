@@ -16,8 +16,8 @@ from typing import Any
 
 from jaxres.data import originals, photos, records
 from jaxres.data.contents import RECIPES, Content, Example, Request
-from jaxres.data.progress import say, track
 from jaxres.errors import InputError, unknown_name
+from jaxres.screen import say, track
 
 STAGING_PREFIX = ".preparing-"
 # No preparation takes a day: an older staging folder is what a killed run left behind.
@@ -65,7 +65,7 @@ def prepare(
     folder = records.folder_of(name, data_dir)
     if folder.exists() and not overwrite:
         _require_as_asked(records.open_prepared(name, data_dir), settings, partial=partial)
-        say(f"{name} is already prepared in {folder}; --overwrite makes it again", progress)
+        say(f"{name} is already prepared in {folder}; --overwrite makes it again", shown=progress)
         return folder
 
     content = recipe.read(request)

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxres.config import Config, Split
 from jaxres.data import render_device
-from jaxres.data.pipeline import open_split
+from jaxres.data.pictures import open_split
 from jaxres.data.scatter import Scatter
 from jaxres.errors import InputError
 

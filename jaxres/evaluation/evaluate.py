@@ -13,12 +13,13 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxres.config import Config
-from jaxres.data.pipeline import Pictures, eval_batches
+from jaxres.data.pictures import Pictures
+from jaxres.data.pipeline import eval_batches
 from jaxres.data.plan import Resident
-from jaxres.data.progress import track
 from jaxres.evaluation.metrics import classification_metrics
 from jaxres.models.pure import Net
 from jaxres.ops import target
+from jaxres.screen import track
 from jaxres.training.parallel import put_batch, replicate
 from jaxres.training.step import AXIS, images_of, make_eval_step
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Float32
 from jaxres.config import Config
 from jaxres.data import contest
 from jaxres.data.encoded import Images, PictureFiles
-from jaxres.data.pipeline import Pictures
+from jaxres.data.pictures import Pictures
 from jaxres.data.plan import Plain, Resident
 from jaxres.data.sources import DATASETS, Source
 from jaxres.errors import InputError

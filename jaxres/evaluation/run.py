@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxres import compilation, recipe
 from jaxres.config import Config, Split
-from jaxres.data.pipeline import open_split
+from jaxres.data.pictures import open_split
 from jaxres.evaluation.evaluate import Evaluator
 from jaxres.host_memory import keep_freed_memory
 from jaxres.training.checkpoint import Checkpoints, abstract_like, open_run

@@ -22,6 +22,7 @@ from jaxres.config import CheckpointConfig
 from jaxres.errors import InputError
 from jaxres.training import checksum
 from jaxres.training.damage import reason, require_regular_files, silence_stragglers
+from jaxres.training.progress import Progress, rank
 from jaxres.training.state import State
 
 PyTree = Any
@@ -31,11 +32,6 @@ MAX_DIGITS = 20  # of a step
 # A header may state any shape. Weights that were trained take hardly less space on disk than in
 # memory, those that are all zero a thousandth and less.
 MOST_PACKED, SMALL_BYTES = 1000, 64 << 20
-
-
-def rank(metrics: dict[str, Any]) -> tuple[float, float]:
-    """What makes a checkpoint better than another: accuracy, then a smaller loss."""
-    return metrics["accuracy"], -metrics["loss"]
 
 
 class Checkpoints:
@@ -145,6 +141,16 @@ class Checkpoints:
             if not isinstance(value, dict):
                 raise ValueError(f"its item '{item}' has no names and values")
         return value
+
+    def read_progress(self, step: int) -> Progress:
+        """What the run knew of itself after a step.
+
+        Raises:
+            InputError: the checkpoint is damaged, or none of a training run.
+        """
+        value = self.read(step, "progress")
+        with self._reporting_damage(step):
+            return Progress.from_json(value, step)
 
     def read_config(self, step: int) -> dict[str, dict[str, Any]]:
         """The settings that the checkpoint was made with, as sections of keys.

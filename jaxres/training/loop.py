@@ -15,25 +15,25 @@ from jax.sharding import PartitionSpec as P
 from jaxres import compilation
 from jaxres.config import PER_PROCESS_KEYS, Config, flatten, to_dict, with_normalisation
 from jaxres.data.feed import Feed
-from jaxres.data.pipeline import open_split, train_batches
+from jaxres.data.pictures import open_split
+from jaxres.data.pipeline import train_batches
 from jaxres.errors import Interrupted, TrainingFailed
 from jaxres.evaluation.evaluate import Evaluator, resident_of
 from jaxres.host_memory import keep_freed_memory
 from jaxres.training import initial, optim, parallel, processes, transfer
-from jaxres.training.checkpoint import abstract_like, rank
+from jaxres.training.checkpoint import abstract_like
 from jaxres.training.logs import RunLog, Silence
 from jaxres.training.not_finite import NotFinite
 from jaxres.training.processes import Peers
 from jaxres.training.profile import StepProfiler
+from jaxres.training.progress import Progress
 from jaxres.training.rundir import RunDirectory, write_whole
-from jaxres.training.saving import Saver, agreed_latest, as_best
+from jaxres.training.saving import Saver, agreed_latest
 from jaxres.training.signals import StopSignal
 from jaxres.training.state import abstract_network, network, new_state, variables
 from jaxres.training.step import make_train_step
 from jaxres.training.summary import summarise, versions
 from jaxres.training.window import Window
-
-TOTALS = ("pictures", "seconds", "wait_s", "compile_s")
 
 
 def train(config: Config, run_dir: Path, *, profile: bool = False) -> dict[str, Any]:
@@ -139,15 +139,14 @@ class Run:
         self.started_from = ""
         if saved is None:
             self._start(classes)
-            totals = dict.fromkeys(TOTALS, 0.0)
-            self.progress: dict[str, Any] = {"history": [], "best": None, "totals": totals}
+            self.progress = Progress()
         else:
             self._restore(saved)
             self.config = with_normalisation(
                 self.config, self.checkpoints.read(saved, "config")["data"]
             )
-            self.progress = self.checkpoints.read(saved, "progress")
-            self.batches.set_state(self.progress["iterator"])
+            self.progress = self.checkpoints.read_progress(saved)
+            self.batches.set_state(self.progress.iterator)
         self.log = Silence()
         if self.peers.first:
             settings = yaml.safe_dump(to_dict(self.config), sort_keys=False)
@@ -304,8 +303,8 @@ class Run:
         self.step += steps
         if compiles:
             self.window.add_untimed(metrics)
-            self.progress["totals"]["compile_s"] += time.perf_counter() - began
-            self.progress["compile_cache"] = compilation.outcome(programs)
+            self.progress.totals["compile_s"] += time.perf_counter() - began
+            self.progress.compile_cache = compilation.outcome(programs)
         else:
             self.window.add(metrics, steps=steps)
         self.profiler.after(self.step, metrics)
@@ -334,7 +333,7 @@ class Run:
         if self.not_finite.all_skipped(numbers, self.step):
             return
         self.not_finite.require_finite(numbers, self.step)
-        totals = self.progress["totals"]
+        totals = self.progress.totals
         for key in ("pictures", "seconds", "wait_s"):
             totals[key] += numbers[key]
         # A window of nothing but the compiling call has no speed.
@@ -359,7 +358,7 @@ class Run:
         self._log_window()
         state = self.way.leave(self.state)
         metrics = self._evaluate(variables(state)) if evaluate else None
-        self.progress["iterator"] = self.batches.state_after(self.step)
+        self.progress.iterator = self.batches.state_after(self.step)
         self.saver.check()
         self.saver.start(self.step, state, to_dict(self.config), metrics)
         self.window.restart()
@@ -371,10 +370,7 @@ class Run:
         ranked = {"accuracy": metrics["accuracy"], "loss": metrics["loss"]}
         self.not_finite.require_finite({"validation loss": metrics["loss"]}, self.step)
         row = self._log_evaluation("validation", self.step, metrics, time.perf_counter() - began)
-        self.progress["history"].append(row)
-        best = self.progress["best"]
-        if best is None or rank(ranked) >= rank(best):
-            self.progress["best"] = as_best(row)
+        self.progress.note(row)
         return ranked
 
     def _log_evaluation(

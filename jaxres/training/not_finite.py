@@ -33,7 +33,7 @@ class NotFinite:
         if not bad or self._on_nan != "rollback":
             return None
         self._saver.check()
-        saved, before = self._saver.saved, self._saver.progress.setdefault("rollbacks", [])
+        saved, before = self._saver.saved, self._saver.progress.rollbacks
         if saved is None or len(before) == MAX_ROLLBACKS:
             return None
         before.append({"step": step, "to": saved})

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxres.errors import TrainingFailed
-from jaxres.training.checkpoint import Checkpoints, rank
+from jaxres.training.checkpoint import Checkpoints
 from jaxres.training.logs import RunLog, Silence
 from jaxres.training.processes import Peers
+from jaxres.training.progress import Progress
 from jaxres.training.state import State
 
 
@@ -16,7 +17,7 @@ class Saver:
     def __init__(
         self,
         checkpoints: Checkpoints,
-        progress: dict[str, Any],
+        progress: Progress,
         peers: Peers,
         log: RunLog | Silence,
         saved: int | None,
@@ -34,7 +35,8 @@ class Saver:
         self, step: int, state: State, config: dict[str, Any], metrics: dict[str, float] | None
     ) -> None:
         """Begin to write a checkpoint, after `check` of the one before."""
-        self._checkpoints.save(step, state, progress=self.progress, config=config, metrics=metrics)
+        progress = self.progress.to_json()
+        self._checkpoints.save(step, state, progress=progress, config=config, metrics=metrics)
         self.saved = step
         self._peers.kept = (
             f"step {step} was being saved, and the same command goes on from the newest whole "
@@ -48,9 +50,7 @@ class Saver:
         if problem:
             failed, self.saved = self.saved, agreed_latest(self._checkpoints, self._peers)
             self._log.say(f"warning: step {failed} could not be saved ({problem}); {self.kept()}")
-            there = self._checkpoints.steps()
-            rows = [row for row in self.progress["history"] if row["step"] in there]
-            self.progress["best"] = as_best(max(rows, key=rank)) if rows else None
+            self.progress.keep_best_of(self._checkpoints.steps())
         self._checkpoints.see(self.saved)
         self._peers.kept = self.kept()
         return problem
@@ -83,8 +83,3 @@ def agreed_latest(checkpoints: Checkpoints, peers: Peers) -> int | None:
     """The newest finished checkpoint, as the first process sees them."""
     latest, *_ = peers.gather(str(checkpoints.latest() or ""))
     return int(latest) if latest else None
-
-
-def as_best(row: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of the row of the best evaluation."""
-    return {key: row[key] for key in ("step", "epoch", "accuracy", "loss")}

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int32, UInt8
 
 from jaxres.config import Config
 from jaxres.data import plan, render_device
-from jaxres.data.pipeline import Batch
+from jaxres.data.pictures import Batch
 from jaxres.models.pure import Net
 from jaxres.ops.target import materialise
 from jaxres.training import transfer

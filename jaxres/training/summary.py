@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from jaxres import __version__
 from jaxres.config import Config
+from jaxres.training.progress import Progress
 
 PACKAGES = (
     "jax",
@@ -28,7 +29,7 @@ PACKAGES = (
 
 
 def summarise(
-    config: Config, parameters: int, progress: dict[str, Any], test: dict[str, Any], mesh: Mesh
+    config: Config, parameters: int, progress: Progress, test: dict[str, Any], mesh: Mesh
 ) -> dict[str, Any]:
     """The contents of `summary.json`.
 
@@ -36,17 +37,17 @@ def summarise(
     and the first step after it, evaluation and checkpoints are left out. `compile_cache` says how
     the last of them came by its training step: `hit`, `miss` or `off`.
     """
-    totals = progress["totals"]
+    totals = progress.totals
     seconds = totals["seconds"]
     return {
         "model": config.model.name,
         "dataset": config.data.dataset,
         "parameters": parameters,
         "test": test,
-        "best": progress["best"],
+        "best": progress.best,
         "images_per_s": totals["pictures"] / seconds if seconds else None,
         "compile_s": totals["compile_s"],
-        "compile_cache": progress.get("compile_cache"),
+        "compile_cache": progress.compile_cache,
         "data_wait_share": totals["wait_s"] / seconds if seconds else None,
         **environment(mesh),
     }

@@ -2,7 +2,8 @@ import jax
 import pytest
 
 from benchmarks.collectives import KINDS, Collective, summarise
-from jaxres.data.pipeline import open_split, train_batches
+from jaxres.data.pictures import open_split
+from jaxres.data.pipeline import train_batches
 from jaxres.evaluation.evaluate import resident_of
 from jaxres.training import optim, parallel
 from jaxres.training.state import network, new_state

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import input as program
 from jaxres import recipe
 from jaxres.config import Config
-from jaxres.data.pipeline import open_split
+from jaxres.data.pictures import open_split
 from jaxres.data.plan import ScaleBlendPlan
 
 SMALL = ["--data.canvas=32", "--data.digit-side=24", "--repeats=7", "--seconds=0.005"]

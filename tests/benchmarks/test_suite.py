@@ -9,9 +9,9 @@ import pytest
 from benchmarks import peers, step, suite
 from benchmarks.suite import LISTS, Entry
 from jaxres import recipe
-from jaxres.cli import split_settings
 from jaxres.errors import InputError
 from jaxres.models.registry import list_models
+from jaxres.recipe import split_settings
 
 MINI = ["--data.dataset", "digits", "--data.backgrounds", "embedded"]
 

@@ -13,7 +13,7 @@ import yaml
 from benchmarks import to_accuracy
 from benchmarks import train as program
 from jaxres.config import to_dict
-from jaxres.data.pipeline import open_split
+from jaxres.data.pictures import open_split
 from jaxres.training import loop, parallel
 
 RECIPE = "configs/quickstart.yaml"

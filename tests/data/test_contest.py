@@ -16,7 +16,8 @@ from jaxres.cli import main
 from jaxres.config import Config, DataConfig, Split, TrainConfig
 from jaxres.data import contest, prepare, records, sources
 from jaxres.data.originals import decode_picture, read_bytes
-from jaxres.data.pipeline import eval_batches, open_split
+from jaxres.data.pictures import open_split
+from jaxres.data.pipeline import eval_batches
 from jaxres.errors import InputError
 from tests.data.conftest import pixels
 

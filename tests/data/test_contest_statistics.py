@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxres.config import Config, DataConfig
-from jaxres.data import pipeline
+from jaxres.data import pictures as made
 from jaxres.data.originals import read_idx
 from jaxres.data.sources import Source
 
@@ -15,14 +15,14 @@ COUNT = 10_000
 
 
 @pytest.fixture(scope="module")
-def pictures(originals: Path, module_patch: pytest.MonkeyPatch) -> pipeline.Pictures:
+def pictures(originals: Path, module_patch: pytest.MonkeyPatch) -> made.Pictures:
     """The test split of the recipes' settings, over MNIST's published test digits."""
     images = read_idx(originals / "mnist" / "t10k-images-idx3-ubyte.gz")
     labels = read_idx(originals / "mnist" / "t10k-labels-idx1-ubyte.gz").astype(np.int32)
     source = Source(images, labels, tuple("0123456789"))
-    module_patch.setattr(pipeline.sources, "load", lambda *_, **__: source)
+    module_patch.setattr(made.sources, "load", lambda *_, **__: source)
     data = DataConfig(dataset="mnist", composition="scatter_digits", canvas=128, render="host")
-    return pipeline.open_split(Config(data=data), "test")
+    return made.open_split(Config(data=data), "test")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_digits_are_as_large(pictures):
     )
     alone = plan._replace(tone=np.zeros_like(plan.tone))
     alone = alone._replace(present=np.arange(3) == np.zeros((2_000, 1)))
-    images = pipeline.render_host.render(alone, None, pictures.resident, data=pictures.data)[..., 0]
+    images = made.render_host.render(alone, None, pictures.resident, data=pictures.data)[..., 0]
     boxes = np.array([cv2.boundingRect((image > 127).astype(np.uint8)) for image in images])
     # Known: heights of 12 to 26 pixels, median 20; widths of 7 to 24, median 15.
     widths, heights = boxes[:, 2], boxes[:, 3]

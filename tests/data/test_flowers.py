@@ -16,7 +16,8 @@ import tensorflow_datasets as tfds
 from jaxres.config import Split
 from jaxres.data import flowers, originals, prepare, records, render_device, sources
 from jaxres.data.encoded import middle
-from jaxres.data.pipeline import open_split, train_batches
+from jaxres.data.pictures import open_split
+from jaxres.data.pipeline import train_batches
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import resident_of
 from tests.data.conftest import FLOWERS, Served, pixels, write_photo

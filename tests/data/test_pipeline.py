@@ -3,14 +3,8 @@ import pytest
 
 from jaxres.data import prepare, render_host
 from jaxres.data.feed import Feed
-from jaxres.data.pipeline import (
-    Batch,
-    TrainBatch,
-    TrainBatches,
-    eval_batches,
-    open_split,
-    train_batches,
-)
+from jaxres.data.pictures import Batch, open_split
+from jaxres.data.pipeline import TrainBatch, TrainBatches, eval_batches, train_batches
 from jaxres.errors import InputError
 
 

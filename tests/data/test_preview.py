@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxres.data import prepare
-from jaxres.data.pipeline import open_split
+from jaxres.data.pictures import open_split
 from jaxres.data.preview import MARGIN, write_sheet
 
 

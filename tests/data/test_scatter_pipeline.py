@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jaxres.data import sources
-from jaxres.data.pipeline import open_split, train_batches
+from jaxres.data.pictures import open_split
+from jaxres.data.pipeline import train_batches
 from jaxres.data.scatter import Scatter
 from jaxres.errors import InputError
 from jaxres.training import loop

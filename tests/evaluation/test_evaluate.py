@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from jaxres import compilation
-from jaxres.data.pipeline import open_split
+from jaxres.data.pictures import open_split
 from jaxres.evaluation.evaluate import Evaluator
 from jaxres.training.parallel import make_mesh, replicate
 from jaxres.training.state import network

@@ -17,7 +17,7 @@ from jaxres.cli import main
 from jaxres.config import Config, to_dict
 from jaxres.data import originals
 from jaxres.data.encoded import EncodedPictures
-from jaxres.data.pipeline import open_split
+from jaxres.data.pictures import open_split
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import Evaluator
 from jaxres.evaluation.predict import predict, write_submission

@@ -16,7 +16,7 @@ import time
 
 import numpy as np
 
-from jaxres.cli import quiet_libraries
+from jaxres.screen import quiet_libraries
 from tests.conftest import TINY_FLAGS
 from tests.faults.runs import Run, last_step, run, weights
 

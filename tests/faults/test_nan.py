@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from jaxres.config import Config
-from jaxres.data.pipeline import open_split, train_batches
+from jaxres.data.pictures import open_split
+from jaxres.data.pipeline import train_batches
 from jaxres.errors import TrainingFailed
 from jaxres.training import loop, not_finite
 from jaxres.training import step as steps

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.faults.runs import Run, rows, run, variables, weights
+from tests.faults.runs import ROOT, Run, rows, run, variables, weights
 
 FLAGS = ["--train.join-timeout-s=60", "--train.peer-timeout-s=10", "--train.log-every-steps=1"]
 
@@ -34,6 +34,21 @@ def test_two_processes_of_two_devices_train_as_one_of_four(
             [row["loss"] for row in ours], [row["loss"] for row in theirs], rtol=1e-5
         )
         assert [row["accuracy"] for row in ours] == [row["accuracy"] for row in theirs]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_the_quickstart_on_two_processes_of_two_devices_and_one_of_four(
+    tmp_path: pathlib.Path, mode: str
+) -> None:
+    flags = [*FLAGS, f"--train.parallel={mode}", "--optim.name=sgd", "--train.epochs=1"]
+    recipe = ROOT / "configs" / "quickstart.yaml"
+    with run(tmp_path / "two", flags, processes=2, devices=2, recipe=recipe) as two:
+        two.finish()
+    with run(tmp_path / "one", flags, devices=4, recipe=recipe) as one:
+        one.finish()
+    for left, right in zip(weights(tmp_path / "two"), weights(tmp_path / "one"), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ import pathlib
 import signal
 
 import psutil
+import pytest
 
 from tests.faults.runs import Run, rows, run, weights
+from tests.tiny import WORKERS_LIMIT
 
 FLAGS = ["--data.render=host", "--train.epochs=20", "--train.log-every-steps=1"]
 
@@ -35,3 +37,20 @@ def test_workers_that_are_killed_are_started_again_and_nothing_is_different(
         assert (left == right).all()
     steps = [row["step"] for row in rows(tmp_path / "killed", "train")]
     assert steps == list(range(1, 201))
+
+
+def test_workers_that_give_nothing_end_the_run(
+    tmp_path: pathlib.Path, tiny_flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(WORKERS_LIMIT, "10")
+    flags = [*tiny_flags, *FLAGS, "--train.epochs=4000", "--data.workers=2"]
+    with run(tmp_path / "run", flags) as stalled:
+        stalled.wait_for_step(12)
+        stopped = workers(stalled)
+        for worker in stopped:
+            worker.suspend()
+        assert stalled.wait(60) == [1], stalled.tails()
+        (said,) = stalled.errors()
+    assert said.startswith("error: the data workers have given no batch for 10 s (step ")
+    _, alive = psutil.wait_procs(stopped, timeout=10)
+    assert not alive

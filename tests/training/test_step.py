@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jaxres.config import Config
-from jaxres.data.pipeline import open_split, train_batches
+from jaxres.data.pictures import open_split
+from jaxres.data.pipeline import train_batches
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import resident_of
 from jaxres.models.pure import Net

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from jaxres.config import Config, TransferConfig
-from jaxres.data.pipeline import open_split, train_batches
+from jaxres.data.pictures import open_split
+from jaxres.data.pipeline import train_batches
 from jaxres.errors import InputError
 from jaxres.evaluation import run as runs
 from jaxres.evaluation.evaluate import resident_of

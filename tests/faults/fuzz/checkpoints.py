@@ -31,15 +31,17 @@ def _state(step: int) -> dict[str, Any]:
 
 def _save(folder: Path) -> None:
     from jaxres.training.checkpoint import Checkpoints
+    from jaxres.training.progress import Progress
 
     writer = Checkpoints(folder / "checkpoints", CheckpointConfig(keep_last=9))
-    history = []
+    progress = Progress()
     for step in STEPS:
-        metrics = {"accuracy": 0.5, "loss": 1.0}
-        history.append({"step": step, **metrics})
-        progress = {"history": history, "best": history[0], "iterator": {"next_step": step}}
+        metrics = {"accuracy": 0.5, "loss": float(step)}
+        progress.iterator = {"next_step": step}
+        progress.note({"step": step, "epoch": step / 2, **metrics})
         config = to_dict(Config())
-        writer.save(step, _state(step), progress=progress, config=config, metrics=metrics)
+        made = progress.to_json()
+        writer.save(step, _state(step), progress=made, config=config, metrics=metrics)
         writer.wait()
     writer.close()
 
@@ -65,8 +67,9 @@ def saved(scratch: Path) -> Iterator[Reader]:
         with open_checkpoint(source, "best") as (checkpoints, step, config):
             found = checkpoints.read_weights(step, sharding)
             checkpoints.restore_weights(step, weights)
-            state = checkpoints.restore(checkpoints.find("last"), abstract)
-            progress = checkpoints.read(step, "progress")
+            last = checkpoints.find("last")
+            state = checkpoints.restore(last, abstract)
+            progress = checkpoints.read_progress(last).to_json()
         arrays = jax.device_get((found, state))
         return [step, to_dict(config), progress, jax.tree.leaves(arrays)]
 

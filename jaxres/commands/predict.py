@@ -1,0 +1,63 @@
+"""`jaxres predict`."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional
+
+from jaxres import recipe as recipes
+from jaxres.errors import InputError
+from jaxres.recipe import ShortO
+from jaxres.screen import print_table, quiet_libraries
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Say what a run's checkpoint sees in picture files, or write a contest submission."""
+
+    run_dir: Positional[Path]
+    """Run directory of `jaxres train`, or output of `jaxres import-weights`."""
+    images: Positional[tuple[Path, ...]] = ()
+    """PNG or JPEG files; they are resized to the run's pictures."""
+    checkpoint: str = "best"
+    """`best`, `last` or the number of a step."""
+    submission: Path | None = None
+    """Array of pictures without labels, in place of files (see docs/predict.md)."""
+    output: Annotated[Path | None, ShortO] = None
+    """CSV file to write for --submission."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+
+
+def predict(words: Sequence[str]) -> int:
+    """`jaxres predict`: classes and probabilities as a table or JSON, or a CSV file."""
+    args = recipes.parse(Predict, words, prog="jaxres predict")
+    if bool(args.images) == (args.submission is not None):
+        given = "both" if args.images else "neither"
+        raise InputError(f"jaxres predict needs IMAGE files or --submission ARRAY; given: {given}")
+    if (args.submission is None) != (args.output is None):
+        raise InputError(
+            "--submission ARRAY and -o FILE.csv belong together: give both, or neither"
+        )
+    if args.submission is not None and args.json:
+        raise InputError(
+            "--json is given with --submission, which writes CSV; allowed: one of them"
+        )
+    quiet_libraries()
+    from jaxres.evaluation import predict as predicting
+
+    options: dict[str, Any] = {"which": args.checkpoint, "shown": True}
+    if args.submission is not None and args.output is not None:
+        count = predicting.write_submission(args.run_dir, args.submission, args.output, **options)
+        print(f"written: {args.output} ({count:,} pictures)")
+        return 0
+    results = predicting.predict(args.run_dir, args.images, **options)
+    if args.json:
+        print(json.dumps({"predictions": results}))
+        return 0
+    columns = ("file", "class", "probability")
+    print_table(columns, ([result[key] for key in columns] for result in results))
+    return 0

@@ -1,0 +1,56 @@
+"""`jaxres train`."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from jaxres import recipe as recipes
+from jaxres.errors import Interrupted
+from jaxres.recipe import DEFAULTS, Settings, split_settings
+from jaxres.screen import quiet_libraries, say
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train by a recipe, or go on with a run of it, then evaluate the best checkpoint."""
+
+    recipe: Positional[Path]
+    """YAML file of differences from the defaults below."""
+    output_dir: Path | None = None
+    """Run directory; default: runs/ and the recipe's name. If it holds a run, go on with it."""
+    profile: bool = False
+    """Write a jax.profiler trace of some steps to the run directory."""
+    settings: Settings = DEFAULTS
+
+
+def train(words: Sequence[str]) -> int:
+    """`jaxres train`: status 0 also when a signal stopped a run that is saved."""
+    own, flags = split_settings(words)
+    args = recipes.parse(Train, own, prog="jaxres train")
+    config = recipes.load(args.recipe, flags)
+    run_dir = args.output_dir or default_run_dir(args.recipe)
+    quiet_libraries()
+    from jaxres.training import loop
+
+    try:
+        summary = loop.train(config, run_dir, profile=args.profile)
+    except Interrupted as stopped:
+        say(str(stopped))
+        return 0
+    if not summary:  # the first of several processes speaks for all
+        return 0
+    test = summary["test"]
+    print(
+        f"test accuracy {test['accuracy']:.4f}  loss {test['loss']:.4f}  "
+        f"({test['examples']} examples, checkpoint of step {test['checkpoint']})"
+    )
+    print(f"run directory: {run_dir}")
+    return 0
+
+
+def default_run_dir(recipe: Path) -> Path:
+    """runs/NAME for configs/NAME.yaml, runs/FOLDER/NAME for configs/FOLDER/NAME.yaml."""
+    folder = recipe.resolve().parent.name
+    return Path("runs") / ("" if folder == "configs" else folder) / recipe.stem

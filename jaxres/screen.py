@@ -1,0 +1,69 @@
+"""What people see on the screen: lines, tables, and the progress of long work."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own chatter off the screen."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from absl import logging as absl_logging
+
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    for name in ("jax", "orbax", "tensorflow_datasets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def say(line: str, *, shown: bool = True) -> None:
+    """A line on standard error, where such are shown at all."""
+    if shown:
+        print(line, file=sys.stderr, flush=True)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table on standard output: text to the left, numbers to the right."""
+
+    def shown(value: Any) -> str:
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, float):
+            return f"{value:.4f}"
+        if isinstance(value, dict):
+            return ", ".join(f"{key} {item:,}" for key, item in value.items())
+        return f"{value:,}" if isinstance(value, int) else str(value)
+
+    table = [list(row) for row in rows]
+    cells = [list(columns), *([shown(value) for value in row] for row in table)]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(columns))]
+    right = [bool(table) and isinstance(table[0][k], int | float) for k in range(len(columns))]
+    for row in cells:
+        parts = [
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, right, strict=True)
+        ]
+        print("  ".join(parts).rstrip())
+
+
+def track(items: Iterable[T], total: int, what: str, shown: bool) -> Iterator[T]:
+    """Pass the items on, showing how many of `total` have gone by."""
+    if not shown:
+        yield from items
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import Progress
+
+        console = Console(stderr=True)
+        # Without the redirections, which would put back a stale sys.stdout if the consumer stops
+        # early and this generator is closed late.
+        with Progress(console=console, redirect_stdout=False, redirect_stderr=False) as bar:
+            yield from bar.track(items, total=total, description=what)
+    else:
+        for count, item in enumerate(items, start=1):
+            yield item
+            if count * 10 // total > (count - 1) * 10 // total:
+                say(f"{what}: {count} of {total}")

@@ -1,0 +1,88 @@
+"""What a run knows of itself beside its state: a checkpoint's item `progress`."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Row = dict[str, Any]
+
+TOTALS = ("pictures", "seconds", "wait_s", "compile_s")
+BEST = ("step", "epoch", "accuracy", "loss")  # what is kept of the best evaluation
+
+
+@dataclasses.dataclass
+class Progress:
+    """The evaluations so far and the best of them, and what `summary.json` tells at the end.
+
+    `iterator` is the state of the training batches; `totals` are sums over all processes that
+    worked on the run; `compile_cache` tells how the last of them came by its training step;
+    `rollbacks` are steps whose state was given up, and the checkpoints taken instead.
+    """
+
+    iterator: dict[str, int] = dataclasses.field(default_factory=dict)
+    history: list[Row] = dataclasses.field(default_factory=list)
+    best: Row | None = None
+    totals: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(TOTALS, 0.0))
+    compile_cache: str | None = None
+    rollbacks: list[dict[str, int]] = dataclasses.field(default_factory=list)
+
+    def note(self, row: Row) -> None:
+        """Take in an evaluation; of equal ones the later is the best."""
+        self.history.append(row)
+        if self.best is None or rank(row) >= rank(self.best):
+            self.best = _as_best(row)
+
+    def keep_best_of(self, steps: Iterable[int]) -> None:
+        """Only the evaluations after these steps can be the best from now on."""
+        there = set(steps)
+        rows = [row for row in self.history if row["step"] in there]
+        self.best = _as_best(max(rows, key=rank)) if rows else None
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` takes."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], step: int) -> "Progress":
+        """The progress of a run after a step.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        made = {key: value.get(key, default) for key, default in cls().to_json().items()}
+        for key, is_right in {
+            "iterator": lambda each: each == {"next_step": step},
+            "history": lambda each: isinstance(each, list) and all(map(_is_row, each)),
+            "best": lambda each: each is None or _is_row(each),
+            "totals": lambda each: _is_numbers(each, TOTALS),
+            "compile_cache": lambda each: each is None or isinstance(each, str),
+            "rollbacks": lambda each: isinstance(each, list) and all(map(_is_rollback, each)),
+        }.items():
+            if not is_right(made[key]):
+                raise ValueError(f"its progress has '{key}' {made[key]!r:.80}")
+        return cls(**made)
+
+
+def rank(metrics: Mapping[str, Any]) -> tuple[float, float]:
+    """What makes a checkpoint better than another: accuracy, then a smaller loss."""
+    return metrics["accuracy"], -metrics["loss"]
+
+
+def _as_best(row: Row) -> Row:
+    return {key: row[key] for key in BEST}
+
+
+def _is_row(value: Any) -> bool:
+    return _is_numbers(value, BEST) and type(value["step"]) is int
+
+
+def _is_rollback(value: Any) -> bool:
+    return _is_numbers(value, ("step", "to"))
+
+
+def _is_numbers(value: Any, keys: Iterable[str]) -> bool:
+    """Whether it maps these keys, and maybe others, to finite numbers."""
+    return isinstance(value, dict) and all(
+        type(value.get(key)) in (int, float) and math.isfinite(value[key]) for key in keys
+    )

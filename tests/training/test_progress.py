@@ -1,0 +1,65 @@
+"""What a run knows of itself, through JSON and back."""
+
+import json
+
+import pytest
+
+from jaxres.training.progress import Progress
+
+
+def row(step: int, accuracy: float, loss: float) -> dict:
+    return {"step": step, "epoch": step / 10, "accuracy": accuracy, "loss": loss, "seconds": 1.0}
+
+
+def some() -> Progress:
+    progress = Progress(iterator={"next_step": 30})
+    for each in (row(10, 0.5, 1.0), row(20, 0.75, 0.9), row(30, 0.75, 0.8)):
+        progress.note(each)
+    return progress
+
+
+def test_the_best_has_the_highest_accuracy_then_the_smallest_loss() -> None:
+    progress = some()
+    assert progress.best == {"step": 30, "epoch": 3.0, "accuracy": 0.75, "loss": 0.8}
+    progress.note(row(40, 0.75, 0.8))
+    progress.note(row(50, 0.6, 0.1))
+    assert progress.best is not None
+    assert progress.best["step"] == 40
+
+
+def test_the_best_of_what_is_left() -> None:
+    progress = some()
+    progress.keep_best_of([10, 20])
+    assert progress.best is not None
+    assert progress.best["step"] == 20
+    progress.keep_best_of([])
+    assert progress.best is None
+
+
+def test_json_and_back() -> None:
+    progress = some()
+    value = json.loads(json.dumps(progress.to_json()))
+    assert Progress.from_json(value, 30) == progress
+    value["history"].append("later")
+    assert len(progress.history) == 3
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("iterator", {"next_step": 29}),
+        ("iterator", None),
+        ("totals", {"pictures": 1.0}),
+        ("history", {"10": 0.5}),
+        ("history", [{"step": 10}]),
+        ("history", [row(10, float("nan"), 1.0)]),
+        ("best", {"step": "10", "epoch": 1.0, "accuracy": 0.5, "loss": 1.0}),
+        ("best", [1]),
+        ("rollbacks", [3]),
+        ("compile_cache", 3),
+    ],
+)
+def test_what_no_run_wrote_is_refused(key: str, value: object) -> None:
+    made = {**some().to_json(), key: value}
+    with pytest.raises(ValueError, match=f"its progress has '{key}'"):
+        Progress.from_json(made, 30)
