@@ -10,7 +10,16 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from jaxres.commands import data, evaluate, import_weights, models, predict, train
+from jaxres.commands import (
+    data,
+    evaluate,
+    import_weights,
+    models,
+    predict,
+    report,
+    reproduce,
+    train,
+)
 from jaxres.errors import InputError, TrainingFailed, sentence, unknown_name
 from jaxres.screen import say
 
@@ -22,6 +31,8 @@ COMMANDS: dict[str, tuple[Command, type]] = {
     "predict": (predict.predict, predict.Predict),
     "models": (models.models, models.Models),
     "import-weights": (import_weights.import_weights, import_weights.ImportWeights),
+    "report": (report.report, report.Report),
+    "reproduce": (reproduce.reproduce, reproduce.Reproduce),
     "data list": (data.data_list, data.DataList),
     "data prepare": (data.data_prepare, data.DataPrepare),
     "data preview": (data.data_preview, data.DataPreview),

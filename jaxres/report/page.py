@@ -1,0 +1,186 @@
+"""One self-contained HTML page of runs: tables, curves, pictures, and where each number is from."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from jaxres.errors import InputError
+from jaxres.models import count
+from jaxres.report import charts
+from jaxres.report.record import Record
+from jaxres.training.rundir import write_whole
+
+# Pictures that `jaxres show` may have left in a run directory, with what they are.
+PICTURES = {
+    "mistakes.png": "Test pictures that the network got wrong, the most confident first",
+    "attention.png": "Where the network looked",
+}
+HIDDEN = {"train.seed", "train.compile_cache", "data.data_dir"}  # of the settings that differ
+
+
+def write_study(found: Mapping[str, Any], path: Path) -> None:
+    """Write the page of a study's results, as `studies.reproduce` gathers them.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    systems = [{"name": name, **row} for name, row in found["rows"].items()]
+    _write(
+        path,
+        title=found["title"],
+        question=found["question"],
+        profile=found["profile"],
+        about=found["about"],
+        systems=systems,
+        source=f"Made by {found['command']}; every number is in {path.with_suffix('.json').name}.",
+    )
+
+
+def write_runs(records: Sequence[Record], path: Path) -> None:
+    """Write the page of single runs, as `record.read` reads them.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    systems = [
+        {
+            "name": run["run_dir"],
+            "title": run["run_dir"],
+            "runs": {str(run["settings"]["train.seed"]): run},
+            "failed": {},
+            "study": {},
+            **{
+                key: {"mean": run["test"][key]} if "test" in run else None
+                for key in ("accuracy", "loss")
+            },
+        }
+        for run in records
+    ]
+    names = ", ".join(run["run_dir"] for run in records)
+    _write(path, title="JaxRes runs", systems=systems, source=f"Made from {names}.")
+
+
+def _write(path: Path, *, systems: Sequence[dict[str, Any]], **words: Any) -> None:
+    for system in systems:
+        system["pictures"] = _pictures(system)
+    page = _template().render(
+        systems=systems,
+        caption="Mean over seeds; a single seed tells no difference of a few tenths of a per cent.",
+        has_study=any(system["study"] for system in systems),
+        charts=_charts(systems),
+        costs=[_cost(system) for system in systems if _first(system).get("test")],
+        differences=_differences(systems),
+        versions=_versions(systems),
+        **words,
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, page)
+    except OSError as error:
+        raise InputError(f"cannot write '{path}': {error.strerror or error}") from None
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jaxres.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.globals.update(question="", profile="", about="")
+    return environment.get_template("page.html.j2")
+
+
+def _first(system: Mapping[str, Any]) -> Record:
+    """The run that stands for a system where one has to: the first seed's."""
+    return next(iter(system["runs"].values()), {})
+
+
+def _charts(systems: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Validation accuracy and loss by epoch, and the training loss, of the first seeds."""
+    made = []
+    for split, key, name in (
+        ("validation", "accuracy", "validation accuracy"),
+        ("validation", "loss", "validation loss"),
+        ("train", "loss", "training loss"),
+    ):
+        points = {
+            system["title"]: [(row["epoch"], row[key]) for row in _first(system)[split]]
+            for system in systems
+            if _first(system).get(split)
+        }
+        if not points:
+            continue
+        ends = "; ".join(f"{title} ends at {each[-1][1]:.4f}" for title, each in points.items())
+        drawn = charts.curves(points, x="epoch", y=name, logarithmic=key == "loss")
+        made.append(
+            {
+                "source": _data("image/svg+xml", drawn.encode()),
+                "alt": f"{name} by epoch: {ends}",
+                "caption": f"{name.capitalize()} by epoch, first seed of each",
+            }
+        )
+    return made
+
+
+def _pictures(system: Mapping[str, Any]) -> list[dict[str, str]]:
+    run_dir = Path(_first(system).get("run_dir", ""))
+    return [
+        {
+            "source": _data("image/png", (run_dir / name).read_bytes()),
+            "alt": f"{about}: {system['title']}",
+            "caption": about,
+        }
+        for name, about in PICTURES.items()
+        if _first(system) and (run_dir / name).is_file()
+    ]
+
+
+def _cost(system: Mapping[str, Any]) -> dict[str, Any]:
+    run = _first(system)
+    settings = run["settings"]
+    side = settings["data.resize"] or settings["data.canvas"]
+    cost = count.count(run["model"], image_size=side, classes=len(run["test"]["per_class"]))
+    devices = run["devices"]
+    return {
+        "title": system["title"],
+        "gflop": cost.gflop,
+        "devices": f"{devices['count']} x {devices['kind']}",
+        **{
+            key: run.get(key)
+            for key in ("model", "parameters", "images_per_s", "data_wait_share", "wall_s")
+        },
+    }
+
+
+def _differences(systems: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The settings that are not the same in all systems."""
+    settings = [run["settings"] for run in map(_first, systems) if run]
+    keys = sorted({key for each in settings for key in each} - HIDDEN)
+    by_key = {key: [_shown(each.get(key)) for each in settings] for key in keys}
+    return {key: values for key, values in by_key.items() if len(set(values)) > 1}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "none"
+    return "none" if value is None or value == "" else str(value)
+
+
+def _versions(systems: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the runs were made with: a line for every combination there is."""
+    found = {
+        ", ".join(f"{name} {number}" for name, number in run["versions"].items()): None
+        for system in systems
+        for run in system["runs"].values()
+        if "versions" in run
+    }
+    return list(found)
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

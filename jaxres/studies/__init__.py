@@ -1,0 +1,1 @@
+"""The published studies: what their tables hold, and how to run them."""

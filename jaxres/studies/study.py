@@ -1,0 +1,101 @@
+"""A study: the rows of its table, each a recipe with flags, read from `studies/NAME.yaml`."""
+
+import dataclasses
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from jaxres.errors import InputError, unknown_name
+
+Profile = Literal["mini", "full"]
+FOLDER = Path("studies")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One system of a study's table."""
+
+    name: str
+    title: str
+    recipe: Path
+    flags: tuple[str, ...] = ()
+    start: str | None = None  # the row whose weights it starts from
+    study: Mapping[str, float] = dataclasses.field(default_factory=dict)  # its accuracy, its loss
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """One profile of a study."""
+
+    name: str
+    profile: Profile
+    title: str
+    question: str
+    about: str  # what the profile is
+    rows: tuple[Row, ...]
+
+    def row(self, name: str) -> Row:
+        """A row by its name.
+
+        Raises:
+            InputError: there is none.
+        """
+        found = {row.name: row for row in self.rows}
+        if name not in found:
+            raise unknown_name(f"row of study {self.name}, {self.profile}", name, found)
+        return found[name]
+
+    def with_starts(self, name: str) -> tuple[Row, ...]:
+        """A row after those whose weights it starts from, in the order to run them.
+
+        Raises:
+            InputError: they start from each other in a circle.
+        """
+        found = [self.row(name)]
+        while start := found[0].start:
+            if any(row.name == start for row in found):
+                raise InputError(f"rows of study {self.name} start from '{start}' in a circle")
+            found.insert(0, self.row(start))
+        return tuple(found)
+
+    def in_order(self) -> tuple[Row, ...]:
+        """All rows, each after those whose weights it starts from."""
+        each = (row for last in self.rows for row in self.with_starts(last.name))
+        return tuple({row.name: row for row in each}.values())
+
+
+def read(name: str, profile: Profile, folder: Path = FOLDER) -> Study:
+    """A study's profile.
+
+    Raises:
+        InputError: there is no such study, or its file is not made as it should be.
+    """
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = [each.stem for each in folder.glob("*.yaml")]
+        if not known:
+            raise InputError(f"no studies in '{folder}'; allowed: the folder of a source checkout")
+        raise unknown_name("study", name, known)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        chosen = content["profiles"][profile]
+        recipes = Path(content["recipes"])
+        rows = tuple(_row(key, each, recipes) for key, each in chosen["rows"].items())
+        study = Study(name, profile, content["title"], content["question"], chosen["about"], rows)
+    except (yaml.YAMLError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"'{path}' is no study with a profile {profile} ({error!r:.200})"
+        ) from None
+    for row in study.rows:
+        study.with_starts(row.name)
+    return study
+
+
+def _row(name: str, given: Mapping[str, Any], recipes: Path) -> Row:
+    made = dict(given)
+    made["recipe"] = recipes / made["recipe"]
+    made["flags"] = tuple(shlex.split(made.get("flags", "")))
+    return Row(name, **made)

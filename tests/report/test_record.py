@@ -1,0 +1,69 @@
+"""What a run directory says of its run."""
+
+import json
+import pathlib
+import shutil
+
+import pytest
+
+from jaxres.errors import InputError
+from jaxres.report import record
+
+
+@pytest.fixture
+def copied(runs: list[pathlib.Path], tmp_path: pathlib.Path) -> pathlib.Path:
+    return pathlib.Path(shutil.copytree(runs[0], tmp_path / "run"))
+
+
+def test_an_ended_run(runs: list[pathlib.Path]) -> None:
+    made = record.read(runs[1])
+    assert made["settings"]["optim.learning_rate"] == 1e-3
+    assert [row["step"] for row in made["train"]] == [4, 8, 10, 12, 16, 20]
+    assert [row["epoch"] for row in made["validation"]] == [1.0, 2.0]
+    summary = json.loads((runs[1] / "summary.json").read_text())
+    assert made["test"] == summary["test"]
+    assert made["command"] == summary["command"]
+
+
+def test_a_run_that_goes_on_has_no_test(copied: pathlib.Path) -> None:
+    (copied / "summary.json").unlink()
+    made = record.read(copied)
+    assert "test" not in made
+    assert len(made["validation"]) == 2
+
+
+@pytest.mark.parametrize("gone", ["config.yaml", "metrics.jsonl"])
+def test_what_is_no_run_is_refused(copied: pathlib.Path, gone: str) -> None:
+    (copied / gone).unlink()
+    with pytest.raises(InputError, match="is no run directory"):
+        record.read(copied)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metrics.jsonl", '{"step": 1}\n'),
+        ("metrics.jsonl", "[" * 9999),
+        ("metrics.jsonl", "\xff"),
+        ("summary.json", "[1, 2]"),
+        ("summary.json", '{"test": {"accuracy": "high"}}'),
+    ],
+)
+def test_damaged_files_are_refused(copied: pathlib.Path, name: str, text: str) -> None:
+    (copied / name).write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match=r"the files of .* are damaged"):
+        record.read(copied)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("accuracy", None), ("confusion", [[1, 2], [3]]), ("per_class", [{"precision": 1.0}])],
+)
+def test_a_summary_without_its_tables_is_refused(
+    copied: pathlib.Path, key: str, value: object
+) -> None:
+    summary = json.loads((copied / "summary.json").read_text())
+    summary["test"][key] = value
+    (copied / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(InputError, match="are damaged"):
+        record.read(copied)

@@ -1,0 +1,141 @@
+"""Running a study: what is there is kept, what fails is told, and a signal stops it whole."""
+
+import json
+import os
+import pathlib
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from jaxres.cli import main
+from jaxres.errors import InputError
+from jaxres.studies import reproduce
+from jaxres.studies.reproduce import Reproduction
+from jaxres.studies.study import Row, Study
+from tests.conftest import TINY_FLAGS
+
+ROWS = (
+    Row("one", "first", pathlib.Path("r.yaml"), tuple(TINY_FLAGS), study={"accuracy": 0.5}),
+    Row("two", "second", pathlib.Path("r.yaml"), tuple(TINY_FLAGS), start="one"),
+    Row(
+        "bad",
+        "no such data",
+        pathlib.Path("r.yaml"),
+        (*TINY_FLAGS, "--data.dataset=mnist", "--data.data-dir=nowhere"),
+    ),
+)
+
+
+@pytest.fixture
+def made(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Reproduction:
+    """A study of three rows, whose programs know the tests' network."""
+    root = pathlib.Path(__file__).parents[2]
+    monkeypatch.setattr(reproduce, "PROGRAM", (sys.executable, "-m", "tests.tiny"))
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.yaml").write_text("{}")
+    study = Study("s0", "mini", "Title", "Question?", "about", ROWS)
+    return Reproduction(study, tmp_path / "runs", tmp_path / "results" / "s0" / "mini.json")
+
+
+def silent(found: dict) -> None:
+    del found
+
+
+def test_rows_run_after_those_they_start_from_and_a_failure_stops_no_other(
+    made: Reproduction,
+) -> None:
+    told: list[str] = []
+    found = made.run(
+        only=None, seeds=1, keep=False, told=lambda each: told.append(json.dumps(each))
+    )
+    assert len(told) == 4
+    rows = found["rows"]
+    for name in ("one", "two"):
+        summary = json.loads((made.runs / "s0" / "mini" / name / "seed0/summary.json").read_text())
+        assert rows[name]["runs"]["0"]["test"] == summary["test"]
+        assert rows[name]["accuracy"]["mean"] == summary["test"]["accuracy"]
+        assert not rows[name]["failed"]
+    begun = rows["two"]["runs"]["0"]["settings"]["model.init_from"]
+    assert begun == str(made.run_dir(ROWS[0], 0))
+    assert "mnist" in rows["bad"]["failed"]["0"]["problem"]
+    assert rows["bad"]["failed"]["0"]["command"].startswith("jaxres train r.yaml --output-dir")
+    assert json.loads(made.results.read_text()) == found
+
+    stamps = {path: path.stat().st_mtime_ns for path in made.runs.rglob("summary.json")}
+    again = made.run(only="two", seeds=1, keep=False, told=silent)
+    assert again == found
+    assert stamps == {path: path.stat().st_mtime_ns for path in made.runs.rglob("summary.json")}
+
+
+def test_results_without_run_directories_are_made_again_unless_kept(made: Reproduction) -> None:
+    found = made.run(only="one", seeds=1, keep=False, told=silent)
+    changed = json.loads(made.results.read_text())
+    changed["rows"]["one"]["runs"]["0"]["test"]["accuracy"] = 0.123
+    made.results.write_text(json.dumps(changed))
+    made.run_dir(ROWS[0], 0).rename(made.runs / "elsewhere")
+    kept = made.run(only="one", seeds=1, keep=True, told=silent)
+    assert kept["rows"]["one"]["accuracy"]["mean"] == 0.123
+    again = made.run(only="one", seeds=1, keep=False, told=silent)
+    assert again["rows"]["one"]["accuracy"] == found["rows"]["one"]["accuracy"]
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_signal_stops_the_run_and_the_same_command_goes_on(made: Reproduction) -> None:
+    row = Row("one", "first", pathlib.Path("r.yaml"), (*TINY_FLAGS, "--train.epochs=4000"))
+    long = Reproduction(
+        Study("s0", "mini", "Title", "Question?", "about", (row,)), made.runs, made.results
+    )
+    log = long.run_dir(row, 0) / "metrics.jsonl"
+
+    def interrupt() -> None:
+        while not log.exists() or '"step": 20' not in log.read_text():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        long.run(only=None, seeds=1, keep=False, told=silent)
+    steps = [int(path.name) for path in (long.run_dir(row, 0) / "checkpoints").glob("[0-9]*")]
+    assert max(steps) >= 20
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_damaged_results_are_refused_and_stay(made: Reproduction) -> None:
+    made.results.parent.mkdir(parents=True)
+    made.results.write_text('{"rows": ')
+    with pytest.raises(InputError, match="is damaged"):
+        made.run(only="one", seeds=1, keep=False, told=silent)
+    assert made.results.read_text() == '{"rows": '
+    assert not made.runs.exists()
+
+
+def test_the_command(
+    made: Reproduction, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    folder = pathlib.Path("studies")
+    folder.mkdir()
+    flags = " ".join(TINY_FLAGS)
+    (folder / "s0.yaml").write_text(
+        "title: Title\nquestion: Why?\nrecipes: .\n"
+        "profiles:\n  mini:\n    about: small\n    rows:\n"
+        f"      one: {{title: first, recipe: r.yaml, flags: '{flags}', study: {{accuracy: 0.5}}}}\n"
+        "      bad: {title: second, recipe: none.yaml}\n"
+    )
+    assert main(["reproduce", "s0"]) == 1
+    said = capsys.readouterr()
+    assert "no recipe at 'none.yaml'" in said.err
+    table = said.out.splitlines()
+    assert table[0].split() == ["system", "accuracy", "min", "max", "seeds", "study"]
+    page = pathlib.Path("results/s0/mini.html").read_text()
+    found = json.loads(pathlib.Path("results/s0/mini.json").read_text())
+    accuracy = found["rows"]["one"]["accuracy"]["mean"]
+    assert f"<td>{100 * accuracy:.2f} %</td>" in page
+    assert f"{accuracy:.4f}" in said.out
+    assert main(["reproduce", "s0", "--seeds", "0"]) == 2
+    assert main(["reproduce", "s0", "--only", "thr"]) == 2
+    assert main(["reproduce", "s2"]) == 2

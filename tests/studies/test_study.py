@@ -1,0 +1,82 @@
+"""Study files: every row of every study is a recipe that can be read."""
+
+import pathlib
+import typing
+
+import pytest
+
+from jaxres import recipe
+from jaxres.errors import InputError
+from jaxres.studies import study
+from jaxres.studies.study import Profile
+
+ROOT = pathlib.Path(__file__).parents[2]
+NAMES = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("profile", typing.get_args(Profile))
+@pytest.mark.parametrize("name", NAMES)
+def test_every_row_is_a_recipe_with_flags_that_fit(name: str, profile: Profile) -> None:
+    chosen = study.read(name, profile)
+    assert chosen.rows
+    for row in chosen.rows:
+        config = recipe.load(row.recipe, row.flags)
+        if row.start:
+            begun = chosen.row(row.start)
+            assert config.model.name == recipe.load(begun.recipe, begun.flags).model.name
+
+
+def test_the_rows_of_the_scale_study_have_its_published_figures() -> None:
+    rows = study.read("s1", "full").rows
+    figures = [(row.study["accuracy"], row.study["loss"]) for row in rows]
+    assert figures == [(0.5991, 3.9619), (0.9832, 0.0810), (0.9053, 0.4508)]
+
+
+def write(folder: pathlib.Path, rows: str) -> None:
+    text = "title: t\nquestion: q\nrecipes: configs\nprofiles:\n  mini:\n    about: a\n    rows:\n"
+    (folder / "s.yaml").write_text(text + rows)
+
+
+def test_a_row_comes_after_the_rows_it_starts_from(tmp_path: pathlib.Path) -> None:
+    write(
+        tmp_path,
+        "      c: {title: c, recipe: r.yaml, start: b}\n"
+        "      b: {title: b, recipe: r.yaml, start: a}\n"
+        "      a: {title: a, recipe: r.yaml, flags: --train.epochs 3}\n",
+    )
+    read = study.read("s", "mini", tmp_path)
+    assert [row.name for row in read.with_starts("c")] == ["a", "b", "c"]
+    assert read.row("a").flags == ("--train.epochs", "3")
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ("      a: {title: a, recipe: r.yaml, strat: b}\n", "is no study"),
+        ("      a: {title: a}\n", "is no study"),
+        ("      a: [1]\n", "is no study"),
+        ("      a: {title: a, recipe: r.yaml, start: b}\n", "row of study s, mini"),
+        ("      a: {title: a, recipe: r.yaml, start: a}\n", "in a circle"),
+        ("      a: {title: a\n", "is no study"),
+    ],
+)
+def test_a_file_that_is_no_study_is_refused(
+    tmp_path: pathlib.Path, rows: str, problem: str
+) -> None:
+    write(tmp_path, rows)
+    with pytest.raises(InputError, match=problem):
+        study.read("s", "mini", tmp_path)
+
+
+def test_unknown_names(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(InputError, match="did you mean 's1'"):
+        study.read("s11", "mini")
+    with pytest.raises(InputError, match="no studies in"):
+        study.read("s1", "mini", tmp_path)
+    with pytest.raises(InputError, match="did you mean '200pct'"):
+        study.read("s1", "mini").row("20pct")
