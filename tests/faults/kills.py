@@ -2,7 +2,7 @@
 
     python -m tests.faults.kills --kills 50 --seed 1 --json FILE
 
-Status 1 if any bit differs, if anything is left over, or if the run does not come to its end.
+Status 1 if any bit differs, if anything is left over, or if the run ends before its last kill.
 """
 
 import argparse
@@ -13,6 +13,9 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -28,8 +31,9 @@ FLAGS = [
     "--model.dropout=0.2",
     "--optim.name=adamw",
 ]
-STEPS_A_KILL = 100  # of the run's length
-TRAINING_S = 3.0  # a kill comes so long after the first step at most, or while the run starts
+STEPS_A_KILL = 200  # of the run's length
+TRAINING_S = 3.0  # a kill comes so long after the first new step at most, or while the run starts
+STARTING = 1 / 4  # share of the kills while the run starts
 LEFT_OVER = {"config.yaml", "metrics.jsonl", "summary.json", "tensorboard", "checkpoints", "lock"}
 
 
@@ -46,7 +50,8 @@ def main() -> int:
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps({key: value for key, value in report.items() if key != "killed"}, indent=2))
-    return 0 if report["bit_equal"] and not report["left_over"] else 1
+    whole = report["kills"] == args.kills and report["bit_equal"] and not report["left_over"]
+    return 0 if whole else 1
 
 
 def disturb(folder: pathlib.Path, *, kills: int, seed: int) -> dict[str, object]:
@@ -59,17 +64,26 @@ def disturb(folder: pathlib.Path, *, kills: int, seed: int) -> dict[str, object]
         straight.finish()
     undisturbed_s = time.monotonic() - began
     draw = np.random.default_rng(seed)
-    killed = []
+    killed: list[dict[str, Any]] = []
+    step = 0
     began = time.monotonic()
     while len(killed) < kills:
         with run(folder / "killed", flags) as disturbed:
-            alive_s = _until(disturbed, draw.uniform(start_s / 3, start_s + TRAINING_S))
-            if disturbed.processes[0].poll() is not None:
-                disturbed.finish()  # it came to its end before; the next start finds it done
+            alive_s = 0.0
+            limit_s = draw.uniform(0.0, TRAINING_S)
+            if draw.random() < STARTING:
+                limit_s = draw.uniform(0.0, start_s)
             else:
-                disturbed.send(signal.SIGKILL)
+                alive_s = _until(disturbed, partial(disturbed.reached, step + 1))
+            alive_s += _until(disturbed, partial(_is_past, time.monotonic() + limit_s))
+            if disturbed.processes[0].poll() is not None:
+                disturbed.finish()  # it came to its end before
+                break
+            disturbed.send(signal.SIGKILL)
             disturbed.processes[0].wait()
-        killed.append({"after_s": round(alive_s, 2), "step": last_step(folder / "killed")})
+        step = last_step(folder / "killed")
+        begun = (folder / "killed" / "checkpoints").glob("*.orbax-checkpoint-tmp*")
+        killed.append({"after_s": round(alive_s, 2), "step": step, "writing": any(begun)})
         print(len(killed), killed[-1], flush=True)
     with run(folder / "killed", flags) as rest:
         rest.finish()
@@ -78,23 +92,28 @@ def disturb(folder: pathlib.Path, *, kills: int, seed: int) -> dict[str, object]
     checkpoints = [path.name for path in (folder / "killed" / "checkpoints").iterdir()]
     others = {path.name for path in (folder / "killed").iterdir()} - LEFT_OVER
     return {
-        "kills": kills,
+        "kills": len(killed),
         "seed": seed,
         "bit_equal": all(bool((left == right).all()) for left, right in pairs),
         "left_over": sorted(others | {name for name in checkpoints if not name.isdecimal()}),
         "undisturbed_s": round(undisturbed_s, 1),
         "disturbed_s": round(disturbed_s, 1),
         "start_s": round(start_s, 1),
-        "lost_s_per_kill": round((disturbed_s - undisturbed_s) / kills, 2),
+        "lost_s_per_kill": round((disturbed_s - undisturbed_s) / len(killed), 2),
         "alive_s_median": statistics.median(each["after_s"] for each in killed),
+        "killed_while_a_checkpoint_was_written": sum(each["writing"] for each in killed),
         "killed": killed,
     }
 
 
-def _until(run: Run, seconds: float) -> float:
-    """Wait so long, or for the run's end; how long that was."""
+def _is_past(moment: float) -> bool:
+    return time.monotonic() >= moment
+
+
+def _until(run: Run, holds: Callable[[], bool]) -> float:
+    """Wait for something, or for the run's end; how long that was."""
     began = time.monotonic()
-    while run.processes[0].poll() is None and time.monotonic() - began < seconds:
+    while run.processes[0].poll() is None and not holds():
         time.sleep(0.01)
     return time.monotonic() - began
 

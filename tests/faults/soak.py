@@ -1,8 +1,10 @@
 """Train for a long time with checkpoints, evaluations and kills, and watch what a process holds.
 
     python -m tests.faults.soak --minutes 30 --kills 2 --json FILE --plot FILE.png
+    python -m tests.faults.soak --kills 0 --model.name=resnet18 --train.evaluate-every-epochs=5
 
-Status 1 if memory, file handles or threads grow in a process's life past its first quarter.
+Settings given come on top of those of the tests' network. Status 1 if memory, file handles or
+threads grow in a process's life past its first quarter.
 """
 
 import argparse
@@ -42,26 +44,33 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=2)
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--plot", type=pathlib.Path)
-    args = parser.parse_args()
+    args, settings = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
-        lives = soak(pathlib.Path(folder) / "run", minutes=args.minutes, kills=args.kills)
+        lives = soak(pathlib.Path(folder) / "run", settings, minutes=args.minutes, kills=args.kills)
     report = [{**judge(life), "samples": len(life)} for life in lives]
     for number, each in enumerate(report, 1):
         print(f"life {number}: {json.dumps(each)}")
     if args.json:
-        whole = {"minutes": args.minutes, "kills": args.kills, "lives": report}
+        whole = {
+            "settings": settings,
+            "minutes": args.minutes,
+            "kills": args.kills,
+            "lives": report,
+        }
         args.json.write_text(json.dumps(whole, indent=2) + "\n")
     if args.plot:
         plot(lives, args.plot)
     return 0 if all(each["flat"] for each in report) else 1
 
 
-def soak(run_dir: pathlib.Path, *, minutes: float, kills: int) -> list[list[dict[str, float]]]:
+def soak(
+    run_dir: pathlib.Path, settings: list[str], *, minutes: float, kills: int
+) -> list[list[dict[str, float]]]:
     """What each process of a run held, every PERIOD_S; all but the last are killed."""
     lives = []
     began = time.monotonic()
     for _ in range(kills + 1):
-        with run(run_dir, FLAGS) as life:
+        with run(run_dir, [*FLAGS, *settings]) as life:
             lives.append(_watch(life, minutes * 60 / (kills + 1), began))
             last = len(lives) == kills + 1
             life.send(signal.SIGTERM if last else signal.SIGKILL)
