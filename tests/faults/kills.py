@@ -31,6 +31,7 @@ FLAGS = [
     "--model.dropout=0.2",
     "--optim.name=adamw",
 ]
+LONGEST_S = 3600.0  # of a run, on a machine that is busy with others
 STEPS_A_KILL = 200  # of the run's length
 TRAINING_S = 3.0  # a kill comes so long after the first new step at most, or while the run starts
 STARTING = 1 / 4  # share of the kills while the run starts
@@ -61,7 +62,7 @@ def disturb(folder: pathlib.Path, *, kills: int, seed: int) -> dict[str, object]
     with run(folder / "straight", flags) as straight:
         straight.wait_for_step(1)
         start_s = time.monotonic() - began
-        straight.finish()
+        straight.finish(LONGEST_S)
     undisturbed_s = time.monotonic() - began
     draw = np.random.default_rng(seed)
     killed: list[dict[str, Any]] = []
@@ -86,7 +87,7 @@ def disturb(folder: pathlib.Path, *, kills: int, seed: int) -> dict[str, object]
         killed.append({"after_s": round(alive_s, 2), "step": step, "writing": any(begun)})
         print(len(killed), killed[-1], flush=True)
     with run(folder / "killed", flags) as rest:
-        rest.finish()
+        rest.finish(LONGEST_S)
     disturbed_s = time.monotonic() - began
     pairs = zip(weights(folder / "straight"), weights(folder / "killed"), strict=True)
     checkpoints = [path.name for path in (folder / "killed" / "checkpoints").iterdir()]

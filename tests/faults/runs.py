@@ -88,9 +88,9 @@ class Run:
             copier.join(10)
         return ends
 
-    def finish(self) -> None:
+    def finish(self, timeout_s: float = SECONDS) -> None:
         """Wait for an undisturbed end."""
-        assert self.wait() == [0] * len(self), self.tails()
+        assert self.wait(timeout_s) == [0] * len(self), self.tails()
 
     def tails(self) -> str:
         """The end of what each process said; of one that has ended, all of it has come."""
