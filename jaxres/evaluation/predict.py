@@ -20,9 +20,9 @@ from jaxres.data.sources import DATASETS, Source
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import Evaluator
 from jaxres.evaluation.run import Opened, open_checkpoint
+from jaxres.files import write_whole
 from jaxres.models.pure import Net
 from jaxres.training.parallel import make_mesh
-from jaxres.training.rundir import write_whole
 from jaxres.training.state import abstract_network
 from jaxres.training.step import normalise
 
