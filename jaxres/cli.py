@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from jaxres.commands import data, evaluate, import_weights, models, predict, train
+from jaxres.commands import data, evaluate, import_weights, models, predict, show, train
 from jaxres.errors import InputError, TrainingFailed, sentence, unknown_name
 from jaxres.screen import say
 
@@ -22,6 +22,10 @@ COMMANDS: dict[str, tuple[Command, type]] = {
     "predict": (predict.predict, predict.Predict),
     "models": (models.models, models.Models),
     "import-weights": (import_weights.import_weights, import_weights.ImportWeights),
+    "show mistakes": (show.show_mistakes, show.ShowMistakes),
+    "show attention": (show.show_attention, show.ShowAttention),
+    "show filters": (show.show_filters, show.ShowFilters),
+    "show pooling": (show.show_pooling, show.ShowPooling),
     "data list": (data.data_list, data.DataList),
     "data prepare": (data.data_prepare, data.DataPrepare),
     "data preview": (data.data_preview, data.DataPreview),
@@ -74,9 +78,9 @@ def dispatch(words: list[str]) -> int:
         name = " ".join(words[:length])
         if name in COMMANDS:
             return COMMANDS[name][0](words[length:])
-    if words[0] == "data":
-        second = [name.partition(" ")[2] for name in COMMANDS if name.startswith("data ")]
-        raise unknown_name("command after 'data'", " ".join(words[1:2]), second)
+    second = [name.partition(" ")[2] for name in COMMANDS if name.startswith(f"{words[0]} ")]
+    if second:
+        raise unknown_name(f"command after '{words[0]}'", " ".join(words[1:2]), second)
     raise unknown_name("command", words[0], {name.partition(" ")[0] for name in COMMANDS})
 
 

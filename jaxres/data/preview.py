@@ -1,5 +1,6 @@
 """What a recipe's pictures look like: any of a split as they are rendered, and a sheet of them."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from jaxres.config import Config, Split
-from jaxres.data import render_device
+from jaxres.data import render_device, render_host
 from jaxres.data.pictures import Batch, Pictures, open_split
 from jaxres.data.plan import PlainPlan, Plan, Resident, ScaleBlendPlan
 from jaxres.data.sheet import contact_sheet, require_png_path, write_png
@@ -28,21 +29,25 @@ def write_sheet(config: Config, path: Path, *, split: Split, count: int) -> None
 
 
 def planned(pictures: Pictures, examples: Sequence[int]) -> Batch:
-    """Any examples of a split as one batch, each as evaluation shows it (see `Pictures.batch`)."""
+    """The plans and labels of any examples of a split, each as evaluation shows it."""
+    planner = dataclasses.replace(
+        pictures, data=dataclasses.replace(pictures.data, render="device", workers=0)
+    )
     one_by_one = [
-        pictures.batch(np.array([example], np.int32), epoch=0, first=int(example))
+        planner.batch(np.array([example], np.int32), epoch=0, first=int(example))
         for example in examples
     ]
     return jax.tree.map(lambda *rows: np.concatenate(rows), *one_by_one)
 
 
 def rendered(pictures: Pictures, batch: Batch) -> UInt8[np.ndarray, "n side side 3"]:
-    """The pictures of a batch, by the renderer of the recipe."""
-    if "image" in batch:
-        return batch["image"]
-    plan, resident = _with_its_own(batch["plan"], pictures.resident)
+    """The pictures of a batch that is planned, by the renderer of the recipe."""
+    plan, augmentation, data = batch["plan"], batch.get("augmentation"), pictures.data
+    if data.render == "host":
+        return render_host.render(plan, augmentation, pictures.resident, data=data)
+    plan, resident = _with_its_own(plan, pictures.resident)
     render = jax.jit(render_device.render, static_argnames="data")
-    return np.asarray(render(plan, batch.get("augmentation"), resident, data=pictures.data))
+    return np.asarray(render(plan, augmentation, resident, data=data))
 
 
 def _with_its_own(plan: Plan, resident: Resident) -> tuple[Plan, Resident]:
