@@ -3,9 +3,10 @@
 The kernels and the kinds of pooling are those of study S5.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Array, Float32, UInt8
 
 from jaxres.errors import InputError
 from jaxres.models.pure import PyTree, flatten
@@ -21,6 +22,9 @@ KERNELS: dict[str, tuple[tuple[int, ...], int]] = {
     "emboss": ((-2, -1, 0, -1, 1, 1, 0, 1, 2), 1),
     "blur": ((1, 2, 1, 2, 4, 2, 1, 2, 1), 16),
 }
+
+KINDS = ("max", "average", "depthwise")
+MOST_WINDOW = 16  # pixels; the networks' maximum takes a step for each place of its window
 
 
 def kernel_of(name: str) -> Float32[np.ndarray, "3 3"]:
@@ -49,20 +53,21 @@ def pooled(picture: UInt8[np.ndarray, "h w 3"], size: int) -> dict[str, UInt8[np
     and blue at every pixel.
 
     Raises:
-        InputError: the window is a single pixel, or larger than the picture.
+        InputError: the window is a single pixel, or larger than the picture or `MOST_WINDOW`.
     """
-    height, width = picture.shape[:2]
-    if not 2 <= size <= min(height, width):
-        raise InputError(
-            f"--size is {size}; allowed: 2 to the picture's shorter side ({min(height, width)})"
-        )
-    images = jnp.asarray(picture[None], jnp.float32)
-    outputs = {
-        "max": pool.max_pool(images, window=size, stride=size),
-        "average": pool.average_pool(images, window=size, stride=size),
-        "depthwise": jnp.broadcast_to(pool.channel_pool(images, window=3), images.shape),
-    }
-    return {kind: _as_picture(np.asarray(output)[0]) for kind, output in outputs.items()}
+    most = min(MOST_WINDOW, *picture.shape[:2])
+    if not 2 <= size <= most:
+        raise InputError(f"--size is {size}; allowed here: 2 to {most}")
+
+    def kinds(images: Array) -> dict[str, Array]:
+        return {
+            "max": pool.max_pool(images, window=size, stride=size),
+            "average": pool.average_pool(images, window=size, stride=size),
+            "depthwise": jnp.broadcast_to(pool.channel_pool(images, window=3), images.shape),
+        }
+
+    outputs = jax.jit(kinds)(picture[None].astype(np.float32))
+    return {kind: _as_picture(np.asarray(outputs[kind])[0]) for kind in KINDS}
 
 
 def first_kernel(params: PyTree) -> tuple[str, Float32[np.ndarray, "kh kw 3 k"]]:
