@@ -114,9 +114,13 @@ def test_attention_on_the_split(run: str, tmp_path: pathlib.Path, capfd) -> None
     assert sheet(output).shape == (4 * (64 + 16 + 4) + 4, 3 * 64 + 2 * 2 + 4 + 4, 3)
     assert main([*words[:-2], "--layer", "conv1"]) == 0
     said = capfd.readouterr().out
-    assert "Grad-CAM of layer conv1: 16x16 positions" in said
+    assert "layer conv1: 16x16 positions" in said
     assert "mass inside the digit's box, grad_cam: 0." in said
     assert "by chance 0.562" in said
+    assert main([*words[:-1], "all", "--layer", "conv1", "--json"]) == 0
+    said = json.loads(capfd.readouterr().out)
+    assert set(said["mass_in_box"]) == {"grad_cam", "layer_cam", "occlusion", "chance"}
+    assert len(set(said["mass_in_box"].values())) == 4
 
 
 def test_attention_on_files(run: str, image: str, tmp_path: pathlib.Path, capfd) -> None:

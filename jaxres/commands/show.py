@@ -15,8 +15,16 @@ from jaxres.recipe import DEFAULTS, Settings, ShortO, split_settings
 from jaxres.screen import quiet_libraries
 
 if TYPE_CHECKING:  # JAX is not imported for --help
-    from jaxres.evaluation.looking import Look
+    from jaxres.evaluation.looking import Look, Method
     from jaxres.evaluation.run import Loaded
+
+METHODS: "dict[str, tuple[Method, ...]]" = {
+    "grad_cam": ("grad_cam",),
+    "layer_cam": ("layer_cam",),
+    "occlusion": ("occlusion",),
+    "both": ("grad_cam", "occlusion"),
+    "all": ("grad_cam", "layer_cam", "occlusion"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +79,7 @@ def show_mistakes(words: Sequence[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class ShowAttention:
-    """Draw where a run's network looks: Grad-CAM, occlusion or both, beside each picture."""
+    """Draw where a run's network looks: Grad-CAM, LayerCAM or occlusion, beside each picture."""
 
     run_dir: Positional[Path]
     """Run directory of `jaxres train`, or with images the output of `jaxres import-weights`."""
@@ -79,10 +87,11 @@ class ShowAttention:
     """PNG or JPEG files, resized to the run's pictures; without any the first ones of the split."""
     output: Annotated[Path, ShortO] = Path("attention.png")
     """PNG file to write."""
-    method: Literal["grad_cam", "occlusion", "both"] = "grad_cam"
-    """Gradients at a layer's maps, or a grey patch that hides one place after another."""
+    method: Literal["grad_cam", "layer_cam", "occlusion", "both", "all"] = "grad_cam"
+    """Gradients at a layer's maps, averaged (`grad_cam`) or place by place (`layer_cam`), or a grey
+    patch that hides one place after another (`occlusion`); `both`: the first and the last."""
     layer: str = ""
-    """Whose maps Grad-CAM takes, as `stages.2`; empty: the last with at least 7x7 positions."""
+    """Where the gradients are taken, as `stages.2`; empty: the last with at least 7x7 positions."""
     patch: int | None = None
     """Side of the grey patch in pixels; default: 1/8 of the picture's."""
     label_of: Literal["predicted", "true"] = "predicted"
@@ -112,7 +121,7 @@ def show_attention(words: Sequence[str]) -> int:
     require_png_path(args.output)
     loaded = _load_images(args, flags) if args.images else _load_split(args, flags)
     count = len(args.images) or min(args.count, len(loaded.pictures))
-    methods = ("grad_cam", "occlusion") if args.method == "both" else (args.method,)
+    methods = METHODS[args.method]
     look = looking.look(
         loaded,
         range(count),
@@ -136,7 +145,7 @@ def show_attention(words: Sequence[str]) -> int:
         print(json.dumps({**found, "checkpoint": loaded.step, "written": str(args.output)}))
         return 0
     if look.layer:
-        print(f"Grad-CAM of layer {look.layer}: {look.positions[0]}x{look.positions[1]} positions")
+        print(f"layer {look.layer}: {look.positions[0]}x{look.positions[1]} positions")
     for method, mean in means.items():
         print(f"mass inside the digit's box, {method}: {mean:.3f} (by chance {look.chance:.3f})")
     print(f"written: {args.output} (each picture, then {', '.join(methods)})")

@@ -1,4 +1,4 @@
-"""Where a network looks: Grad-CAM and, asking nothing of the network's inside, occlusion.
+"""Where a network looks: Grad-CAM, LayerCAM and, asking nothing of its inside, occlusion.
 
 A map has the picture's size and, in any unit, says how much a place speaks for a class.
 """
@@ -47,12 +47,16 @@ def grad_cam(
     classes: Int32[np.ndarray, " n"],
     *,
     layer: str = "",
+    by_position: bool = False,
 ) -> Float32[np.ndarray, "n side side"]:
     """Grad-CAM (Selvaraju et al. 2017, section 3): what in a layer's maps speaks for a class.
 
     The weight of a channel is the mean over the map of the gradient of the class's logit; the
     weighted sum of the channels, rectified, is enlarged bilinearly. `layer` is as `choose_layer`
     says. The maps are taken as the layer gives them, which in some families is before rectifying.
+
+    With `by_position` it is LayerCAM (Jiang et al. 2021, equations 4 to 6): at each position the
+    weight is the gradient there, rectified; made for layers that are not the last.
 
     Raises:
         InputError: the network has no such layer, or no maps that say where.
@@ -78,7 +82,8 @@ def grad_cam(
 
         offset = jnp.zeros((len(images), *one.shape[1:]), one.dtype)
         gradient, maps = jax.grad(logits_of, has_aux=True)(offset)
-        weights = gradient.astype(jnp.float32).mean((1, 2), keepdims=True)
+        weights = gradient.astype(jnp.float32)
+        weights = jax.nn.relu(weights) if by_position else weights.mean((1, 2), keepdims=True)
         small = jax.nn.relu((weights * maps.astype(jnp.float32)).sum(-1))
         return jax.image.resize(small, images.shape[:3], "linear")
 

@@ -13,7 +13,7 @@ from jaxres.evaluation.layers import choose_layer, layer_shapes
 from jaxres.evaluation.mass import digit_boxes, shares_in_boxes
 from jaxres.evaluation.run import Loaded, require_finite
 
-Method = Literal["grad_cam", "occlusion"]
+Method = Literal["grad_cam", "layer_cam", "occlusion"]
 Maps = Float32[np.ndarray, "n side side"]
 Shares = Float32[np.ndarray, " n"]  # of a map's mass that lies in the digit's box
 
@@ -27,7 +27,7 @@ class Look(NamedTuple):
     classes: Int32[np.ndarray, " n"]  # that the maps speak for
     probability: Float32[np.ndarray, " n"]  # of that class
     maps: dict[Method, Maps]
-    layer: str  # that Grad-CAM looked at; empty without it
+    layer: str  # that Grad-CAM or LayerCAM looked at; empty without them
     positions: tuple[int, int]  # of that layer's maps, rows and columns
     shares: dict[Method, Shares]  # empty where the box is not known
     chance: float | None
@@ -50,7 +50,7 @@ def look(
             fit, or the weights cannot be used.
     """
     chosen, positions = "", (0, 0)
-    if "grad_cam" in methods:
+    if set(methods) - {"occlusion"}:
         shapes = layer_shapes(run.net, run.config.data.picture_side)
         chosen = choose_layer(shapes, layer)
         positions = shapes[chosen].shape[1:3]
@@ -63,6 +63,7 @@ def look(
     classes = predicted if explain == "predicted" else labels
     make: dict[Method, Callable[..., Any]] = {
         "grad_cam": partial(grad_cam, layer=chosen),
+        "layer_cam": partial(grad_cam, layer=chosen, by_position=True),
         "occlusion": partial(occlusion, patch=patch, shown=shown),
     }
     maps: dict[Method, Maps] = {}

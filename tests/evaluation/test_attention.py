@@ -70,11 +70,20 @@ def test_grad_cam_of_another_class_is_another_map(setting) -> None:
     assert np.abs(maps[0] - maps[1]).max() > 1e-3 * maps[0].max()
 
 
-def test_grad_cam_of_an_inner_layer_is_the_gradient_there(setting) -> None:
+@pytest.mark.parametrize("by_position", [False, True])
+def test_maps_of_an_inner_layer_are_the_gradient_there(setting, by_position: bool) -> None:
     """Against the network by hand, from its first convolution on."""
     net = network(setting.config, classes=10)
     classes = np.arange(6, dtype=np.int32)
-    found = grad_cam(net, setting.config, variables(net), setting.images, classes, layer="conv1")
+    found = grad_cam(
+        net,
+        setting.config,
+        variables(net),
+        setting.images,
+        classes,
+        layer="conv1",
+        by_position=by_position,
+    )
     seen = {}
 
     def logits(maps: Any) -> Any:
@@ -88,7 +97,9 @@ def test_grad_cam_of_an_inner_layer_is_the_gradient_there(setting) -> None:
     logits(None)
     maps = seen["conv1"]
     gradient = jax.grad(lambda maps: logits(maps)[np.arange(6), classes].sum())(maps)
-    small = np.maximum((gradient.mean((1, 2), keepdims=True) * maps).sum(-1), 0)
+    mean = gradient.mean((1, 2), keepdims=True)
+    weights = np.maximum(gradient, 0) if by_position else mean
+    small = np.maximum((weights * maps).sum(-1), 0)
     assert small.shape == (6, 16, 16)
     large = [cv2.resize(one, (32, 32), interpolation=cv2.INTER_LINEAR) for one in small]
     np.testing.assert_allclose(found, large, atol=1e-5 * small.max())
