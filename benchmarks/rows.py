@@ -21,8 +21,8 @@ from rich.table import Table
 
 from benchmarks.measure import Spread
 from benchmarks.roof import Roof
+from jaxres.files import write_whole
 from jaxres.training.parallel import make_mesh
-from jaxres.training.rundir import write_whole
 from jaxres.training.summary import environment
 
 SCHEMA = (

@@ -18,6 +18,7 @@ from jaxres.commands import (
     predict,
     report,
     reproduce,
+    show,
     train,
 )
 from jaxres.errors import InputError, TrainingFailed, sentence, unknown_name
@@ -33,6 +34,10 @@ COMMANDS: dict[str, tuple[Command, type]] = {
     "import-weights": (import_weights.import_weights, import_weights.ImportWeights),
     "report": (report.report, report.Report),
     "reproduce": (reproduce.reproduce, reproduce.Reproduce),
+    "show mistakes": (show.show_mistakes, show.ShowMistakes),
+    "show attention": (show.show_attention, show.ShowAttention),
+    "show filters": (show.show_filters, show.ShowFilters),
+    "show pooling": (show.show_pooling, show.ShowPooling),
     "data list": (data.data_list, data.DataList),
     "data prepare": (data.data_prepare, data.DataPrepare),
     "data preview": (data.data_preview, data.DataPreview),
@@ -85,9 +90,9 @@ def dispatch(words: list[str]) -> int:
         name = " ".join(words[:length])
         if name in COMMANDS:
             return COMMANDS[name][0](words[length:])
-    if words[0] == "data":
-        second = [name.partition(" ")[2] for name in COMMANDS if name.startswith("data ")]
-        raise unknown_name("command after 'data'", " ".join(words[1:2]), second)
+    second = [name.partition(" ")[2] for name in COMMANDS if name.startswith(f"{words[0]} ")]
+    if second:
+        raise unknown_name(f"command after '{words[0]}'", " ".join(words[1:2]), second)
     raise unknown_name("command", words[0], {name.partition(" ")[0] for name in COMMANDS})
 
 

@@ -1,20 +1,18 @@
-"""A contact sheet: what a recipe's pictures look like, with their labels."""
+"""What a recipe's pictures look like: any of a split as they are rendered, and a sheet of them."""
 
-import math
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import jax
 import numpy as np
+from jaxtyping import Int32, UInt8
 
 from jaxres.config import Config, Split
-from jaxres.data import render_device
-from jaxres.data.pictures import open_split
-from jaxres.data.scatter import Scatter
-from jaxres.errors import InputError
-
-MARGIN = 4  # pixels between pictures
-CAPTION = 16  # pixels under a picture
+from jaxres.data import render_device, render_host
+from jaxres.data.pictures import Batch, Pictures, open_split
+from jaxres.data.plan import PlainPlan, Plan, Resident, ScaleBlendPlan
+from jaxres.data.sheet import contact_sheet, require_png_path, write_png
 
 
 def write_sheet(config: Config, path: Path, *, split: Split, count: int) -> None:
@@ -23,48 +21,45 @@ def write_sheet(config: Config, path: Path, *, split: Split, count: int) -> None
     Raises:
         InputError: the data is not there or the file cannot be written.
     """
-    if path.suffix.lower() != ".png":
-        raise InputError(f"--output is '{path}'; allowed: a name ending in .png")
+    require_png_path(path)
     pictures = open_split(config, split)
-    examples = np.arange(min(count, len(pictures)), dtype=np.int32)
-    batch = pictures.batch(examples, epoch=0, first=0)
-    images = batch.get("image")
-    if images is None:
-        render = jax.jit(render_device.render, static_argnames="data")
-        resident = pictures.resident
-        if not isinstance(pictures.compose, Scatter):  # whose digits are any of the source's
-            resident = resident._replace(images=resident.images[:count])
-        planned = batch["plan"], batch.get("augmentation")
-        images = np.asarray(render(*planned, resident.decoded(), data=config.data))
+    batch = planned(pictures, range(min(count, len(pictures))))
     names = [pictures.class_names[label] for label in batch["label"]]
-    encoded, png = cv2.imencode(".png", contact_sheet(images, names)[..., ::-1])
-    try:
-        if not encoded:
-            raise OSError("PNG encoding failed")
-        path.write_bytes(png.tobytes())
-    except OSError as error:
-        raise InputError(f"cannot write '{path}': {error.strerror or error}") from None
+    write_png(path, contact_sheet(rendered(pictures, batch), names))
 
 
-def contact_sheet(images: np.ndarray, captions: list[str]) -> np.ndarray:
-    """Pictures (uint8, n h w 3) in rows on white, each with its caption below; uint8, H W 3."""
-    n, height, width = images.shape[:3]
-    columns = math.ceil(math.sqrt(n))
-    rows = math.ceil(n / columns)
-    cell = (height + CAPTION + MARGIN, width + MARGIN)
-    sheet = np.full((rows * cell[0] + MARGIN, columns * cell[1] + MARGIN, 3), 255, np.uint8)
-    for k, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        top = MARGIN + k // columns * cell[0]
-        left = MARGIN + k % columns * cell[1]
-        sheet[top : top + height, left : left + width] = image
-        cv2.putText(
-            sheet,
-            caption,
-            (left, top + height + CAPTION - 4),
-            cv2.FONT_HERSHEY_SIMPLEX,
-            0.4,
-            (0, 0, 0),
-            1,
-            cv2.LINE_AA,
-        )
-    return sheet
+def planned(pictures: Pictures, examples: Sequence[int]) -> Batch:
+    """The plans and labels of any examples of a split, each as evaluation shows it."""
+    planner = dataclasses.replace(
+        pictures, data=dataclasses.replace(pictures.data, render="device", workers=0)
+    )
+    one_by_one = [
+        planner.batch(np.array([example], np.int32), epoch=0, first=int(example))
+        for example in examples
+    ]
+    return jax.tree.map(lambda *rows: np.concatenate(rows), *one_by_one)
+
+
+def rendered(pictures: Pictures, batch: Batch) -> UInt8[np.ndarray, "n side side 3"]:
+    """The pictures of a batch that is planned, by the renderer of the recipe."""
+    plan, augmentation, data = batch["plan"], batch.get("augmentation"), pictures.data
+    if data.render == "host":
+        return render_host.render(plan, augmentation, pictures.resident, data=data)
+    plan, resident = _with_its_own(plan, pictures.resident)
+    render = jax.jit(render_device.render, static_argnames="data")
+    return np.asarray(render(plan, augmentation, resident, data=data))
+
+
+def _with_its_own(plan: Plan, resident: Resident) -> tuple[Plan, Resident]:
+    """The plan over no more of the source than it shows; of scattered digits that is any."""
+    own = np.arange(len(plan[0]), dtype=np.int32)
+
+    def only(chosen: Int32[np.ndarray, " n"]) -> Resident:
+        return resident._replace(images=np.stack([resident.images[int(k)] for k in chosen]))
+
+    match plan:
+        case PlainPlan(chosen):
+            return PlainPlan(own), only(chosen)
+        case ScaleBlendPlan(digit=chosen):
+            return plan._replace(digit=own), only(chosen)
+    return plan, resident.decoded()

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float
 
 from jaxres.config import Config
 from jaxres.data import contest
@@ -19,10 +19,10 @@ from jaxres.data.plan import Plain, Resident
 from jaxres.data.sources import DATASETS, Source
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import Evaluator
-from jaxres.evaluation.run import Opened, open_checkpoint
+from jaxres.evaluation.run import Loaded, Opened, open_checkpoint, require_finite
+from jaxres.files import write_whole
 from jaxres.models.pure import Net
 from jaxres.training.parallel import make_mesh
-from jaxres.training.rundir import write_whole
 from jaxres.training.state import abstract_network
 from jaxres.training.step import normalise
 
@@ -38,16 +38,12 @@ def predict(
     Raises:
         InputError: no such run or checkpoint, a damaged one, or a file that is no picture.
     """
-    for file in files:
-        if not file.is_file():
-            raise InputError(f"no picture at '{file}'; allowed: PNG and JPEG files")
+    require_files(files)
     with open_checkpoint(run_dir, which) as opened:
-        data = opened.config.data
-        dataset = DATASETS.get(data.dataset)
-        side = data.canvas if dataset and dataset.photographs else None
-        rows = _probabilities(opened, PictureFiles(files, side), shown)
-    names = _class_names(opened.config, rows.shape[1])
+        run = load_files(opened, files)
+    names = run.pictures.class_names
     results = []
+    rows = predict_all(run, shown=shown)["probabilities"]
     for file, row in zip(files, rows, strict=True):
         label = int(row.argmax())
         probabilities = dict(zip(names, row.tolist(), strict=True))
@@ -68,7 +64,8 @@ def write_submission(
         raise InputError(f"cannot write '{output}'; allowed: a file in a folder that is there")
     images = contest.read_images(array)
     with open_checkpoint(run_dir, which) as opened:
-        rows = _probabilities(opened, images, shown)
+        run = _load_images(opened, images)
+    rows = predict_all(run, shown=shown)["probabilities"]
     classes = len(contest.CLASS_NAMES)
     if rows.shape[1] != classes:
         raise InputError(
@@ -82,8 +79,31 @@ def write_submission(
     return len(rows)
 
 
-def _probabilities(opened: Opened, images: Images, shown: bool) -> Float32[np.ndarray, "n classes"]:
-    """The softmax of the logits of pictures that are brought to the run's size, as `plain` does.
+def require_files(files: Sequence[Path]) -> None:
+    """Refuse picture files that are not there.
+
+    Raises:
+        InputError: naming the first.
+    """
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"no picture at '{file}'; allowed: PNG and JPEG files")
+
+
+def load_files(opened: Opened, files: Sequence[Path]) -> Loaded:
+    """A checkpoint and picture files, cut to squares where the run's photographs were.
+
+    Raises:
+        InputError: the checkpoint is damaged.
+    """
+    data = opened.config.data
+    dataset = DATASETS.get(data.dataset)
+    side = data.canvas if dataset and dataset.photographs else None
+    return _load_images(opened, PictureFiles(files, side))
+
+
+def _load_images(opened: Opened, images: Images) -> Loaded:
+    """Pictures that are brought to the run's size, as `plain` does.
 
     What a recipe composes (digits on photographs) is taken to be in the pictures already. They are
     rendered on the host, which takes pictures of any size.
@@ -93,7 +113,7 @@ def _probabilities(opened: Opened, images: Images, shown: bool) -> Float32[np.nd
     mesh = make_mesh(config.train.devices)
     variables = opened.checkpoints.read_weights(opened.step, NamedSharding(mesh, P()))
     classes = variables["params"]["head"]["linear"]["kernel"].shape[-1]
-    source = Source(images, np.zeros(len(images), np.int32), _class_names(config, classes))
+    source = Source(images, np.zeros(len(images), np.int32), _class_names(opened.config, classes))
     pictures = Pictures(
         split="test",
         source=source,
@@ -105,16 +125,24 @@ def _probabilities(opened: Opened, images: Images, shown: bool) -> Float32[np.nd
         examples=len(images),
     )
     net = abstract_network(config, classes=classes)
+    run_dir = opened.checkpoints.folder.parent
+    return Loaded(run_dir, opened.step, config, mesh, net, variables, pictures)
+
+
+def predict_all(run: Loaded, *, shown: bool = False) -> dict[str, np.ndarray]:
+    """`label` and class `probabilities` (the softmax of the logits) of every picture, in order.
+
+    Progress of several batches is `shown`.
+
+    Raises:
+        InputError: a probability is not finite.
+    """
     with jax.transfer_guard("disallow"):
-        evaluator = Evaluator(net, config, pictures, mesh, make_probability_step)
-        several = len(images) > data.batch_size
-        rows = evaluator.predict(variables, shown=shown and several)["probabilities"]
-    if not np.isfinite(rows).all():
-        raise InputError(
-            f"checkpoint {opened.step} of '{opened.checkpoints.folder.parent}' gives probabilities "
-            "that are not finite: its weights cannot be used"
-        )
-    return rows
+        evaluator = Evaluator(run.net, run.config, run.pictures, run.mesh, make_probability_step)
+        several = len(run.pictures) > run.config.data.batch_size
+        results = evaluator.predict(run.variables, shown=shown and several)
+    require_finite(results["probabilities"], run)
+    return results
 
 
 def make_probability_step(

@@ -1,4 +1,4 @@
-"""Evaluating a run from its directory alone."""
+"""Loading and evaluating a run from its directory alone."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import NamedSharding
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float32
 
 from jaxres import compilation, recipe
 from jaxres.config import Config, Split
-from jaxres.data.pictures import open_split
+from jaxres.data.pictures import Pictures, open_split
+from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import Evaluator
 from jaxres.host_memory import keep_freed_memory
+from jaxres.models.pure import Net
 from jaxres.training.checkpoint import Checkpoints, abstract_like, open_run
 from jaxres.training.parallel import make_mesh
 from jaxres.training.state import abstract_network
@@ -46,13 +50,22 @@ def open_checkpoint(run_dir: Path, which: str, flags: Sequence[str] = ()) -> Ite
         yield Opened(checkpoints, step, config)
 
 
-def evaluate(
-    run_dir: Path, *, which: str = "best", split: Split = "test", flags: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Metrics of a checkpoint (`best`, `last` or a step) on a split.
+class Loaded(NamedTuple):
+    """A checkpoint's network with its weights on the devices, and pictures to show it."""
 
-    `flags` override settings, as `--data.dataset mnist`. Gives what `Evaluator` gives and
-    `checkpoint` (the step), `split` and `dataset`.
+    run_dir: Path
+    step: int
+    config: Config
+    mesh: Mesh
+    net: Net  # with shapes in place of weights
+    variables: dict[str, Any]  # `params` and `stats`
+    pictures: Pictures
+
+
+def load(
+    run_dir: Path, *, which: str = "best", split: Split = "test", flags: Sequence[str] = ()
+) -> Loaded:
+    """A checkpoint (`best`, `last` or a step) and a split; `flags` override settings.
 
     Raises:
         InputError: no such run or checkpoint, a damaged one, or a data set that is not there.
@@ -64,6 +77,30 @@ def evaluate(
         like = {"params": net.params, "stats": net.stats}
         abstract = abstract_like(like, NamedSharding(mesh, P()))
         variables = checkpoints.restore_weights(step, abstract)
-        with jax.transfer_guard("disallow"):
-            metrics = Evaluator(net, config, pictures, mesh)(variables)
-    return {**metrics, "checkpoint": step, "split": split, "dataset": config.data.dataset}
+    return Loaded(run_dir, step, config, mesh, net, variables, pictures)
+
+
+def evaluate(
+    run_dir: Path, *, which: str = "best", split: Split = "test", flags: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Metrics of a checkpoint on a split; arguments and errors as of `load`.
+
+    Gives what `Evaluator` gives and `checkpoint` (the step), `split` and `dataset`.
+    """
+    run = load(run_dir, which=which, split=split, flags=flags)
+    with jax.transfer_guard("disallow"):
+        metrics = Evaluator(run.net, run.config, run.pictures, run.mesh)(run.variables)
+    return {**metrics, "checkpoint": run.step, "split": split, "dataset": run.config.data.dataset}
+
+
+def require_finite(probabilities: Float32[np.ndarray, "n classes"], run: Loaded) -> None:
+    """Refuse weights that give no probabilities.
+
+    Raises:
+        InputError: one is not finite.
+    """
+    if not np.isfinite(probabilities).all():
+        raise InputError(
+            f"checkpoint {run.step} of '{run.run_dir}' gives probabilities that are not finite: "
+            "its weights cannot be used"
+        )

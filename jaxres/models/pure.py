@@ -8,17 +8,25 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxres.models import registry
 from jaxres.models.blocks import BatchNorm
+from jaxres.models.network import Network
 from jaxres.models.options import Options
+
+See = Callable[[str, Array], Array]
 
 
 class Net(NamedTuple):
     """A model without objects: what is trained, what is tracked, and the function of both.
 
     `params` and `stats` (running mean and variance of batch norm) are nested dicts of float32
-    arrays with string keys. `apply(params, stats, images, *, train, key=None, frozen_norms=())`
-    returns (logits, stats): with `train` the batch normalises itself and the returned statistics
-    have moved, but for the batch norms at the dotted paths `frozen_norms`; without, they are those
-    given. `key` is needed only for training with dropout.
+    arrays with string keys. `apply(params, stats, images, *, train, key=None, frozen_norms=(),
+    see=None)` returns (logits, stats): with `train` the batch normalises itself and the returned
+    statistics have moved, but for the batch norms at the dotted paths `frozen_norms`; without, they
+    are those given. `key` is needed only for training with dropout.
+
+    With `see`, what each layer of the body gives passes through `see(name, maps)`, which returns
+    the maps to go on with: in the order of the computation, under the names that the layers have
+    in `params` (of a stage of blocks `stages.0`, what its last block gives), and at the end the
+    maps that the head reads as `features`.
     """
 
     params: PyTree
@@ -75,8 +83,11 @@ def _apply_of(graph: nnx.GraphDef) -> Callable[..., tuple[Array, PyTree]]:
         train: bool,
         key: PRNGKeyArray | None = None,
         frozen_norms: Collection[str] = (),
+        see: See | None = None,
     ) -> tuple[Float[Array, "n classes"], PyTree]:
         model = nnx.merge(graph, _state(params), _state(stats))
+        if see is not None:
+            _show_layers(model, see)
         if frozen_norms:
             for path, module in nnx.iter_modules(model):
                 if isinstance(module, BatchNorm):
@@ -85,6 +96,24 @@ def _apply_of(graph: nnx.GraphDef) -> Callable[..., tuple[Array, PyTree]]:
         return logits, _plain(nnx.state(model, nnx.BatchStat)) if train else stats
 
     return apply
+
+
+def _show_layers(model: Network, see: See) -> None:
+    """Let `see` between the layers of a model that was merged for this one call."""
+
+    def shown(name: str, layer: Callable[..., Array]) -> Callable[..., Array]:
+        return lambda *inputs, **options: see(name, layer(*inputs, **options))
+
+    for name, layer in list(vars(model).items()):
+        if isinstance(layer, nnx.List):
+            for place, part in enumerate(layer):
+                if isinstance(part, nnx.List):
+                    part[-1] = shown(f"{name}.{place}", part[-1])
+                else:
+                    layer[place] = shown(f"{name}.{place}", part)
+        elif isinstance(layer, nnx.Module) and name != "head":
+            setattr(model, name, shown(name, layer))
+    model.features = shown("features", model.features)
 
 
 def _plain(state: nnx.State) -> PyTree:

@@ -8,10 +8,10 @@ from typing import Any
 import jinja2
 
 from jaxres.errors import InputError
+from jaxres.files import write_whole
 from jaxres.models import count
 from jaxres.report import charts
 from jaxres.report.record import Record
-from jaxres.training.rundir import write_whole
 
 # Pictures that `jaxres show` may have left in a run directory, with what they are.
 PICTURES = {

@@ -16,10 +16,10 @@ from typing import Any
 from jaxres import recipe
 from jaxres.config import differing_keys, to_dict
 from jaxres.errors import InputError
+from jaxres.files import write_whole
 from jaxres.report import record
 from jaxres.screen import say
 from jaxres.studies.study import Row, Study
-from jaxres.training.rundir import write_whole
 
 PROGRAM = (sys.executable, "-m", "jaxres")
 

@@ -19,6 +19,7 @@ from jaxres.data.pictures import open_split
 from jaxres.data.pipeline import train_batches
 from jaxres.errors import Interrupted, TrainingFailed
 from jaxres.evaluation.evaluate import Evaluator, resident_of
+from jaxres.files import write_whole
 from jaxres.host_memory import keep_freed_memory
 from jaxres.training import initial, optim, parallel, processes, transfer
 from jaxres.training.checkpoint import abstract_like
@@ -27,7 +28,7 @@ from jaxres.training.not_finite import NotFinite
 from jaxres.training.processes import Peers
 from jaxres.training.profile import StepProfiler
 from jaxres.training.progress import Progress
-from jaxres.training.rundir import RunDirectory, write_whole
+from jaxres.training.rundir import RunDirectory
 from jaxres.training.saving import Saver, agreed_latest
 from jaxres.training.signals import StopSignal
 from jaxres.training.state import abstract_network, network, new_state, variables

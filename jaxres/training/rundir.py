@@ -1,4 +1,4 @@
-"""The run directory: whose it is, what it was made with, and files written whole."""
+"""The run directory: whose it is, and what it was made with."""
 
 import contextlib
 import fcntl
@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxres.config import Config, differing_keys, to_dict
 from jaxres.errors import InputError
+from jaxres.files import write_whole
 from jaxres.training.checkpoint import Checkpoints
 from jaxres.training.processes import ALONE, Peers
 
@@ -119,22 +120,6 @@ def _check_same(config: Config, saved: dict[str, Any], run_dir: Path) -> None:
         f"'{run_dir}' holds a run with other settings ({listed}): "
         "give the same settings or another --output-dir"
     )
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a restart, sees the old one or the new one.
-
-    Raises:
-        OSError: it cannot be written, and the old one stands.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 def keep_rows(path: Path, last_step: int) -> None:

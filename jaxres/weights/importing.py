@@ -11,9 +11,9 @@ import yaml
 
 from jaxres.config import Config, DataConfig, ModelConfig, to_dict
 from jaxres.errors import InputError
+from jaxres.files import write_whole
 from jaxres.models import registry
 from jaxres.training.checkpoint import Checkpoints
-from jaxres.training.rundir import write_whole
 from jaxres.weights.fit import Fitted, fit
 from jaxres.weights.layout import Inputs
 

@@ -6,7 +6,8 @@ import pytest
 
 from jaxres.data import prepare
 from jaxres.data.pictures import open_split
-from jaxres.data.preview import MARGIN, write_sheet
+from jaxres.data.preview import planned, rendered, write_sheet
+from jaxres.data.sheet import MARGIN
 
 
 @pytest.mark.parametrize("render", ["device", "host"])
@@ -25,3 +26,25 @@ def test_a_sheet_of_plain_pictures_shows_them_as_they_are(
     assert sheet is not None
     first = sheet[MARGIN : MARGIN + 32, MARGIN : MARGIN + 32, ::-1]
     np.testing.assert_array_equal(first, open_split(config, "test").source.images[0])
+
+
+@pytest.mark.parametrize("render", ["device", "host"])
+@pytest.mark.parametrize("composition", ["plain", "scale_blend", "scatter_digits"])
+def test_any_pictures_are_those_of_the_whole_split(
+    tiny_config, render: str, composition: str
+) -> None:
+    config = tiny_config(
+        f"--data.composition={composition}",
+        f"--data.render={render}",
+        "--data.canvas=64",
+        "--data.texture-count=16",
+    )
+    pictures = open_split(config, "test")
+    every = rendered(pictures, planned(pictures, range(9)))
+    whole = pictures.batch(np.arange(9, dtype=np.int32), epoch=0, first=0)
+    images = whole["image"] if render == "host" else rendered(pictures, whole)
+    np.testing.assert_array_equal(every, images)
+    assert len({image.tobytes() for image in every}) == 9
+    some = planned(pictures, [7, 3])
+    np.testing.assert_array_equal(rendered(pictures, some), every[[7, 3]])
+    np.testing.assert_array_equal(some["label"], whole["label"][[7, 3]])

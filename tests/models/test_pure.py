@@ -11,8 +11,10 @@ from jaxres.errors import InputError
 from jaxres.models import registry
 from jaxres.models.blocks import BatchNorm
 from jaxres.models.options import Options
-from jaxres.models.pure import Net, abstract_net, create_net
+from jaxres.models.pure import Net, abstract_net, create_net, flatten
+from tests import tiny
 
+assert tiny.Tiny
 OPTIONS = {"classes": 10, "image_size": 32}
 
 
@@ -150,3 +152,28 @@ def test_sync_option_reaches_every_layer():
 def test_unknown_model_is_named():
     with pytest.raises(InputError, match="unknown model 'resnet19'"):
         abstract_net("resnet19", **OPTIONS)
+
+
+def test_layers_are_seen_by_their_names_and_may_be_changed(images):
+    net = create_net("tiny", key=jax.random.key(0), **OPTIONS)
+    seen = {}
+
+    def see(name, maps):
+        seen[name] = maps
+        return maps
+
+    def logits(**options):
+        return net.apply(net.params, net.stats, images, train=False, **options)[0]
+
+    plain = logits()
+    np.testing.assert_array_equal(logits(see=see), plain)
+    assert [*seen] == ["conv1", "conv2", "features"]
+    for name in [*seen][:-1]:
+        assert any(leaf.startswith(f"{name}.") for leaf in flatten(net.params))
+    np.testing.assert_array_equal(nnx.relu(seen["conv2"]), seen["features"])
+    head = net.params["head"]["linear"]
+    by_hand = seen["features"].mean((1, 2)) @ head["kernel"] + head["bias"]
+    np.testing.assert_allclose(plain, by_hand, atol=1e-5)
+    nothing = logits(see=lambda name, maps: 0 * maps if name == "features" else maps)
+    np.testing.assert_array_equal(nothing, np.broadcast_to(head["bias"], nothing.shape))
+    np.testing.assert_array_equal(logits(), plain)  # what was watched is forgotten

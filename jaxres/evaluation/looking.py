@@ -1,0 +1,91 @@
+"""A run's pictures with what the network sees in them, and where it looks for that."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int32, UInt8
+
+from jaxres.data.preview import planned, rendered
+from jaxres.evaluation.attention import grad_cam, occlusion, predict_images
+from jaxres.evaluation.layers import choose_layer, layer_shapes
+from jaxres.evaluation.mass import digit_boxes, shares_in_boxes
+from jaxres.evaluation.run import Loaded, require_finite
+
+Method = Literal["grad_cam", "layer_cam", "occlusion"]
+Maps = Float32[np.ndarray, "n side side"]
+Shares = Float32[np.ndarray, " n"]  # of a map's mass that lies in the digit's box
+
+
+class Look(NamedTuple):
+    """Pictures and their maps; `chance` is the share of a map that is the same everywhere."""
+
+    images: UInt8[np.ndarray, "n side side 3"]
+    labels: Int32[np.ndarray, " n"]  # 0 of pictures without labels
+    predicted: Int32[np.ndarray, " n"]
+    classes: Int32[np.ndarray, " n"]  # that the maps speak for
+    probability: Float32[np.ndarray, " n"]  # of that class
+    maps: dict[Method, Maps]
+    layer: str  # that Grad-CAM or LayerCAM looked at; empty without them
+    positions: tuple[int, int]  # of that layer's maps, rows and columns
+    shares: dict[Method, Shares]  # empty where the box is not known
+    chance: float | None
+
+
+def look(
+    run: Loaded,
+    examples: Sequence[int],
+    *,
+    methods: Sequence[Method] = ("grad_cam",),
+    explain: Literal["predicted", "true"] = "predicted",
+    layer: str = "",
+    patch: int | None = None,
+    shown: bool = False,
+) -> Look:
+    """Maps of some of a run's pictures; see `attention` for the methods, `layer` and `patch`.
+
+    Raises:
+        InputError: the network has no such layer, or no maps that say where, the patch does not
+            fit, or the weights cannot be used.
+    """
+    chosen, positions = "", (0, 0)
+    if set(methods) - {"occlusion"}:
+        shapes = layer_shapes(run.net, run.config.data.picture_side)
+        chosen = choose_layer(shapes, layer)
+        positions = shapes[chosen].shape[1:3]
+    batch = planned(run.pictures, examples)
+    images, labels = rendered(run.pictures, batch), batch["label"]
+    network = (run.net, run.config, run.variables)
+    rows = predict_images(*network, images)
+    require_finite(rows, run)
+    predicted = rows.argmax(1).astype(np.int32)
+    classes = predicted if explain == "predicted" else labels
+    make: dict[Method, Callable[..., Any]] = {
+        "grad_cam": partial(grad_cam, layer=chosen),
+        "layer_cam": partial(grad_cam, layer=chosen, by_position=True),
+        "occlusion": partial(occlusion, patch=patch, shown=shown),
+    }
+    maps: dict[Method, Maps] = {}
+    for method in methods:
+        maps[method] = make[method](*network, images, classes)
+    boxes = digit_boxes(run.pictures, batch)
+    shares: dict[Method, Shares] = {}
+    chance = None
+    if boxes is not None:
+        for method, found in maps.items():
+            shares[method] = shares_in_boxes(found, boxes)
+        uniform = np.ones(images.shape[:3], np.float32)
+        chance = float(shares_in_boxes(uniform, boxes).mean())
+    return Look(
+        images=images,
+        labels=labels,
+        predicted=predicted,
+        classes=classes,
+        probability=rows[np.arange(len(rows)), classes],
+        maps=maps,
+        layer=chosen,
+        positions=(positions[0], positions[1]),
+        shares=shares,
+        chance=chance,
+    )
