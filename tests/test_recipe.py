@@ -119,6 +119,11 @@ def test_saved_settings_are_read_back_equal() -> None:
         ("data: [canvas", [], "not readable as YAML"),
         ("{}", ["--data.batch-szie", "3"], "did you mean '--data.batch_size'"),
         ("{}", ["--data.batch-size", "-4"], "data.batch_size is -4; allowed: 1 or more"),
+        (
+            "model: {sync_batch_norm: true}",
+            ["--train.reduction=ordered"],
+            "train.reduction is ordered, but model.sync_batch_norm is true",
+        ),
         ("{}", ["--data.batch-size", "four"], "four"),
         ("data: {batch_size: 1.5}", [], "1.5"),
         ("{}", ["--data.batch-size"], "batch-size"),

@@ -56,6 +56,11 @@ class Config:
                 f"transfer.unfreeze has '{epoch}:{pattern}', but train.epochs is "
                 f"{self.train.epochs}; allowed: epochs 1 to {self.train.epochs - 1}",
             )
+        require(
+            self.train.reduction != "ordered" or not self.model.sync_batch_norm,
+            "train.reduction is ordered, but model.sync_batch_norm is true, whose statistics are "
+            "reduced in any order; allowed with it: all_reduce",
+        )
 
 
 # Keys that do not change what is computed: a resumed run may differ in them.
@@ -65,6 +70,7 @@ FREE_KEYS = frozenset(
         "data.workers",
         "data.prefetch",
         "train.parallel",
+        "train.reduction",
         "train.devices",
         "train.log_every_steps",
         "train.compile_cache",

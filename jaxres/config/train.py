@@ -16,6 +16,10 @@ class TrainConfig:
     """Seed of the initial weights, the plans and dropout."""
     parallel: Literal["jit", "pmap"] = "jit"
     """How the step is compiled for the devices: jit of shard_map, or pmap."""
+    reduction: Literal["all_reduce", "ordered"] = "all_reduce"
+    """How the devices' gradients are averaged: `all_reduce`, in whatever order is fastest; or
+    `ordered`, gathered and added in the devices' order, so that the bits do not depend on how the
+    devices are spread over processes, at as many times the traffic as there are devices."""
     devices: int | None = None
     """Use only the first so many devices; default: all."""
     steps_per_call: int = 1

@@ -22,6 +22,11 @@ from jaxres.screen import say
 from jaxres.studies.study import Row, Study
 
 PROGRAM = (sys.executable, "-m", "jaxres")
+# What is drawn of a row's first run, for its page.
+DRAWN = {
+    "mistakes.png": ("mistakes",),
+    "attention.png": ("attention", "--method", "layer_cam"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +84,8 @@ class Reproduction:
                 try:
                     if not self._is_done(row, seed):
                         run_command(self.words(row, seed))
+                    if seed == 0:
+                        draw(self.run_dir(row, seed))
                     entry["runs"][str(seed)] = record.read(self.run_dir(row, seed))
                 except (InputError, CommandFailed) as error:
                     command = shlex.join(["jaxres", *self.words(row, seed)])
@@ -131,6 +138,17 @@ class Reproduction:
             write_whole(self.results, text + "\n")
         except OSError as error:
             raise InputError(f"cannot write '{self.results}': {error.strerror or error}") from None
+
+
+def draw(run_dir: Path) -> None:
+    """Draw what the page of a run shows of its network, unless that is there; warn if it fails."""
+    for name, (what, *words) in DRAWN.items():
+        if (run_dir / name).exists():
+            continue
+        try:
+            run_command(["show", what, str(run_dir), "-o", str(run_dir / name), *words])
+        except CommandFailed as error:
+            say(f"warning: no {name}: {error}")
 
 
 class CommandFailed(Exception):  # noqa: N818

@@ -1,12 +1,14 @@
 """The training and evaluation steps: pure functions of one device's part of a batch."""
 
+import functools
 from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int32, UInt8
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int32, PyTree, UInt8
 
 from jaxres.config import Config
 from jaxres.data import plan, render_device
@@ -129,7 +131,8 @@ def make_train_step(
         grads, stats, loss, accuracy = part_by_part(
             params, frozen, state["stats"], images, batch["label"], key
         )
-        grads, stats, loss, accuracy = jax.lax.pmean((grads, stats, loss, accuracy), AXIS)
+        mean = jax.lax.pmean if config.train.reduction == "all_reduce" else ordered_mean
+        grads, stats, loss, accuracy = mean((grads, stats, loss, accuracy), AXIS)
         updates, opt_state = optimizer.update(grads, state["opt_state"], params)
         new = {
             "step": state["step"] + 1,
@@ -160,6 +163,14 @@ def make_train_step(
         return new, metrics
 
     return step
+
+
+def ordered_mean(tree: PyTree, axis_name: str) -> PyTree:
+    """The mean of float32 leaves over an axis of devices, each adding in the devices' order."""
+
+    flat, restore = ravel_pytree(tree)
+    each = jax.lax.all_gather(flat, axis_name)
+    return restore(functools.reduce(jnp.add, each) / len(each))
 
 
 def make_eval_step(

@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxres.screen import quiet_libraries
 from tests.conftest import TINY_FLAGS
-from tests.faults.runs import Run, last_step, run, weights
+from tests.faults.runs import LONGEST_S, Run, last_step, run, weights
 
 FLAGS = [
     *TINY_FLAGS,
@@ -31,7 +31,6 @@ FLAGS = [
     "--model.dropout=0.2",
     "--optim.name=adamw",
 ]
-LONGEST_S = 3600.0  # of a run, on a machine that is busy with others
 STEPS_A_KILL = 200  # of the run's length
 TRAINING_S = 3.0  # a kill comes so long after the first new step at most, or while the run starts
 STARTING = 1 / 4  # share of the kills while the run starts

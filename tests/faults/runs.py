@@ -23,6 +23,7 @@ from jaxres.training.checkpoint import open_run
 from jaxres.training.processes import VARIABLES
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+LONGEST_S = 3600  # of a run of thousands of steps, on such a machine
 SECONDS = 240  # within which a run of these tests ends, on a machine that is busy with others
 
 

@@ -34,6 +34,7 @@ def made(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Reproductio
     """A study of three rows, whose programs know the tests' network."""
     root = pathlib.Path(__file__).parents[2]
     monkeypatch.setattr(reproduce, "PROGRAM", (sys.executable, "-m", "tests.tiny"))
+    monkeypatch.setattr(reproduce, "DRAWN", {})
     monkeypatch.setenv("PYTHONPATH", str(root))
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     monkeypatch.chdir(tmp_path)
@@ -47,8 +48,10 @@ def silent(found: dict) -> None:
 
 
 def test_rows_run_after_those_they_start_from_and_a_failure_stops_no_other(
-    made: Reproduction,
+    made: Reproduction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pictures = {"mistakes.png": ("mistakes", "--count=4"), "none.png": ("nothing",)}
+    monkeypatch.setattr(reproduce, "DRAWN", pictures)
     told: list[str] = []
     found = made.run(
         only=None, seeds=1, keep=False, told=lambda each: told.append(json.dumps(each))
@@ -62,6 +65,8 @@ def test_rows_run_after_those_they_start_from_and_a_failure_stops_no_other(
         assert not rows[name]["failed"]
     begun = rows["two"]["runs"]["0"]["settings"]["model.init_from"]
     assert begun == str(made.run_dir(ROWS[0], 0))
+    drawn = made.run_dir(ROWS[0], 0) / "mistakes.png"
+    assert drawn.read_bytes().startswith(b"\x89PNG")
     assert "mnist" in rows["bad"]["failed"]["0"]["problem"]
     assert rows["bad"]["failed"]["0"]["command"].startswith("jaxres train r.yaml --output-dir")
     assert json.loads(made.results.read_text()) == found

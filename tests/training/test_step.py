@@ -73,6 +73,15 @@ def test_jit_and_pmap_give_the_same_numbers(tiny_config, sync: bool) -> None:
     assert_close(pmap_state, jit_state, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_ordered_sums_give_the_same_means(tiny_config, mode: str) -> None:
+    # SGD: Adam divides by the gradient's size, so that rounding decides where a gradient is tiny.
+    flags = ["--optim.name=sgd", f"--train.parallel={mode}"]
+    _, ordered = run(tiny_config(*flags, "--train.reduction=ordered"), devices=4)
+    _, any_order = run(tiny_config(*flags), devices=4)
+    assert_close(ordered, any_order, rtol=1e-5, atol=1e-6)
+
+
 def test_a_network_learns_32_pictures_by_heart(tiny_config) -> None:
     config = tiny_config(
         "--data.backgrounds=black",
