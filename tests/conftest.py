@@ -65,3 +65,24 @@ def tiny_config(tiny_flags: list[str]):
         return recipe.parse(Config, [*tiny_flags, *flags], prog="test")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[pathlib.Path]:
+    """Run directories `first` and `second`, which differ in their learning rate and seed."""
+    from jaxres import recipe
+    from jaxres.config import Config
+    from jaxres.training import loop
+    from tests import tiny
+
+    assert tiny.Tiny
+    folder = tmp_path_factory.mktemp("runs")
+    made = []
+    for name, flags in (
+        ("first", ["--train.seed=0"]),
+        ("second", ["--train.seed=1", "--optim.learning-rate=1e-3"]),
+    ):
+        config = recipe.parse(Config, [*TINY_FLAGS, *flags], prog="test")
+        loop.train(config, folder / name)
+        made.append(folder / name)
+    return made

@@ -13,7 +13,7 @@ from tests.faults.runs import LONGEST_S, ROOT, Run, rows, run, variables, weight
 FLAGS = ["--train.join-timeout-s=60", "--train.peer-timeout-s=10", "--train.log-every-steps=1"]
 
 
-@pytest.mark.parametrize("mode", ["jit", "pmap"])
+@pytest.mark.parametrize("mode", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_two_processes_of_two_devices_train_as_one_of_four(
     tmp_path: pathlib.Path, tiny_flags: list[str], mode: str
 ) -> None:

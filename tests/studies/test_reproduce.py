@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import sys
 import threading
@@ -43,6 +44,21 @@ def made(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Reproductio
     return Reproduction(study, tmp_path / "runs", tmp_path / "results" / "s0" / "mini.json")
 
 
+@pytest.fixture
+def copied(runs: list[pathlib.Path], monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Commands are not run but noted, a training leaving behind a run of the same settings."""
+    asked: list[list[str]] = []
+
+    def copy(words: list[str]) -> None:
+        asked.append(list(words))
+        if not pathlib.Path(words[1]).exists():
+            raise reproduce.CommandFailed(f"no recipe at '{words[1]}'")
+        shutil.copytree(runs[0], words[3])
+
+    monkeypatch.setattr(reproduce, "run_command", copy)
+    return asked
+
+
 def silent(found: dict) -> None:
     del found
 
@@ -77,16 +93,21 @@ def test_rows_run_after_those_they_start_from_and_a_failure_stops_no_other(
     assert stamps == {path: path.stat().st_mtime_ns for path in made.runs.rglob("summary.json")}
 
 
-def test_results_without_run_directories_are_made_again_unless_kept(made: Reproduction) -> None:
+def test_results_without_run_directories_are_made_again_unless_kept(
+    made: Reproduction, copied: list[list[str]]
+) -> None:
     found = made.run(only="one", seeds=1, keep=False, told=silent)
+    assert len(copied) == 1
     changed = json.loads(made.results.read_text())
     changed["rows"]["one"]["runs"]["0"]["test"]["accuracy"] = 0.123
     made.results.write_text(json.dumps(changed))
     made.run_dir(ROWS[0], 0).rename(made.runs / "elsewhere")
     kept = made.run(only="one", seeds=1, keep=True, told=silent)
     assert kept["rows"]["one"]["accuracy"]["mean"] == 0.123
+    assert len(copied) == 1
     again = made.run(only="one", seeds=1, keep=False, told=silent)
     assert again["rows"]["one"]["accuracy"] == found["rows"]["one"]["accuracy"]
+    assert len(copied) == 2
 
 
 @pytest.mark.usefixtures("interruptible")
@@ -102,12 +123,13 @@ def test_a_signal_stops_the_run_and_the_same_command_goes_on(made: Reproduction)
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGTERM)
 
+    before = signal.getsignal(signal.SIGTERM)
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         long.run(only=None, seeds=1, keep=False, told=silent)
     steps = [int(path.name) for path in (long.run_dir(row, 0) / "checkpoints").glob("[0-9]*")]
     assert max(steps) >= 20
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_damaged_results_are_refused_and_stay(made: Reproduction) -> None:
@@ -119,9 +141,8 @@ def test_damaged_results_are_refused_and_stay(made: Reproduction) -> None:
     assert not made.runs.exists()
 
 
-def test_the_command(
-    made: Reproduction, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+@pytest.mark.usefixtures("made", "copied")
+def test_the_command(capsys: pytest.CaptureFixture) -> None:
     folder = pathlib.Path("studies")
     folder.mkdir()
     flags = " ".join(TINY_FLAGS)
@@ -133,7 +154,6 @@ def test_the_command(
     )
     assert main(["reproduce", "s0"]) == 1
     said = capsys.readouterr()
-    assert "no recipe at 'none.yaml'" in said.err
     table = said.out.splitlines()
     assert table[0].split() == ["system", "accuracy", "min", "max", "seeds", "study"]
     page = pathlib.Path("results/s0/mini.html").read_text()
@@ -141,6 +161,9 @@ def test_the_command(
     accuracy = found["rows"]["one"]["accuracy"]["mean"]
     assert f"<td>{100 * accuracy:.2f} %</td>" in page
     assert f"{accuracy:.4f}" in said.out
+    assert found["rows"]["bad"]["failed"]["0"]["problem"] == "no recipe at 'none.yaml'"
+    assert "one: 1 done" in said.err
+    assert "bad: failed" in said.err
     assert main(["reproduce", "s0", "--seeds", "0"]) == 2
     assert main(["reproduce", "s0", "--only", "thr"]) == 2
     assert main(["reproduce", "s2"]) == 2

@@ -80,7 +80,7 @@ def test_a_run_writes_what_the_design_names(tiny_config, tmp_path: pathlib.Path)
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 
 
-@pytest.mark.parametrize("mode", ["jit", "pmap"])
+@pytest.mark.parametrize("mode", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_a_resumed_run_ends_as_a_straight_one_bit_for_bit(
     tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:

@@ -222,7 +222,7 @@ def test_parameters_that_start_late_have_an_optimiser_state_of_their_own(tiny_co
         np.testing.assert_allclose(update, -rate, rtol=1e-3, err_msg=name)
 
 
-@pytest.mark.parametrize("mode", ["jit", "pmap"])
+@pytest.mark.parametrize("mode", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_unfreezing_survives_resume_bit_for_bit(
     tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
