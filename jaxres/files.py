@@ -1,7 +1,10 @@
 """Files written whole."""
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+
+from jaxres.errors import InputError
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -18,3 +21,16 @@ def write_whole(path: Path, content: str | bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """While a file or folder that the user named is written.
+
+    Raises:
+        InputError: the body raised an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write '{path}': {error.strerror or error}") from None

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxres.errors import InputError
-from jaxres.files import write_whole
+from jaxres.files import refusing, write_whole
 
 MARGIN = 4  # pixels between pictures
 CAPTION = 16  # height of a line of text under a picture, pixels
@@ -69,12 +69,10 @@ def write_png(path: Path, picture: UInt8[np.ndarray, "h w 3"]) -> None:
         InputError: the file cannot be written.
     """
     encoded, png = cv2.imencode(".png", picture[..., ::-1])
-    try:
+    with refusing(path):
         if not encoded:
             raise OSError("PNG encoding failed")
         write_whole(path, png.tobytes())
-    except OSError as error:
-        raise InputError(f"cannot write '{path}': {error.strerror or error}") from None
 
 
 def _text_width(line: str) -> int:

@@ -47,5 +47,5 @@ def shares_in_boxes(
 def _finished(boxes: Num[np.ndarray, "n 4"], data: DataConfig) -> Int32[np.ndarray, "n 4"]:
     """As the canvas is resized, then padded."""
     drawn = data.resize or data.canvas
-    margin = ((data.pad or drawn) - drawn) // 2
+    margin = (data.picture_side - drawn) // 2
     return np.rint(boxes * (drawn / data.canvas)).astype(np.int32) + margin

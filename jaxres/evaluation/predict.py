@@ -20,7 +20,7 @@ from jaxres.data.sources import DATASETS, Source
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import Evaluator
 from jaxres.evaluation.run import Loaded, Opened, open_checkpoint, require_finite
-from jaxres.files import write_whole
+from jaxres.files import refusing, write_whole
 from jaxres.models.pure import Net
 from jaxres.training.parallel import make_mesh
 from jaxres.training.state import abstract_network
@@ -72,10 +72,8 @@ def write_submission(
             f"'{run_dir}' tells {rows.shape[1]} classes apart; allowed for a submission: {classes}"
         )
     lines = [",".join(contest.COLUMNS), *(f"{k},{row.argmax()}" for k, row in enumerate(rows))]
-    try:
+    with refusing(output):
         write_whole(output, "\n".join(lines) + "\n")
-    except OSError as error:
-        raise InputError(f"cannot write '{output}': {error.strerror or error}") from None
     return len(rows)
 
 

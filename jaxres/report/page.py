@@ -1,14 +1,14 @@
 """One self-contained HTML page of runs: tables, curves, pictures, and where each number is from."""
 
 import base64
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from jaxres.errors import InputError
-from jaxres.files import write_whole
+from jaxres.files import refusing, write_whole
 from jaxres.models import count
 from jaxres.report import charts
 from jaxres.report.record import Record
@@ -76,11 +76,9 @@ def _write(path: Path, *, systems: Sequence[dict[str, Any]], **words: Any) -> No
         versions=_versions(systems),
         **words,
     )
-    try:
+    with refusing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, page)
-    except OSError as error:
-        raise InputError(f"cannot write '{path}': {error.strerror or error}") from None
 
 
 def _template() -> jinja2.Template:
@@ -142,19 +140,21 @@ def _pictures(system: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def _cost(system: Mapping[str, Any]) -> dict[str, Any]:
     run = _first(system)
-    settings = run["settings"]
-    side = settings["data.resize"] or settings["data.canvas"]
-    cost = count.count(run["model"], image_size=side, classes=len(run["test"]["per_class"]))
     devices = run["devices"]
     return {
         "title": system["title"],
-        "gflop": cost.gflop,
+        "gflop": _gflop(run["model"], run["picture_side"], len(run["test"]["per_class"])),
         "devices": f"{devices['count']} x {devices['kind']}",
         **{
             key: run.get(key)
             for key in ("model", "parameters", "images_per_s", "data_wait_share", "wall_s")
         },
     }
+
+
+@functools.cache  # a study's page is written again after every run
+def _gflop(model: str, image_size: int, classes: int) -> float:
+    return count.count(model, image_size=image_size, classes=classes).gflop
 
 
 def _differences(systems: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

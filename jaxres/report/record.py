@@ -16,8 +16,9 @@ PER_CLASS = ("precision", "recall", "f1", "support")
 def read(run_dir: Path) -> Record:
     """The settings, curves and, of a run that has ended, the summary of a run directory.
 
-    Gives `run_dir`, `settings` (by `section.key`), `train` and `validation` (rows of LOGGED) and
-    what `summary.json` holds, whose `test` is missing while the run goes on.
+    Gives `run_dir`, `settings` (by `section.key`), `picture_side` (pixels), `train` and
+    `validation` (rows of LOGGED) and what `summary.json` holds, whose `test` is missing while the
+    run goes on.
 
     Raises:
         InputError: it is no run directory of `jaxres train`, or a file of it is damaged.
@@ -42,6 +43,7 @@ def read(run_dir: Path) -> Record:
         return {
             "run_dir": str(run_dir),
             "settings": flatten(to_dict(config)),
+            "picture_side": config.data.picture_side,
             **curves,
             **dict(ended),
         }

@@ -16,7 +16,7 @@ from typing import Any
 from jaxres import recipe
 from jaxres.config import differing_keys, to_dict
 from jaxres.errors import InputError
-from jaxres.files import write_whole
+from jaxres.files import refusing, write_whole
 from jaxres.report import record
 from jaxres.screen import say
 from jaxres.studies.study import Row, Study
@@ -41,12 +41,17 @@ class Reproduction:
         """Where a row's run with a seed is."""
         return self.runs / self.study.name / self.study.profile / row.name / f"seed{seed}"
 
-    def words(self, row: Row, seed: int) -> list[str]:
-        """The command of a row's run, after `jaxres`."""
-        made = ["train", str(row.recipe), "--output-dir", str(self.run_dir(row, seed)), *row.flags]
+    def flags(self, row: Row, seed: int) -> list[str]:
+        """The settings of a row's run on top of its recipe."""
+        made = [*row.flags]
         if row.start:
             made += ["--model.init-from", str(self.run_dir(self.study.row(row.start), seed))]
         return [*made, "--train.seed", str(seed)]
+
+    def words(self, row: Row, seed: int) -> list[str]:
+        """The command of a row's run, after `jaxres`."""
+        output = ["--output-dir", str(self.run_dir(row, seed))]
+        return ["train", str(row.recipe), *output, *self.flags(row, seed)]
 
     def run(
         self,
@@ -124,8 +129,7 @@ class Reproduction:
         run_dir = self.run_dir(row, seed)
         if not (run_dir / "summary.json").is_file():
             return False
-        _, path, _, _, *flags = self.words(row, seed)
-        wanted = recipe.load(Path(path), flags)
+        wanted = recipe.load(row.recipe, self.flags(row, seed))
         there = recipe.load(run_dir / "config.yaml")
         return not differing_keys(to_dict(wanted), to_dict(there))
 
@@ -133,11 +137,9 @@ class Reproduction:
         text = json.dumps(found, indent=1)
         # Rows of numbers on a line each.
         text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda each: " ".join(each[0].split()), text)
-        try:
+        with refusing(self.results):
             self.results.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.results, text + "\n")
-        except OSError as error:
-            raise InputError(f"cannot write '{self.results}': {error.strerror or error}") from None
 
 
 def draw(run_dir: Path) -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from jaxres.config import Config, DataConfig, ModelConfig, to_dict
 from jaxres.errors import InputError
-from jaxres.files import write_whole
+from jaxres.files import refusing, write_whole
 from jaxres.models import registry
 from jaxres.training.checkpoint import Checkpoints
 from jaxres.weights.fit import Fitted, fit
@@ -89,10 +89,9 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
     """A folder that takes its place once it is complete, and vanishes if it will not be."""
     partial = folder.resolve().with_name(f".{folder.resolve().name}.{os.getpid()}")
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        partial.replace(folder)
-    except OSError as error:
-        raise InputError(f"cannot write '{folder}': {error.strerror or error}") from None
+        with refusing(folder):
+            partial.mkdir(parents=True)
+            yield partial
+            partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

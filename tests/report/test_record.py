@@ -25,6 +25,13 @@ def test_an_ended_run(runs: list[pathlib.Path]) -> None:
     assert made["command"] == summary["command"]
 
 
+def test_the_side_is_that_of_padded_pictures(copied: pathlib.Path) -> None:
+    assert record.read(copied)["picture_side"] == 32
+    settings = copied / "config.yaml"
+    settings.write_text(settings.read_text().replace("pad: null", "pad: 48"))
+    assert record.read(copied)["picture_side"] == 48
+
+
 def test_a_run_that_goes_on_has_no_test(copied: pathlib.Path) -> None:
     (copied / "summary.json").unlink()
     made = record.read(copied)
