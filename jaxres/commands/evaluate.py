@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
 from tyro.conf import Positional
 
 from jaxres import recipe as recipes
 from jaxres.config import Split
-from jaxres.recipe import DEFAULTS, Settings, split_settings
+from jaxres.files import refusing, write_whole
+from jaxres.recipe import DEFAULTS, Settings, ShortO, split_settings
 from jaxres.screen import print_table, quiet_libraries
 
 
@@ -23,22 +26,50 @@ class Evaluate:
     """`best`, `last` or the number of a step."""
     split: Split = "test"
     """Which part of the data set."""
+    sweep: tuple[str, ...] = ()
+    """A data setting and values of it, as `data.digit_side 8 16 32`: accuracy with each of them."""
     json: bool = False
     """Print one JSON object and nothing else."""
+    output: Annotated[Path | None, ShortO] = None
+    """File that gets the JSON object too."""
     settings: Settings = DEFAULTS
 
 
 def evaluate(words: Sequence[str]) -> int:
-    """`jaxres evaluate`: metrics as tables or JSON."""
+    """`jaxres evaluate`: metrics as tables or JSON, one evaluation or a sweep."""
     own, flags = split_settings(words)
     args = recipes.parse(Evaluate, own, prog="jaxres evaluate")
     quiet_libraries()
     from jaxres.evaluation import run
 
-    result = run.evaluate(args.run_dir, which=args.checkpoint, split=args.split, flags=flags)
+    if args.sweep:
+        result = run.sweep(
+            args.run_dir,
+            args.sweep,
+            which=args.checkpoint,
+            split=args.split,
+            flags=flags,
+            shown=True,
+        )
+    else:
+        result = run.evaluate(args.run_dir, which=args.checkpoint, split=args.split, flags=flags)
+    result["command"] = shlex.join(["jaxres", "evaluate", *words])
+    if args.output is not None:
+        with refusing(args.output):
+            write_whole(args.output, json.dumps(result) + "\n")
     if args.json:
         print(json.dumps(result))
-        return 0
+    elif args.sweep:
+        columns = ("value", "accuracy", "loss", "examples")
+        table = ([row[key] for key in columns] for row in result["results"])
+        print_table((result["sweep"], *columns[1:]), table)
+    else:
+        _print(result)
+    return 0
+
+
+def _print(result: dict[str, Any]) -> None:
+    """One evaluation as tables."""
     print(
         f"{result['dataset']} {result['split']}: accuracy {result['accuracy']:.4f}  "
         f"loss {result['loss']:.4f}  ({result['examples']} examples, "
@@ -50,4 +81,3 @@ def evaluate(words: Sequence[str]) -> int:
     names = [entry["class"] for entry in result["per_class"]]
     rows = zip(names, result["confusion"], strict=True)
     print_table(("", *names), ([name, *row] for name, row in rows))
-    return 0

@@ -39,7 +39,7 @@ def reproduce(words: Sequence[str]) -> int:
     if args.seeds < 1:
         raise InputError(f"--seeds is {args.seeds}; allowed: 1 or more")
     quiet_libraries()
-    from jaxres.report import page
+    from jaxres.report import overview, page
     from jaxres.studies import study
     from jaxres.studies.reproduce import Reproduction
 
@@ -49,16 +49,18 @@ def reproduce(words: Sequence[str]) -> int:
 
     def told(found: dict[str, Any]) -> None:
         page.write_study(found, results.with_suffix(".html"))
-        say(overview(found))
+        overview.write(args.results)
+        say(where_rows_stand(found))
 
     found = made.run(only=args.only, seeds=args.seeds, keep=args.keep_results, told=told)
     columns = ("system", "accuracy", "min", "max", "seeds", "study")
     print_table(columns, [_cells(row) for row in found["rows"].values()])
     print(f"results: {results}\npage: {results.with_suffix('.html')}")
+    print(f"all studies: {args.results / overview.NAME}")
     return 1 if any(row["failed"] for row in found["rows"].values()) else 0
 
 
-def overview(found: dict[str, Any]) -> str:
+def where_rows_stand(found: dict[str, Any]) -> str:
     """A line on where each row stands."""
     told = []
     for name, row in found["rows"].items():

@@ -11,6 +11,8 @@ MIN_CANVAS, MAX_CANVAS = 28, 4096
 MAX_DIGITS = 16
 MAX_TEXTURES = 16_384
 MAX_ROTATION = 60.0  # degrees
+# A setting that counts for nothing where another one is set.
+INSTEAD = {"data.digit_side": "data.digit_side_range"}
 
 
 @dataclasses.dataclass(frozen=True)

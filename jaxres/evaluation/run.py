@@ -12,12 +12,14 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Float32
 
 from jaxres import compilation, recipe
-from jaxres.config import Config, Split
+from jaxres.config import Config, Split, flatten, to_dict
+from jaxres.config.data import INSTEAD
 from jaxres.data.pictures import Pictures, open_split
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import Evaluator
 from jaxres.host_memory import keep_freed_memory
 from jaxres.models.pure import Net
+from jaxres.screen import track
 from jaxres.training.checkpoint import Checkpoints, abstract_like, open_run
 from jaxres.training.parallel import make_mesh
 from jaxres.training.state import abstract_network
@@ -91,6 +93,47 @@ def evaluate(
     with jax.transfer_guard("disallow"):
         metrics = Evaluator(run.net, run.config, run.pictures, run.mesh)(run.variables)
     return {**metrics, "checkpoint": run.step, "split": split, "dataset": run.config.data.dataset}
+
+
+def sweep(
+    run_dir: Path,
+    words: Sequence[str],
+    *,
+    which: str = "best",
+    split: Split = "test",
+    flags: Sequence[str] = (),
+    shown: bool = False,
+) -> dict[str, Any]:
+    """Metrics of a checkpoint with each of several values of a data setting.
+
+    `words` are the setting (`data.digit_side`) and its values; the other arguments are those of
+    `load`. Gives `sweep` (the setting), `checkpoint`, `split`, `dataset` and `results`: for each
+    `value` the `accuracy`, the `loss` and the number of `examples`. Progress is `shown`.
+
+    Raises:
+        InputError: it is no data setting, a value of it is none, or what `load` refuses.
+    """
+    setting, *values = words
+    if not setting.startswith("data.") or not values:
+        raise InputError(
+            f"--sweep is '{' '.join(words)}'; allowed: a setting data.KEY and one value or several"
+        )
+    with open_checkpoint(run_dir, which, flags) as opened:
+        instead = INSTEAD.get(setting)
+        if instead and flatten(to_dict(opened.config))[instead] is not None:
+            raise InputError(
+                f"{setting} counts for nothing where there is a {instead}; "
+                f"add --{instead.replace('_', '-')} null"
+            )
+        for value in values:  # a wrong one is told before the first is evaluated
+            recipe.from_dict(to_dict(opened.config), [f"--{setting}", value])
+    rows = []
+    for value in track(values, len(values), f"evaluate, values of {setting}", shown):
+        found = evaluate(run_dir, which=which, split=split, flags=[*flags, f"--{setting}", value])
+        metrics = {key: found[key] for key in ("accuracy", "loss", "examples")}
+        rows.append({"value": value, **metrics})
+    common = {key: found[key] for key in ("checkpoint", "split", "dataset")}
+    return {"sweep": setting, **common, "results": rows}
 
 
 def require_finite(probabilities: Float32[np.ndarray, "n classes"], run: Loaded) -> None:

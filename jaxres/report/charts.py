@@ -4,6 +4,8 @@ import io
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,6 +17,8 @@ SCHEMES = (
 # Of Okabe and Ito, those that stand out on white and on black; told apart by dashes too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c7a00", "#56a0d3")
 DASHES = ("-", "--", "-.", ":")
+# Light is high; the same order in grey and for those who see no red or green.
+SHADES, DARK_BELOW = "cividis", 0.6
 
 Curve = Sequence[tuple[float, float]]
 
@@ -42,8 +46,37 @@ def curves(by_name: Mapping[str, Curve], *, x: str, y: str, logarithmic: bool = 
     return _svg(figure)
 
 
-def _axes() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+def heat_map(
+    values: Float[np.ndarray, "rows columns"],
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    x: str,
+) -> str:
+    """Shares, 0 to 1, as shaded and numbered cells (per cent), as SVG; `x` names the columns."""
+    figure, axes = _axes(height=1.2 + 0.3 * len(rows))
+    axes.pcolormesh(values, cmap=SHADES, vmin=0, vmax=1, edgecolors="none")
+    for row, column in np.ndindex(values.shape):
+        value = values[row, column]
+        axes.text(
+            column + 0.5,
+            row + 0.5,
+            f"{100 * value:.0f}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if value < DARK_BELOW else "black",
+        )
+    axes.set_xticks(np.arange(len(columns)) + 0.5, columns)
+    axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
+    axes.tick_params(length=0)
+    axes.set_xlabel(x)
+    axes.invert_yaxis()
+    return _svg(figure)
+
+
+def _axes(height: float = 4.0) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7.2, height), layout="constrained")
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
     axes.tick_params(colors=INK)

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import jinja2
 
+from jaxres.errors import InputError
 from jaxres.files import refusing, write_whole
 from jaxres.models import count
-from jaxres.report import charts
+from jaxres.report import charts, matrix
 from jaxres.report.record import Record
 
 # Pictures that `jaxres show` may have left in a run directory, with what they are.
@@ -18,18 +20,27 @@ PICTURES = {
     "mistakes.png": "Test pictures that the network got wrong, the most confident first",
     "attention.png": "Where the network looked",
 }
+Chart = tuple[str, str, str]  # SVG, text alternative, caption
 HIDDEN = {"train.seed", "train.compile_cache", "data.data_dir"}  # of the settings that differ
 
 
 def write_study(found: Mapping[str, Any], path: Path) -> None:
     """Write the page of a study's results, as `studies.reproduce` gathers them.
 
+    Its charts are files of their own as well: `mini_validation_accuracy.svg` and so on.
+
     Raises:
         InputError: it cannot be written.
     """
     systems = [{"name": name, **row} for name, row in found["rows"].items()]
+    drawn = _charts(systems)
+    with refusing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for name, (svg, _, _) in drawn.items():
+            write_whole(path.with_name(f"{path.stem}_{name}.svg"), svg)
     _write(
         path,
+        drawn=drawn,
         title=found["title"],
         question=found["question"],
         profile=found["profile"],
@@ -60,17 +71,29 @@ def write_runs(records: Sequence[Record], path: Path) -> None:
         for run in records
     ]
     names = ", ".join(run["run_dir"] for run in records)
-    _write(path, title="JaxRes runs", systems=systems, source=f"Made from {names}.")
+    _write(
+        path,
+        drawn=_charts(systems),
+        title="JaxRes runs",
+        systems=systems,
+        source=f"Made from {names}.",
+    )
 
 
-def _write(path: Path, *, systems: Sequence[dict[str, Any]], **words: Any) -> None:
+def _write(
+    path: Path, *, systems: Sequence[dict[str, Any]], drawn: Mapping[str, Chart], **words: Any
+) -> None:
     for system in systems:
         system["pictures"] = _pictures(system)
     page = _template().render(
         systems=systems,
         caption="Mean over seeds; a single seed tells no difference of a few tenths of a per cent.",
         has_study=any(system["study"] for system in systems),
-        charts=_charts(systems),
+        charts=[
+            {"source": _data("image/svg+xml", svg.encode()), "alt": alt, "caption": caption}
+            for svg, alt, caption in drawn.values()
+        ],
+        matrix=matrix.gather(systems),
         costs=[_cost(system) for system in systems if _first(system).get("test")],
         differences=_differences(systems),
         versions=_versions(systems),
@@ -98,10 +121,13 @@ def _first(system: Mapping[str, Any]) -> Record:
     return next(iter(system["runs"].values()), {})
 
 
-def _charts(systems: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Validation accuracy and loss by epoch, and the training loss, of the first seeds."""
-    made = []
-    for split, key, name in (
+def _charts(systems: Sequence[Mapping[str, Any]]) -> dict[str, Chart]:
+    """The sweep, if there is one; validation accuracy and loss by epoch and the training loss."""
+    made: dict[str, Chart] = {}
+    crossed = matrix.gather(systems)
+    if crossed:
+        made |= matrix.figures(crossed)
+    for split, key, label in (
         ("validation", "accuracy", "validation accuracy"),
         ("validation", "loss", "validation loss"),
         ("train", "loss", "training loss"),
@@ -114,13 +140,10 @@ def _charts(systems: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         if not points:
             continue
         ends = "; ".join(f"{title} ends at {each[-1][1]:.4f}" for title, each in points.items())
-        drawn = charts.curves(points, x="epoch", y=name, logarithmic=key == "loss")
-        made.append(
-            {
-                "source": _data("image/svg+xml", drawn.encode()),
-                "alt": f"{name} by epoch: {ends}",
-                "caption": f"{name.capitalize()} by epoch, first seed of each",
-            }
+        made[label.replace(" ", "_")] = (
+            charts.curves(points, x="epoch", y=label, logarithmic=key == "loss"),
+            f"{label} by epoch: {ends}",
+            f"{label.capitalize()} by epoch, first seed of each",
         )
     return made
 
@@ -129,13 +152,21 @@ def _pictures(system: Mapping[str, Any]) -> list[dict[str, str]]:
     run_dir = Path(_first(system).get("run_dir", ""))
     return [
         {
-            "source": _data("image/png", (run_dir / name).read_bytes()),
+            "source": _data("image/webp", _smaller(run_dir / name)),
             "alt": f"{about}: {system['title']}",
             "caption": about,
         }
         for name, about in PICTURES.items()
         if _first(system) and (run_dir / name).is_file()
     ]
+
+
+def _smaller(path: Path) -> bytes:
+    """A picture as WebP, a third of its PNG."""
+    picture = cv2.imread(str(path))
+    if picture is None:
+        raise InputError(f"'{path}' is no picture; removed, it is drawn again")
+    return cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, 85])[1].tobytes()
 
 
 def _cost(system: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from jaxres.errors import InputError
 
 Record = dict[str, Any]
 LOGGED = ("step", "epoch", "loss", "accuracy")
+SWEEP = "sweep.json"
 PER_CLASS = ("precision", "recall", "f1", "support")
 
 
@@ -17,8 +18,8 @@ def read(run_dir: Path) -> Record:
     """The settings, curves and, of a run that has ended, the summary of a run directory.
 
     Gives `run_dir`, `settings` (by `section.key`), `picture_side` (pixels), `train` and
-    `validation` (rows of LOGGED) and what `summary.json` holds, whose `test` is missing while the
-    run goes on.
+    `validation` (rows of LOGGED), what `summary.json` holds, whose `test` is missing while the run
+    goes on, and `sweep`: what `read_sweep` gives.
 
     Raises:
         InputError: it is no run directory of `jaxres train`, or a file of it is damaged.
@@ -46,9 +47,29 @@ def read(run_dir: Path) -> Record:
             "picture_side": config.data.picture_side,
             **curves,
             **dict(ended),
+            "sweep": read_sweep(run_dir),
         }
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"the files of '{run_dir}' are damaged ({error!r:.200})") from None
+
+
+def read_sweep(run_dir: Path) -> dict[str, Any] | None:
+    """What `jaxres evaluate RUN --sweep ... -o RUN/sweep.json` wrote, None if it was not asked.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = run_dir / SWEEP
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows = [(float(row["value"]), float(row["accuracy"])) for row in found["results"]]
+        if not rows or not isinstance(found["sweep"], str) or not isinstance(found["command"], str):
+            raise ValueError("no setting, command or results")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"'{path}' is damaged ({error!r:.200})") from None
+    return found
 
 
 def _require_whole(summary: dict[str, Any]) -> None:

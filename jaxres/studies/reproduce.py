@@ -89,6 +89,8 @@ class Reproduction:
                 try:
                     if not self._is_done(row, seed):
                         run_command(self.words(row, seed))
+                    if self.study.sweep:
+                        sweep(self.run_dir(row, seed), self.study.sweep)
                     if seed == 0:
                         draw(self.run_dir(row, seed))
                     entry["runs"][str(seed)] = record.read(self.run_dir(row, seed))
@@ -140,6 +142,19 @@ class Reproduction:
         with refusing(self.results):
             self.results.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.results, text + "\n")
+
+
+def sweep(run_dir: Path, words: Sequence[str]) -> None:
+    """Test a run's network with each of several values of a setting, unless that is there.
+
+    Raises:
+        CommandFailed: it failed.
+    """
+    output = run_dir / record.SWEEP
+    command = ["evaluate", str(run_dir), "--sweep", *words, "-o", str(output)]
+    there = record.read_sweep(run_dir)
+    if there is None or there["command"] != shlex.join(["jaxres", *command]):
+        run_command(command)
 
 
 def draw(run_dir: Path) -> None:

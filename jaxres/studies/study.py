@@ -4,7 +4,7 @@ import dataclasses
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 
@@ -36,6 +36,8 @@ class Study:
     question: str
     about: str  # what the profile is
     rows: tuple[Row, ...]
+    # Words of `jaxres evaluate RUN --sweep`: every network is tested so as well.
+    sweep: tuple[str, ...] = ()
 
     def row(self, name: str) -> Row:
         """A row by its name.
@@ -67,6 +69,17 @@ class Study:
         return tuple({row.name: row for row in each}.values())
 
 
+def names(folder: Path = FOLDER) -> list[str]:
+    """The studies there are."""
+    return sorted(each.stem for each in folder.glob("*.yaml"))
+
+
+def read_all(name: str, folder: Path = FOLDER) -> list[Study]:
+    """Every profile that a study has; errors as of `read`."""
+    there = _content(folder / f"{name}.yaml").get("profiles", {})
+    return [read(name, each, folder) for each in get_args(Profile) if each in there]
+
+
 def read(name: str, profile: Profile, folder: Path = FOLDER) -> Study:
     """A study's profile.
 
@@ -75,23 +88,33 @@ def read(name: str, profile: Profile, folder: Path = FOLDER) -> Study:
     """
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        known = [each.stem for each in folder.glob("*.yaml")]
-        if not known:
+        if not names(folder):
             raise InputError(f"no studies in '{folder}'; allowed: the folder of a source checkout")
-        raise unknown_name("study", name, known)
+        raise unknown_name("study", name, names(folder))
+    content = _content(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
         chosen = content["profiles"][profile]
         recipes = Path(content["recipes"])
         rows = tuple(_row(key, each, recipes) for key, each in chosen["rows"].items())
-        study = Study(name, profile, content["title"], content["question"], chosen["about"], rows)
-    except (yaml.YAMLError, KeyError, ValueError, TypeError, AttributeError) as error:
+        sweep = tuple(shlex.split(chosen.get("sweep", "")))
+        study = Study(
+            name, profile, content["title"], content["question"], chosen["about"], rows, sweep
+        )
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"'{path}' is no study with a profile {profile} ({error!r:.200})"
         ) from None
     for row in study.rows:
         study.with_starts(row.name)
     return study
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Raises InputError where the file is no mapping in YAML."""
+    try:
+        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, ValueError, TypeError) as error:
+        raise InputError(f"'{path}' is no study ({error!r:.200})") from None
 
 
 def _row(name: str, given: Mapping[str, Any], recipes: Path) -> Row:

@@ -1,8 +1,10 @@
 """Running a study: what is there is kept, what fails is told, and a signal stops it whole."""
 
+import dataclasses
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import sys
@@ -110,6 +112,36 @@ def test_results_without_run_directories_are_made_again_unless_kept(
     assert len(copied) == 2
 
 
+def test_a_sweep_is_made_once_and_again_where_it_has_changed(
+    made: Reproduction, monkeypatch: pytest.MonkeyPatch, runs: list[pathlib.Path]
+) -> None:
+    run_dir = made.run_dir(ROWS[0], 0)
+    shutil.copytree(runs[0], run_dir)
+    asked: list[list[str]] = []
+
+    def swept(words: list[str]) -> None:
+        asked.append(words)
+        rows = [{"value": each, "accuracy": 0.25} for each in words[4:-2]]
+        content = {"sweep": words[3], "results": rows, "command": shlex.join(["jaxres", *words])}
+        pathlib.Path(words[-1]).write_text(json.dumps(content))
+
+    monkeypatch.setattr(reproduce, "run_command", swept)
+    study = dataclasses.replace(made.study, sweep=("data.digit_side", "8", "16"))
+    for _ in range(2):
+        found = dataclasses.replace(made, study=study).run(
+            only="one", seeds=1, keep=False, told=silent
+        )
+    sweep = ["evaluate", str(run_dir), "--sweep", "data.digit_side", "8", "16"]
+    assert asked == [[*sweep, "-o", str(run_dir / "sweep.json")]]
+    assert [row["value"] for row in found["rows"]["one"]["runs"]["0"]["sweep"]["results"]] == [
+        "8",
+        "16",
+    ]
+    wider = dataclasses.replace(study, sweep=("data.digit_side", "8", "16", "24"))
+    dataclasses.replace(made, study=wider).run(only="one", seeds=1, keep=False, told=silent)
+    assert len(asked) == 2
+
+
 @pytest.mark.usefixtures("interruptible")
 def test_a_signal_stops_the_run_and_the_same_command_goes_on(made: Reproduction) -> None:
     row = Row("one", "first", pathlib.Path("r.yaml"), (*TINY_FLAGS, "--train.epochs=4000"))
@@ -163,6 +195,9 @@ def test_the_command(capsys: pytest.CaptureFixture) -> None:
     assert f"{accuracy:.4f}" in said.out
     assert found["rows"]["bad"]["failed"]["0"]["problem"] == "no recipe at 'none.yaml'"
     assert "one: 1 done" in said.err
+    everything = pathlib.Path("results/studies.md").read_text()
+    assert f"| first | {accuracy:.4f} | single seed |" in everything
+    assert "| second | failed |" in everything
     assert "bad: failed" in said.err
     assert main(["reproduce", "s0", "--seeds", "0"]) == 2
     assert main(["reproduce", "s0", "--only", "thr"]) == 2

@@ -1,0 +1,58 @@
+"""`evaluate --sweep`: one checkpoint with each of several values of a data setting."""
+
+import json
+import pathlib
+
+import pytest
+
+from jaxres.cli import main
+from jaxres.errors import InputError
+from jaxres.evaluation import run
+
+
+def test_each_value_gives_what_an_evaluation_with_it_gives(
+    runs: list[pathlib.Path], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+) -> None:
+    output = tmp_path / "sweep.json"
+    words = ["evaluate", str(runs[0]), "--sweep", "data.digit_side", "8", "24"]
+    assert main([*words, "-o", str(output)]) == 0
+    found = json.loads(output.read_text())
+    assert found["sweep"] == "data.digit_side"
+    assert found["command"] == f"jaxres {' '.join(words)} -o {output}"
+    assert [row["value"] for row in found["results"]] == ["8", "24"]
+    said = capsys.readouterr().out
+    assert said.splitlines()[0].split() == ["data.digit_side", "accuracy", "loss", "examples"]
+    for row in found["results"]:
+        alone = run.evaluate(runs[0], flags=["--data.digit-side", row["value"]])
+        assert {key: alone[key] for key in ("accuracy", "loss", "examples")} == {
+            key: row[key] for key in ("accuracy", "loss", "examples")
+        }
+        assert f"{alone['accuracy']:.4f}" in said
+    losses = [row["loss"] for row in found["results"]]
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "flags", "problem"),
+    [
+        (["data.digit_side"], [], "allowed: a setting data.KEY and one value or several"),
+        (["model.name", "resnet18"], [], "allowed: a setting data.KEY and one value or several"),
+        (["data.digit_seid", "8"], [], "did you mean"),
+        (["data.digit_side", "24", "33"], [], "data.digit_side has 33; allowed: 8 to"),
+        (["data.digit_side", "8"], ["--data.digit-side-range", "8", "32"], "range null"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused_before_anything_is_evaluated(
+    runs: list[pathlib.Path],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    flags: list[str],
+    problem: str,
+) -> None:
+    monkeypatch.setattr(run, "evaluate", None)
+    with pytest.raises(InputError, match=problem):
+        run.sweep(runs[0], words, flags=flags)
+
+
+def test_an_output_that_cannot_be_written(runs: list[pathlib.Path], tmp_path: pathlib.Path) -> None:
+    assert main(["evaluate", str(runs[0]), "-o", str(tmp_path / "none" / "e.json")]) == 2
