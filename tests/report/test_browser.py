@@ -26,7 +26,12 @@ def browser():
 @pytest.fixture(scope="module")
 def written(runs: list[pathlib.Path], tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    page.write_runs([record.read(each) for each in runs], path)
+    found = [record.read(each) for each in runs]
+    rows = [{"value": value, "accuracy": accuracy} for value, accuracy in (("8", 0.1), ("24", 1.0))]
+    for each in found:
+        command = f"jaxres evaluate {each['run_dir']} --sweep data.digit_side 8 24"
+        each["sweep"] = {"sweep": "data.digit_side", "results": rows, "command": command}
+    page.write_runs(found, path)
     return path
 
 
@@ -65,3 +70,4 @@ def test_everything_can_be_reached_by_keyboard(browser, written: pathlib.Path) -
     opened.close()
     assert any("summary" in each for each in reached)
     assert any("Confusion matrix" in each for each in reached)
+    assert any("Table of accuracies" in each for each in reached)
