@@ -31,6 +31,8 @@ class Reproduce:
     """Folder for STUDY/PROFILE.json and STUDY/PROFILE.html."""
     keep_results: bool = False
     """Take runs that the results hold already for done, without their run directories."""
+    no_pictures: bool = False
+    """Leave mistakes and attention maps off the page: for data that must not be passed on."""
 
 
 def reproduce(words: Sequence[str]) -> int:
@@ -48,11 +50,17 @@ def reproduce(words: Sequence[str]) -> int:
     made = Reproduction(chosen, args.runs, results)
 
     def told(found: dict[str, Any]) -> None:
-        page.write_study(found, results.with_suffix(".html"))
+        page.write_study(found, results.with_suffix(".html"), pictures=not args.no_pictures)
         overview.write(args.results)
         say(where_rows_stand(found))
 
-    found = made.run(only=args.only, seeds=args.seeds, keep=args.keep_results, told=told)
+    found = made.run(
+        only=args.only,
+        seeds=args.seeds,
+        keep=args.keep_results,
+        pictures=not args.no_pictures,
+        told=told,
+    )
     columns = ("system", "accuracy", "min", "max", "seeds", "study")
     print_table(columns, [_cells(row) for row in found["rows"].values()])
     print(f"results: {results}\npage: {results.with_suffix('.html')}")

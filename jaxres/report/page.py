@@ -24,10 +24,11 @@ Chart = tuple[str, str, str]  # SVG, text alternative, caption
 HIDDEN = {"train.seed", "train.compile_cache", "data.data_dir"}  # of the settings that differ
 
 
-def write_study(found: Mapping[str, Any], path: Path) -> None:
+def write_study(found: Mapping[str, Any], path: Path, *, pictures: bool = True) -> None:
     """Write the page of a study's results, as `studies.reproduce` gathers them.
 
-    Its charts are files of their own as well: `mini_validation_accuracy.svg` and so on.
+    With `pictures` it shows those of PICTURES that are in the run directories. Its charts are
+    files of their own as well: `mini_validation_accuracy.svg` and so on.
 
     Raises:
         InputError: it cannot be written.
@@ -41,6 +42,7 @@ def write_study(found: Mapping[str, Any], path: Path) -> None:
     _write(
         path,
         drawn=drawn,
+        pictures=pictures,
         title=found["title"],
         question=found["question"],
         profile=found["profile"],
@@ -81,10 +83,15 @@ def write_runs(records: Sequence[Record], path: Path) -> None:
 
 
 def _write(
-    path: Path, *, systems: Sequence[dict[str, Any]], drawn: Mapping[str, Chart], **words: Any
+    path: Path,
+    *,
+    systems: Sequence[dict[str, Any]],
+    drawn: Mapping[str, Chart],
+    pictures: bool = True,
+    **words: Any,
 ) -> None:
     for system in systems:
-        system["pictures"] = _pictures(system)
+        system["pictures"] = _pictures(system) if pictures else []
     page = _template().render(
         systems=systems,
         caption="Mean over seeds; a single seed tells no difference of a few tenths of a per cent.",

@@ -59,6 +59,7 @@ class Reproduction:
         only: str | None,
         seeds: int,
         keep: bool,
+        pictures: bool = True,
         told: Callable[[dict[str, Any]], None],
     ) -> dict[str, Any]:
         """Make the runs that are not there, of all rows or one, for seeds 0 to `seeds` - 1.
@@ -66,6 +67,7 @@ class Reproduction:
         Gives what `results` holds: it is written whole after every run, and `told` called with it.
         A row that fails is noted in it and the others go on. Rows that are not asked for stay as
         they were; of those asked for, runs without a run directory are made again, unless `keep`.
+        Of the first seed's runs `pictures` are drawn for the page.
 
         Raises:
             InputError: no row has the name `only`, or results cannot be read or written.
@@ -91,7 +93,7 @@ class Reproduction:
                         run_command(self.words(row, seed))
                     if self.study.sweep:
                         sweep(self.run_dir(row, seed), self.study.sweep)
-                    if seed == 0:
+                    if pictures and seed == 0:
                         draw(self.run_dir(row, seed))
                     entry["runs"][str(seed)] = record.read(self.run_dir(row, seed))
                 except (InputError, CommandFailed) as error:

@@ -4,10 +4,13 @@ import html
 import json
 import pathlib
 import re
+import shutil
 
+import numpy as np
 import pytest
 
 from jaxres.cli import main
+from jaxres.data.sheet import write_png
 from jaxres.errors import InputError
 from jaxres.report import page, record
 
@@ -51,6 +54,26 @@ def test_every_picture_has_words(written: str) -> None:
     assert len(pictures) == 3
     for each in pictures:
         assert re.search(r'alt="[^"]{20,}"', each)
+
+
+def test_pictures_of_a_study_are_shown_unless_they_must_not_be(
+    runs: list[pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    run_dir = pathlib.Path(shutil.copytree(runs[0], tmp_path / "run"))
+    picture = np.zeros((20, 30, 3), np.uint8)
+    write_png(run_dir / "mistakes.png", picture)
+    run = record.read(run_dir)
+    score = {"mean": 0.5, "min": 0.5, "max": 0.5}
+    row = {"title": "one", "runs": {"0": run}, "failed": {}, "study": {}}
+    found = {"title": "S0", "question": "Why?", "profile": "mini", "about": "small"}
+    found |= {"command": "jaxres", "rows": {"one": {**row, "accuracy": score, "loss": score}}}
+    path = tmp_path / "mini.html"
+    for pictures in (True, False):
+        page.write_study(found, path, pictures=pictures)
+        assert ("data:image/webp" in path.read_text()) == pictures
+    (run_dir / "mistakes.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="is no picture"):
+        page.write_study(found, path)
 
 
 def test_names_are_escaped(runs: list[pathlib.Path], tmp_path: pathlib.Path) -> None:
