@@ -77,9 +77,10 @@ class Reproduction:
         found = self._opened()
         for row in rows:
             entry = found["rows"][row.name]
-            for seed in [each for each in entry["runs"] if not keep]:
-                if not self._is_done(row, int(seed)):
-                    del entry["runs"][seed]
+            if not keep:
+                entry["runs"] = {
+                    seed: run for seed, run in entry["runs"].items() if self._stands(row, int(seed))
+                }
             entry["failed"] = {}
             _sum_up(entry)
         told(found)
@@ -136,6 +137,13 @@ class Reproduction:
         wanted = recipe.load(row.recipe, self.flags(row, seed))
         there = recipe.load(run_dir / "config.yaml")
         return not differing_keys(to_dict(wanted), to_dict(there))
+
+    def _stands(self, row: Row, seed: int) -> bool:
+        """Whether a result is that of the run directory; where that is damaged it is not."""
+        try:
+            return self._is_done(row, seed)
+        except InputError:
+            return False
 
     def _write(self, found: dict[str, Any]) -> None:
         text = json.dumps(found, indent=1)

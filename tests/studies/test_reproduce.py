@@ -112,6 +112,18 @@ def test_results_without_run_directories_are_made_again_unless_kept(
     assert len(copied) == 2
 
 
+def test_a_damaged_run_is_a_failure_of_its_row(made: Reproduction, copied: list[list[str]]) -> None:
+    rows = (ROWS[0], dataclasses.replace(ROWS[0], name="other"))
+    both = dataclasses.replace(made, study=dataclasses.replace(made.study, rows=rows))
+    both.run(only=None, seeds=1, keep=False, told=silent)
+    (made.run_dir(ROWS[0], 0) / "config.yaml").write_text("data: {canvas: ")
+    found = both.run(only=None, seeds=1, keep=False, told=silent)
+    assert "config.yaml" in found["rows"]["one"]["failed"]["0"]["problem"]
+    assert found["rows"]["one"]["accuracy"] is None
+    assert found["rows"]["other"]["accuracy"] is not None
+    assert len(copied) == 2
+
+
 def test_a_sweep_is_made_once_and_again_where_it_has_changed(
     made: Reproduction, monkeypatch: pytest.MonkeyPatch, runs: list[pathlib.Path]
 ) -> None:
