@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 INK = "#010203"  # stands for the reader's text colour
 SCHEMES = (
@@ -39,6 +40,7 @@ def curves(by_name: Mapping[str, Curve], *, x: str, y: str, logarithmic: bool = 
         )
     axes.set_xlabel(x)
     axes.set_ylabel(y)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if logarithmic:
         axes.set_yscale("log")
     axes.grid(color=INK, alpha=0.15)
@@ -79,7 +81,7 @@ def _axes(height: float = 4.0) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7.2, height), layout="constrained")
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
-    axes.tick_params(colors=INK)
+    axes.tick_params(which="both", colors=INK)
     axes.xaxis.label.set_color(INK)
     axes.yaxis.label.set_color(INK)
     for side in axes.spines.values():

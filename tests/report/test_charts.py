@@ -29,6 +29,25 @@ def test_the_highest_point_is_drawn_highest() -> None:
     assert high < middle < low  # y grows downward in SVG
 
 
+def test_every_word_has_the_readers_colour() -> None:
+    # So narrow a logarithmic axis has numbers at its minor ticks.
+    drawn = charts.curves({"one": [(1.0, 0.4), (2.0, 0.06)]}, x="epoch", y="loss", logarithmic=True)
+    words = [
+        style
+        for tag in ("text", "tspan")
+        for each in ET.fromstring(drawn).iter(f"{SVG}{tag}")
+        if "font-size" in (style := each.get("style", ""))
+    ]
+    assert len(words) > 10
+    assert all("fill: var(--ink)" in style for style in words)
+
+
+def test_epochs_are_whole_numbers() -> None:
+    drawn = charts.curves({"one": [(0.5, 0.4), (1.0, 0.3), (2.0, 0.6)]}, x="epoch", y="accuracy")
+    assert {"1", "2"} <= set(texts(drawn))
+    assert "1.5" not in texts(drawn)
+
+
 def test_no_fixed_ink_is_left_and_the_drawing_is_the_same_each_time() -> None:
     points = {"one": [(1.0, 0.5), (2.0, 0.7)]}
     drawn = charts.curves(points, x="epoch", y="loss", logarithmic=True)
