@@ -31,6 +31,8 @@ class Reproduce:
     """Folder for STUDY/PROFILE.json and STUDY/PROFILE.html."""
     keep_results: bool = False
     """Take runs that the results hold already for done, without their run directories."""
+    pages_only: bool = False
+    """Run nothing; write the pages again from the results that are there."""
     no_pictures: bool = False
     """Leave mistakes and attention maps off the page: for data that must not be passed on."""
 
@@ -54,13 +56,17 @@ def reproduce(words: Sequence[str]) -> int:
         overview.write(args.results)
         say(where_rows_stand(found))
 
-    found = made.run(
-        only=args.only,
-        seeds=args.seeds,
-        keep=args.keep_results,
-        pictures=not args.no_pictures,
-        told=told,
-    )
+    if args.pages_only:
+        found = made.opened()
+        told(found)
+    else:
+        found = made.run(
+            only=args.only,
+            seeds=args.seeds,
+            keep=args.keep_results,
+            pictures=not args.no_pictures,
+            told=told,
+        )
     columns = ("system", "accuracy", "min", "max", "seeds", "study")
     print_table(columns, [_cells(row) for row in found["rows"].values()])
     print(f"results: {results}\npage: {results.with_suffix('.html')}")

@@ -74,7 +74,7 @@ class Reproduction:
             KeyboardInterrupt: a run was interrupted; what is done is written.
         """
         rows = self.study.with_starts(only) if only else self.study.in_order()
-        found = self._opened()
+        found = self.opened()
         for row in rows:
             entry = found["rows"][row.name]
             if not keep:
@@ -105,8 +105,12 @@ class Reproduction:
                 told(found)
         return found
 
-    def _opened(self) -> dict[str, Any]:
-        """The results there are, with a place for every row of the study."""
+    def opened(self) -> dict[str, Any]:
+        """The results there are, with a place for every row of the study.
+
+        Raises:
+            InputError: they are damaged.
+        """
         study = self.study
         rows: dict[str, Any] = {}
         if self.results.exists():

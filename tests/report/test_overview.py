@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import pytest
 
@@ -69,3 +70,11 @@ def test_damaged_results_of_one_study_hide_no_other(results: pathlib.Path) -> No
     text = written(results)
     assert "`s0/mini.json` is damaged" in text
     assert "**full**: large. Not run." in text
+
+
+def test_the_published_page_is_that_of_the_published_results(tmp_path: pathlib.Path) -> None:
+    root = pathlib.Path(__file__).parents[2]
+    copied = pathlib.Path(shutil.copytree(root / "results", tmp_path / "results"))
+    published = (copied / overview.NAME).read_text()
+    # If not: `jaxres reproduce STUDY --pages-only` writes it again.
+    assert overview.write(copied, root / "studies").read_text() == published

@@ -211,6 +211,13 @@ def test_the_command(capsys: pytest.CaptureFixture) -> None:
     assert f"| first | {accuracy:.4f} | single seed |" in everything
     assert "| second | failed |" in everything
     assert "bad: failed" in said.err
+    pathlib.Path("results/s0/mini.html").unlink()
+    pathlib.Path("results/studies.md").unlink()
+    shutil.rmtree("runs")
+    assert main(["reproduce", "s0", "--pages-only"]) == 1
+    assert pathlib.Path("results/s0/mini.html").read_text() == page
+    assert pathlib.Path("results/studies.md").read_text() == everything
+    assert not pathlib.Path("runs").exists()
     assert main(["reproduce", "s0", "--seeds", "0"]) == 2
     assert main(["reproduce", "s0", "--only", "thr"]) == 2
     assert main(["reproduce", "s2"]) == 2
