@@ -42,17 +42,11 @@ def evaluate(words: Sequence[str]) -> int:
     quiet_libraries()
     from jaxres.evaluation import run
 
+    asked: dict[str, Any] = {"which": args.checkpoint, "split": args.split, "flags": flags}
     if args.sweep:
-        result = run.sweep(
-            args.run_dir,
-            args.sweep,
-            which=args.checkpoint,
-            split=args.split,
-            flags=flags,
-            shown=True,
-        )
+        result = run.sweep(args.run_dir, args.sweep, shown=True, **asked)
     else:
-        result = run.evaluate(args.run_dir, which=args.checkpoint, split=args.split, flags=flags)
+        result = run.evaluate(args.run_dir, **asked)
     result["command"] = shlex.join(["jaxres", "evaluate", *words])
     if args.output is not None:
         with refusing(args.output):

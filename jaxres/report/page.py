@@ -34,14 +34,8 @@ def write_study(found: Mapping[str, Any], path: Path, *, pictures: bool = True) 
         InputError: it cannot be written.
     """
     systems = [{"name": name, **row} for name, row in found["rows"].items()]
-    drawn = _charts(systems)
-    with refusing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for name, (svg, _, _) in drawn.items():
-            write_whole(path.with_name(f"{path.stem}_{name}.svg"), svg)
-    _write(
+    drawn = _write(
         path,
-        drawn=drawn,
         pictures=pictures,
         title=found["title"],
         question=found["question"],
@@ -50,6 +44,9 @@ def write_study(found: Mapping[str, Any], path: Path, *, pictures: bool = True) 
         systems=systems,
         source=f"Made by {found['command']}; every number is in {path.with_suffix('.json').name}.",
     )
+    with refusing(path):
+        for name, (svg, _, _) in drawn.items():
+            write_whole(path.with_name(f"{path.stem}_{name}.svg"), svg)
 
 
 def write_runs(records: Sequence[Record], path: Path) -> None:
@@ -73,23 +70,15 @@ def write_runs(records: Sequence[Record], path: Path) -> None:
         for run in records
     ]
     names = ", ".join(run["run_dir"] for run in records)
-    _write(
-        path,
-        drawn=_charts(systems),
-        title="JaxRes runs",
-        systems=systems,
-        source=f"Made from {names}.",
-    )
+    _write(path, title="JaxRes runs", systems=systems, source=f"Made from {names}.")
 
 
 def _write(
-    path: Path,
-    *,
-    systems: Sequence[dict[str, Any]],
-    drawn: Mapping[str, Chart],
-    pictures: bool = True,
-    **words: Any,
-) -> None:
+    path: Path, *, systems: Sequence[dict[str, Any]], pictures: bool = True, **words: Any
+) -> dict[str, Chart]:
+    """Write the page; gives its charts."""
+    crossed = matrix.gather(systems)
+    drawn = (matrix.figures(crossed) if crossed else {}) | _curves(systems)
     for system in systems:
         system["pictures"] = _pictures(system) if pictures else []
     page = _template().render(
@@ -100,7 +89,7 @@ def _write(
             {"source": _data("image/svg+xml", svg.encode()), "alt": alt, "caption": caption}
             for svg, alt, caption in drawn.values()
         ],
-        matrix=matrix.gather(systems),
+        matrix=crossed,
         costs=[_cost(system) for system in systems if _first(system).get("test")],
         differences=_differences(systems),
         versions=_versions(systems),
@@ -109,6 +98,7 @@ def _write(
     with refusing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, page)
+    return drawn
 
 
 def _template() -> jinja2.Template:
@@ -128,12 +118,9 @@ def _first(system: Mapping[str, Any]) -> Record:
     return next(iter(system["runs"].values()), {})
 
 
-def _charts(systems: Sequence[Mapping[str, Any]]) -> dict[str, Chart]:
-    """The sweep, if there is one; validation accuracy and loss by epoch and the training loss."""
+def _curves(systems: Sequence[Mapping[str, Any]]) -> dict[str, Chart]:
+    """Validation accuracy and loss by epoch, and the training loss, of the first seeds."""
     made: dict[str, Chart] = {}
-    crossed = matrix.gather(systems)
-    if crossed:
-        made |= matrix.figures(crossed)
     for split, key, label in (
         ("validation", "accuracy", "validation accuracy"),
         ("validation", "loss", "validation loss"),

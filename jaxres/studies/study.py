@@ -76,8 +76,10 @@ def names(folder: Path = FOLDER) -> list[str]:
 
 def read_all(name: str, folder: Path = FOLDER) -> list[Study]:
     """Every profile that a study has; errors as of `read`."""
-    there = _content(folder / f"{name}.yaml").get("profiles", {})
-    return [read(name, each, folder) for each in get_args(Profile) if each in there]
+    path = folder / f"{name}.yaml"
+    content = _content(path)
+    there = content.get("profiles", {})
+    return [_profile(each, path, content) for each in get_args(Profile) if each in there]
 
 
 def read(name: str, profile: Profile, folder: Path = FOLDER) -> Study:
@@ -91,15 +93,18 @@ def read(name: str, profile: Profile, folder: Path = FOLDER) -> Study:
         if not names(folder):
             raise InputError(f"no studies in '{folder}'; allowed: the folder of a source checkout")
         raise unknown_name("study", name, names(folder))
-    content = _content(path)
+    return _profile(profile, path, _content(path))
+
+
+def _profile(profile: Profile, path: Path, content: Mapping[str, Any]) -> Study:
+    """Raises InputError where the content is no study with such a profile."""
     try:
         chosen = content["profiles"][profile]
         recipes = Path(content["recipes"])
         rows = tuple(_row(key, each, recipes) for key, each in chosen["rows"].items())
         sweep = tuple(shlex.split(chosen.get("sweep", "")))
-        study = Study(
-            name, profile, content["title"], content["question"], chosen["about"], rows, sweep
-        )
+        words = (content["title"], content["question"], chosen["about"])
+        study = Study(path.stem, profile, *words, rows, sweep)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"'{path}' is no study with a profile {profile} ({error!r:.200})"
