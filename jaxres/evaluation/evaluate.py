@@ -48,23 +48,32 @@ class Evaluator:
         mesh: Mesh,
         make_step: Callable[[Net, Config], Callable[..., Any]] = make_eval_step,
     ):
-        self._config = config
         self._mesh = mesh
+        self._set_up_pictures(config)
         results = make_step(net, config)
 
         def step(variables: Any, images: Any, labels: Any) -> dict[str, Any]:
             return {**results(variables, images, labels), "label": labels}
 
-        self._images = self._compiled(partial(images_of, config), (P(), P(AXIS)), P(AXIS))
         # Whole on every device: so each of several processes can fetch all of them.
         self._step = self._compiled(step, (P(), P(AXIS), P(AXIS)), P())
         self._take(pictures)
 
-    def on(self, pictures: Pictures) -> "Evaluator":
-        """The same network and programs on another split."""
+    def on(self, pictures: Pictures, config: Config | None = None) -> "Evaluator":
+        """The same network and program on another split.
+
+        Another `config` renders the pictures by its `data`; what comes out must have the size and
+        be normalised as before.
+        """
         other = copy.copy(self)
+        if config is not None:
+            other._set_up_pictures(config)
         other._take(pictures)
         return other
+
+    def _set_up_pictures(self, config: Config) -> None:
+        self._config = config
+        self._images = self._compiled(partial(images_of, config), (P(), P(AXIS)), P(AXIS))
 
     def _take(self, pictures: Pictures) -> None:
         devices = self._mesh.size

@@ -123,8 +123,7 @@ def _load_images(opened: Opened, images: Images) -> Loaded:
         examples=len(images),
     )
     net = abstract_network(config, classes=classes)
-    run_dir = opened.checkpoints.folder.parent
-    return Loaded(run_dir, opened.step, config, mesh, net, variables, pictures)
+    return Loaded(opened.run_dir, opened.step, config, mesh, net, variables, pictures)
 
 
 def predict_all(run: Loaded, *, shown: bool = False) -> dict[str, np.ndarray]:

@@ -24,6 +24,8 @@ from jaxres.training.checkpoint import Checkpoints, abstract_like, open_run
 from jaxres.training.parallel import make_mesh
 from jaxres.training.state import abstract_network
 
+SWEPT = ("accuracy", "loss", "examples")  # what a sweep tells of each value
+
 
 class Opened(NamedTuple):
     """One checkpoint of a run, with the settings to use it here."""
@@ -31,6 +33,11 @@ class Opened(NamedTuple):
     checkpoints: Checkpoints
     step: int
     config: Config
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder that `jaxres train` wrote."""
+        return self.checkpoints.folder.parent
 
 
 @contextlib.contextmanager
@@ -72,14 +79,23 @@ def load(
     Raises:
         InputError: no such run or checkpoint, a damaged one, or a data set that is not there.
     """
-    with open_checkpoint(run_dir, which, flags) as (checkpoints, step, config):
-        pictures = open_split(config, split)
-        mesh = make_mesh(config.train.devices)
-        net = abstract_network(config, classes=len(pictures.class_names))
-        like = {"params": net.params, "stats": net.stats}
-        abstract = abstract_like(like, NamedSharding(mesh, P()))
-        variables = checkpoints.restore_weights(step, abstract)
-    return Loaded(run_dir, step, config, mesh, net, variables, pictures)
+    with open_checkpoint(run_dir, which, flags) as opened:
+        return _restored(opened, opened.config, open_split(opened.config, split))
+
+
+def _restored(opened: Opened, config: Config, pictures: Pictures) -> Loaded:
+    """The network of a checkpoint for these pictures.
+
+    Raises:
+        InputError: the weights are damaged or do not fit.
+    """
+    mesh = make_mesh(config.train.devices)
+    net = abstract_network(config, classes=len(pictures.class_names))
+    like = {"params": net.params, "stats": net.stats}
+    variables = opened.checkpoints.restore_weights(
+        opened.step, abstract_like(like, NamedSharding(mesh, P()))
+    )
+    return Loaded(opened.run_dir, opened.step, config, mesh, net, variables, pictures)
 
 
 def evaluate(
@@ -108,7 +124,8 @@ def sweep(
 
     `words` are the setting (`data.digit_side`) and its values; the other arguments are those of
     `load`. Gives `sweep` (the setting), `checkpoint`, `split`, `dataset` and `results`: for each
-    `value` the `accuracy`, the `loss` and the number of `examples`. Progress is `shown`.
+    `value` the `accuracy`, the `loss` and the number of `examples`. Progress is `shown`. The
+    network is compiled once for all values that show it pictures of the same size and mean.
 
     Raises:
         InputError: it is no data setting, a value of it is none, or what `load` refuses.
@@ -125,14 +142,25 @@ def sweep(
                 f"{setting} counts for nothing where there is a {instead}; "
                 f"add --{instead.replace('_', '-')} null"
             )
-        for value in values:  # a wrong one is told before the first is evaluated
-            recipe.from_dict(to_dict(opened.config), [f"--{setting}", value])
-    rows = []
-    for value in track(values, len(values), f"evaluate, values of {setting}", shown):
-        found = evaluate(run_dir, which=which, split=split, flags=[*flags, f"--{setting}", value])
-        metrics = {key: found[key] for key in ("accuracy", "loss", "examples")}
-        rows.append({"value": value, **metrics})
-    common = {key: found[key] for key in ("checkpoint", "split", "dataset")}
+        # All of them first: a wrong one is told before any is evaluated.
+        configs = [
+            recipe.from_dict(to_dict(opened.config), [f"--{setting}", value]) for value in values
+        ]
+        networks: dict[Any, tuple[Loaded, Evaluator]] = {}  # by what they are shown
+        rows = []
+        each = zip(values, configs, strict=True)
+        for value, config in track(each, len(values), f"evaluate, values of {setting}", shown):
+            pictures = open_split(config, split)
+            data = config.data
+            seen = data.picture_side, data.mean, data.std, data.divisor, pictures.class_names
+            if seen not in networks:
+                loaded = _restored(opened, config, pictures)
+                networks[seen] = loaded, Evaluator(loaded.net, config, pictures, loaded.mesh)
+            loaded, evaluator = networks[seen]
+            with jax.transfer_guard("disallow"):
+                found = evaluator.on(pictures, config)(loaded.variables)
+            rows.append({"value": value, **{key: found[key] for key in SWEPT}})
+    common = {"checkpoint": opened.step, "split": split, "dataset": config.data.dataset}
     return {"sweep": setting, **common, "results": rows}
 
 

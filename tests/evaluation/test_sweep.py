@@ -10,20 +10,28 @@ from jaxres.errors import InputError
 from jaxres.evaluation import run
 
 
+@pytest.mark.parametrize(
+    ("setting", "values"),
+    [("data.digit_side", ["8", "24"]), ("data.divisor", ["255", "256"])],  # one network; two
+)
 def test_each_value_gives_what_an_evaluation_with_it_gives(
-    runs: list[pathlib.Path], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+    setting: str,
+    values: list[str],
+    runs: list[pathlib.Path],
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     output = tmp_path / "sweep.json"
-    words = ["evaluate", str(runs[0]), "--sweep", "data.digit_side", "8", "24"]
+    words = ["evaluate", str(runs[0]), "--sweep", setting, *values]
     assert main([*words, "-o", str(output)]) == 0
     found = json.loads(output.read_text())
-    assert found["sweep"] == "data.digit_side"
+    assert found["sweep"] == setting
     assert found["command"] == f"jaxres {' '.join(words)} -o {output}"
-    assert [row["value"] for row in found["results"]] == ["8", "24"]
+    assert [row["value"] for row in found["results"]] == values
     said = capsys.readouterr().out
-    assert said.splitlines()[0].split() == ["data.digit_side", "accuracy", "loss", "examples"]
+    assert said.splitlines()[0].split() == [setting, "accuracy", "loss", "examples"]
     for row in found["results"]:
-        alone = run.evaluate(runs[0], flags=["--data.digit-side", row["value"]])
+        alone = run.evaluate(runs[0], flags=[f"--{setting}", row["value"]])
         assert {key: alone[key] for key in ("accuracy", "loss", "examples")} == {
             key: row[key] for key in ("accuracy", "loss", "examples")
         }
@@ -49,7 +57,7 @@ def test_what_cannot_be_swept_is_refused_before_anything_is_evaluated(
     flags: list[str],
     problem: str,
 ) -> None:
-    monkeypatch.setattr(run, "evaluate", None)
+    monkeypatch.setattr(run, "open_split", None)
     with pytest.raises(InputError, match=problem):
         run.sweep(runs[0], words, flags=flags)
 
