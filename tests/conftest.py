@@ -1,19 +1,34 @@
-"""Four virtual CPU devices, no compilation cache, and the real data where there is some."""
+"""Four virtual CPU devices, a compilation cache, and the real data where there is some."""
 
+import atexit
 import os
 import pathlib
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "true"
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    # The workers and the processes that tests start have it from here. It goes with the session.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxres-compiled-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import cv2
 import pytest
 
 cv2.setNumThreads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once() -> None:
+    """What one test has compiled no other compiles again."""
+    from jaxres import compilation
+
+    compilation.use_cache("default")
 
 
 @pytest.fixture

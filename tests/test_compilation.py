@@ -21,13 +21,14 @@ from tests.training.test_loop import assert_same_end
 
 @pytest.fixture
 def enabled(monkeypatch: pytest.MonkeyPatch):
-    """The cache may be switched on in this process, and keeps whatever program compiles."""
-    jax.config.update("jax_enable_compilation_cache", True)
-    monkeypatch.setattr(compilation, "MIN_COMPILE_S", 0.0)
-    jax.clear_caches()
-    yield
+    """No cache is in use at first; one that is switched on keeps whatever program compiles."""
     compilation.use_cache("off")
-    jax.config.update("jax_enable_compilation_cache", False)
+    with monkeypatch.context() as patched:
+        patched.setattr(compilation, "MIN_COMPILE_S", 0.0)
+        jax.clear_caches()
+        yield
+    monkeypatch.undo()  # a test may have moved the default folder
+    compilation.use_cache("default")
     jax.clear_caches()
 
 
@@ -91,8 +92,12 @@ def test_outcomes(enabled, tmp_path: pathlib.Path) -> None:
     assert compiled() == "off"
 
 
-def test_jax_can_be_told_to_overrule(tmp_path: pathlib.Path) -> None:
-    compilation.use_cache(str(tmp_path))  # JAX_ENABLE_COMPILATION_CACHE is false in tests
+def test_jax_can_be_told_to_overrule(enabled, tmp_path: pathlib.Path) -> None:
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        compilation.use_cache(str(tmp_path))
+    finally:
+        jax.config.update("jax_enable_compilation_cache", True)
     assert compilation.folder_in_use() is None
     assert not list(tmp_path.iterdir())
 
