@@ -23,11 +23,10 @@ from tests.training.test_loop import assert_same_end
 def enabled(monkeypatch: pytest.MonkeyPatch):
     """No cache is in use at first; one that is switched on keeps whatever program compiles."""
     compilation.use_cache("off")
-    with monkeypatch.context() as patched:
-        patched.setattr(compilation, "MIN_COMPILE_S", 0.0)
-        jax.clear_caches()
-        yield
-    monkeypatch.undo()  # a test may have moved the default folder
+    monkeypatch.setattr(compilation, "MIN_COMPILE_S", 0.0)
+    jax.clear_caches()
+    yield
+    monkeypatch.undo()  # also of a test that has moved the default folder
     compilation.use_cache("default")
     jax.clear_caches()
 

@@ -54,7 +54,7 @@ def evaluate(words: Sequence[str]) -> int:
     if args.json:
         print(json.dumps(result))
     elif args.sweep:
-        columns = ("value", "accuracy", "loss", "examples")
+        columns = ("value", *run.SWEPT)
         table = ([row[key] for key in columns] for row in result["results"])
         print_table((result["sweep"], *columns[1:]), table)
     else:

@@ -153,12 +153,15 @@ def sweep(
             pictures = open_split(config, split)
             data = config.data
             seen = data.picture_side, data.mean, data.std, data.divisor, pictures.class_names
-            if seen not in networks:
+            if seen in networks:
+                loaded, evaluator = networks[seen]
+                evaluator = evaluator.on(pictures, config)
+            else:
                 loaded = _restored(opened, config, pictures)
-                networks[seen] = loaded, Evaluator(loaded.net, config, pictures, loaded.mesh)
-            loaded, evaluator = networks[seen]
+                evaluator = Evaluator(loaded.net, config, pictures, loaded.mesh)
+            networks[seen] = loaded, evaluator
             with jax.transfer_guard("disallow"):
-                found = evaluator.on(pictures, config)(loaded.variables)
+                found = evaluator(loaded.variables)
             rows.append({"value": value, **{key: found[key] for key in SWEPT}})
     common = {"checkpoint": opened.step, "split": split, "dataset": config.data.dataset}
     return {"sweep": setting, **common, "results": rows}
