@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Float32, Int32, UInt8
 
 from jaxres.config import Config
 from jaxres.errors import InputError
-from jaxres.evaluation.layers import choose_layer, layer_shapes
+from jaxres.evaluation.layers import centres, choose_layer, layer_shapes
 from jaxres.evaluation.predict import make_probability_step
 from jaxres.models.pure import Net
 from jaxres.screen import track
@@ -52,8 +52,10 @@ def grad_cam(
     """Grad-CAM (Selvaraju et al. 2017, section 3): what in a layer's maps speaks for a class.
 
     The weight of a channel is the mean over the map of the gradient of the class's logit; the
-    weighted sum of the channels, rectified, is enlarged bilinearly. `layer` is as `choose_layer`
-    says. The maps are taken as the layer gives them, which in some families is before rectifying.
+    weighted sum of the channels, rectified, is enlarged bilinearly, each position lying where it
+    looks (`layers.centres`); beyond the outermost positions the map stays as it is there. `layer`
+    is as `choose_layer` says. The maps are taken as the layer gives them, which in some families
+    is before rectifying.
 
     With `by_position` it is LayerCAM (Jiang et al. 2021, equations 4 to 6): at each position the
     weight is the gradient there, rectified; made for layers that are not the last.
@@ -64,6 +66,7 @@ def grad_cam(
     shapes = layer_shapes(net, images.shape[1])
     chosen = choose_layer(shapes, layer)
     one = shapes[chosen]
+    spread = _spread(centres(net, images.shape[1], chosen), images.shape[1])
 
     def cam(variables: Any, images: Array, classes: Array) -> Float[Array, "n side side"]:
         normal = normalise(config, images)
@@ -85,7 +88,7 @@ def grad_cam(
         weights = gradient.astype(jnp.float32)
         weights = jax.nn.relu(weights) if by_position else weights.mean((1, 2), keepdims=True)
         small = jax.nn.relu((weights * maps.astype(jnp.float32)).sum(-1))
-        return jax.image.resize(small, images.shape[:3], "linear")
+        return jnp.einsum("pi,nij,qj->npq", spread, small, spread, precision="highest")
 
     size = config.data.batch_size
     return _in_batches(partial(jax.jit(cam), variables), size, images, classes)
@@ -144,6 +147,19 @@ def occlusion(
         drop = whole[place, classes[place]] - found.reshape(len(starts), len(starts))
         maps.append(weight.T @ drop @ weight / covered)
     return np.stack(maps)
+
+
+def _spread(
+    centres: Float32[np.ndarray, " positions"], side: int
+) -> Float32[np.ndarray, "side positions"]:
+    """What each position gives to each row of the picture: linear between the positions' centres.
+
+    Positions that look at the same place share it.
+    """
+    places, of_position, shared = np.unique(centres, return_inverse=True, return_counts=True)
+    rows = np.arange(side)
+    each = np.stack([np.interp(rows, places, one) for one in np.eye(len(places))], axis=1)
+    return (each[:, of_position] / shared[of_position]).astype(np.float32)
 
 
 def _in_batches(

@@ -4,6 +4,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32
 
 from jaxres.errors import InputError, unknown_name
 from jaxres.models.pure import Net
@@ -60,3 +62,48 @@ def choose_layer(shapes: Shapes, asked: str = "") -> str:
             f"allowed: {', '.join(larger) or '--method occlusion'}"
         )
     return chosen
+
+
+def centres(net: Net, side: int, layer: str) -> Float32[np.ndarray, " positions"]:
+    """Where each row of a layer's maps looks: the middle of what it sees, as a row of the picture.
+
+    That need not be the middle of the row's share of the picture: after symmetric padding, as torch
+    has it, a stride begins at the first pixel. Pictures are squares of `side` pixels; columns are
+    as rows.
+
+    The network itself tells: with kernels that pass on what is under their middle, and norms that
+    change nothing, it makes of a picture of row numbers a map of row numbers. Where it takes a
+    maximum, the middle is half-way between what it says of the picture and of the reversed one.
+    """
+
+    def passing_on(path: tuple[Any, ...], leaf: jax.Array | jax.ShapeDtypeStruct) -> np.ndarray:
+        name = path[-1].key
+        if name in ("scale", "var"):
+            return np.ones(leaf.shape, np.float32)
+        weights = np.zeros(leaf.shape, np.float32)
+        if name == "kernel" and len(leaf.shape) == 4:
+            rows, columns = (sorted({(size - 1) // 2, size // 2}) for size in leaf.shape[:2])
+            # All channels are the same; of one of them bfloat16 makes whole numbers again.
+            weights[np.ix_(rows, columns, [0])] = 1 / (len(rows) * len(columns))
+        return weights
+
+    @jax.jit
+    def seen(params: Any, stats: Any, images: jax.Array) -> jax.Array:
+        found: dict[str, jax.Array] = {}
+
+        def see(name: str, maps: jax.Array) -> jax.Array:
+            found[name] = maps
+            return maps
+
+        net.apply(params, stats, images, train=False, see=see)
+        return found[layer].astype(jnp.float32).mean((2, 3))
+
+    params, stats = (
+        jax.tree_util.tree_map_with_path(passing_on, tree) for tree in (net.params, net.stats)
+    )
+    row = np.arange(1, side + 1, dtype=np.float32)
+    values = np.stack([np.ones_like(row), row, row[::-1]])
+    values *= 2.0**-20  # so small that activations which are cut off above let it pass
+    images = np.broadcast_to(values[:, :, None, None], (3, side, side, 3))
+    one, down, up = np.asarray(seen(params, stats, images))
+    return (down / one - 1 + side - up / one) / 2

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from jaxres.errors import InputError
 from jaxres.evaluation.attention import grad_cam, occlusion
-from jaxres.evaluation.layers import choose_layer, layer_shapes
+from jaxres.evaluation.layers import centres, choose_layer, layer_shapes
 from jaxres.models.pure import Net, abstract_net
 from jaxres.training.state import network
 
@@ -101,7 +102,9 @@ def test_maps_of_an_inner_layer_are_the_gradient_there(setting, by_position: boo
     weights = np.maximum(gradient, 0) if by_position else mean
     small = np.maximum((weights * maps).sum(-1), 0)
     assert small.shape == (6, 16, 16)
-    large = [cv2.resize(one, (32, 32), interpolation=cv2.INTER_LINEAR) for one in small]
+    # Position k looks at row 2k; beyond the last the map stays the same.
+    rows = np.meshgrid(np.arange(32) / 2, np.arange(32) / 2, indexing="ij")
+    large = [ndimage.map_coordinates(one, rows, order=1, mode="nearest") for one in small]
     np.testing.assert_allclose(found, large, atol=1e-5 * small.max())
     assert small.any()
 
@@ -193,6 +196,68 @@ def test_the_last_layer_that_says_where_is_chosen(name: str, side: int, chosen: 
     assert choose_layer(shapes) == chosen
     assert [*shapes][-1] == "features"
     assert choose_layer(shapes, "features") == "features"
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "side", "first", "step"),
+    [
+        ("resnet18", "stages.1", 64, 0, 8),  # every stride begins at the first pixel
+        ("resnet18", "features", 224, 0, 32),
+        ("cifar_resnet20", "features", 32, 0, 4),
+        ("vgg11", "convs.5", 64, 3.5, 8),  # strides by pooling, over the middle of their windows
+        ("mobilenet_v2", "blocks.5", 64, 0, 8),
+        ("handbook_cnn", "convs.4", 28, 1.5, 4),
+    ],
+)
+def test_positions_look_at_the_middle_of_what_they_see(
+    name: str, layer: str, side: int, first: float, step: float
+) -> None:
+    net = abstract_net(name, classes=10, image_size=side, dtype=jnp.bfloat16)
+    found = centres(net, side, layer)
+    # The outermost ones see the padding too.
+    np.testing.assert_allclose(found, first + step * np.arange(len(found)), atol=step / 8)
+    np.testing.assert_allclose(found[1:-1], first + step * np.arange(len(found))[1:-1], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "keras_resnet50",
+        "vgg16_bn",
+        "shufflenet_v2_x0_5",
+        "xception",
+        "cifar_wide_resnet16_8",
+        "all_cnn_small",
+        "two_conv_cnn",
+        "de_novo_cnn",
+    ],
+)
+def test_positions_lie_in_order_within_the_picture(name: str) -> None:
+    net = abstract_net(name, classes=10, image_size=64)
+    found = centres(net, 64, choose_layer(layer_shapes(net, 64)))
+    assert np.all(np.diff(found) > 0)
+    assert -0.5 <= found[0] < found[-1] <= 63.5
+
+
+def test_positions_that_look_at_the_same_place_share_it(setting) -> None:
+    # As those of VGG, which spreads small maps over 7x7.
+    weights = RNG.normal(size=(16, 16, 3, 5))
+
+    def apply(params, stats, images, *, train, key=None, frozen_norms=(), see=None):
+        maps = images.reshape(len(images), 8, 4, 8, 4, 3).mean((2, 4))
+        maps = maps.repeat(2, axis=1).repeat(2, axis=2)
+        maps = see("body", maps) if see else maps
+        return jnp.einsum("nijc,ijck->nk", maps, params["weights"]), stats
+
+    net = Net({"weights": jnp.asarray(weights, jnp.float32)}, {}, apply)
+    classes = RNG.integers(0, 5, 6).astype(np.int32)
+    found = grad_cam(net, setting.config, variables(net), setting.images, classes, by_position=True)
+    pooled = setting.images.reshape(6, 8, 4, 8, 4, 3).mean((2, 4)) / 255
+    gradient = np.moveaxis(weights[..., classes], -1, 0)
+    each = np.einsum("nijc,nijc->nij", pooled.repeat(2, 1).repeat(2, 2), np.maximum(gradient, 0))
+    small = each.reshape(6, 8, 2, 8, 2).mean((2, 4))
+    large = [cv2.resize(one, (32, 32), interpolation=cv2.INTER_LINEAR) for one in small]
+    np.testing.assert_allclose(found, large, atol=1e-5)
 
 
 def shapes_of(**sides: int) -> dict[str, jax.ShapeDtypeStruct]:
