@@ -1,6 +1,7 @@
 """Files written whole."""
 
 import contextlib
+import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,29 @@ def write_whole(path: Path, content: str | bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def require_writable(path: Path) -> None:
+    """Refuse what no file can be written to, before the work for it is done.
+
+    Raises:
+        InputError: it is a folder, or in a folder that is not there.
+    """
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise InputError(f"cannot write '{path}'; allowed: a file in a folder that is there")
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """While no other process is in here for the same folder; waits for it.
+
+    Raises:
+        OSError: the folder cannot be made or written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

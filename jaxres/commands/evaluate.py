@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from jaxres import recipe as recipes
 from jaxres.config import Split
-from jaxres.files import refusing, write_whole
+from jaxres.files import refusing, require_writable, write_whole
 from jaxres.recipe import DEFAULTS, Settings, ShortO, split_settings
 from jaxres.screen import print_table, quiet_libraries
 
@@ -39,6 +39,8 @@ def evaluate(words: Sequence[str]) -> int:
     """`jaxres evaluate`: metrics as tables or JSON, one evaluation or a sweep."""
     own, flags = split_settings(words)
     args = recipes.parse(Evaluate, own, prog="jaxres evaluate")
+    if args.output is not None:
+        require_writable(args.output)
     quiet_libraries()
     from jaxres.evaluation import run
 

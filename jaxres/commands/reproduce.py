@@ -1,6 +1,7 @@
 """`jaxres reproduce`."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,22 +44,27 @@ def reproduce(words: Sequence[str]) -> int:
     if args.seeds < 1:
         raise InputError(f"--seeds is {args.seeds}; allowed: 1 or more")
     quiet_libraries()
-    from jaxres.report import overview, page
+    from jaxres.report import overview, page, standing
     from jaxres.studies import study
     from jaxres.studies.reproduce import Reproduction
 
     chosen = study.read(args.study, args.profile)
     results = args.results / args.study / f"{args.profile}.json"
-    made = Reproduction(chosen, args.runs, results)
+    # A relative path is the same in the settings of runs that were begun with an absolute one.
+    runs = Path(os.path.relpath(args.runs)) if args.runs.is_relative_to(Path.cwd()) else args.runs
+    made = Reproduction(chosen, runs, results)
+    asked = made.asked(args.only)
 
     def told(found: dict[str, Any]) -> None:
         page.write_study(found, results.with_suffix(".html"), pictures=not args.no_pictures)
         overview.write(args.results)
-        say(where_rows_stand(found))
+        rows = found["rows"].items()
+        say("; ".join(f"{name}: {standing.standing(row)}" for name, row in rows))
 
     if args.pages_only:
-        found = made.opened()
-        told(found)
+        if not results.exists():
+            raise InputError(f"there are no results at '{results}' to write pages of")
+        found = made.opened(told).write()
     else:
         found = made.run(
             only=args.only,
@@ -68,27 +74,37 @@ def reproduce(words: Sequence[str]) -> int:
             told=told,
         )
     columns = ("system", "accuracy", "min", "max", "seeds", "study")
-    print_table(columns, [_cells(row) for row in found["rows"].values()])
+    table = [
+        [
+            row["title"],
+            standing.mean(row),
+            *((row["accuracy"] or {}).get(key, "") for key in ("min", "max")),
+            standing.seeds(row),
+            standing.theirs(row),
+        ]
+        for row in found["rows"].values()
+    ]
+    print_table(columns, table)
     print(f"results: {results}\npage: {results.with_suffix('.html')}")
     print(f"all studies: {args.results / overview.NAME}")
-    return 1 if any(row["failed"] for row in found["rows"].values()) else 0
+    if not args.pages_only:
+        _tell_of_others(found)
+    failed = [found["rows"][row.name]["failed"] for row in asked]
+    made_here = [] if args.pages_only else map(str, range(args.seeds))
+    return 1 if any(seed in each for seed in made_here for each in failed) else 0
 
 
-def where_rows_stand(found: dict[str, Any]) -> str:
-    """A line on where each row stands."""
-    told = []
+def _tell_of_others(found: dict[str, Any]) -> None:
+    """Say which numbers of the table this machine did not make, or leaves out."""
+    runs = [run for row in found["rows"].values() for run in row["runs"].values()]
+    others = sum(not Path(run["run_dir"]).exists() for run in runs)
+    if others:
+        say(
+            f"{others} of {len(runs)} runs are results that were there before, without a run "
+            "directory here; for a table of your own runs alone give another --results"
+        )
     for name, row in found["rows"].items():
-        mean = f" {row['accuracy']['mean']:.4f}" if row["accuracy"] else ""
-        state = f"{len(row['runs'])} done{mean}" if row["runs"] else "not run"
-        told.append(f"{name}: {'failed' if row['failed'] else state}")
-    return "; ".join(told)
-
-
-def _cells(row: dict[str, Any]) -> list[Any]:
-    ours = row["accuracy"] or {"mean": "failed" if row["failed"] else "not run"}
-    return [
-        row["title"],
-        *(ours.get(key, "") for key in ("mean", "min", "max")),
-        len(row["runs"]),
-        row["study"].get("accuracy", ""),
-    ]
+        if "outdated" in row:
+            seeds = ", ".join(row["outdated"])
+            told = f"results of other settings than the recipe has now (seed {seeds})"
+            say(f"{name}: {told} are not counted")

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from jaxres.config.augment import AugmentConfig, Augmenting
@@ -29,7 +30,9 @@ __all__ = [
     "TransferConfig",
     "differing_keys",
     "flatten",
+    "listed",
     "to_dict",
+    "unflatten",
     "with_normalisation",
 ]
 
@@ -114,6 +117,15 @@ def flatten(nested: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def unflatten(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The nested settings that `flatten` took apart."""
+    nested: dict[str, dict[str, Any]] = {}
+    for name, value in flat.items():
+        section, _, key = name.partition(".")
+        nested.setdefault(section, {})[key] = value
+    return nested
+
+
 def differing_keys(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Keys whose difference changes the run, each with its two values.
 
@@ -128,3 +140,8 @@ def differing_keys(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, tu
         for key in sorted(flat_ours.keys() | flat_theirs.keys())
         if key not in FREE_KEYS | left_open and flat_ours.get(key) != flat_theirs.get(key)
     }
+
+
+def listed(differing: Mapping[str, tuple[Any, Any]]) -> str:
+    """Differing settings in words, for an error message."""
+    return "; ".join(f"{key} is {ours}, was {theirs}" for key, (ours, theirs) in differing.items())

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxres.errors import InputError
-from jaxres.files import refusing, write_whole
+from jaxres.files import refusing, require_writable, write_whole
 
 MARGIN = 4  # pixels between pictures
 CAPTION = 16  # height of a line of text under a picture, pixels
@@ -58,8 +58,7 @@ def require_png_path(path: Path) -> None:
     """
     if path.suffix.lower() != ".png":
         raise InputError(f"--output is '{path}'; allowed: a name ending in .png")
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise InputError(f"cannot write '{path}'; allowed: a file in a folder that is there")
+    require_writable(path)
 
 
 def write_png(path: Path, picture: UInt8[np.ndarray, "h w 3"]) -> None:

@@ -20,7 +20,7 @@ from jaxres.data.sources import DATASETS, Source
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import Evaluator
 from jaxres.evaluation.run import Loaded, Opened, open_checkpoint, require_finite
-from jaxres.files import refusing, write_whole
+from jaxres.files import refusing, require_writable, write_whole
 from jaxres.models.pure import Net
 from jaxres.training.parallel import make_mesh
 from jaxres.training.state import abstract_network
@@ -60,8 +60,7 @@ def write_submission(
     Raises:
         InputError: as `predict`, or the array or the file cannot be used.
     """
-    if output.is_dir() or not output.absolute().parent.is_dir():
-        raise InputError(f"cannot write '{output}'; allowed: a file in a folder that is there")
+    require_writable(output)
     images = contest.read_images(array)
     with open_checkpoint(run_dir, which) as opened:
         run = _load_images(opened, images)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from jaxres.models.pure import abstract_net
+from jaxres.models.pure import Net, abstract_net
 from jaxres.ops.conv import force_lowering
 
 
@@ -29,7 +29,11 @@ def count(name: str, *, image_size: int = 224, classes: int = 1000) -> ModelCost
     Raises:
         InputError: no model has this name, or the model does not take pictures of this size.
     """
-    net = abstract_net(name, classes=classes, image_size=image_size)
+    return count_net(name, abstract_net(name, classes=classes, image_size=image_size), image_size)
+
+
+def count_net(name: str, net: Net, image_size: int) -> ModelCost:
+    """Count a network that takes square pictures of `image_size` pixels."""
     picture = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     with force_lowering("xla"):
         program = jax.make_jaxpr(lambda *inputs: net.apply(*inputs, train=False))(

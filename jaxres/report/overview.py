@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxres.files import refusing, write_whole
+from jaxres.files import locked, refusing, write_whole
+from jaxres.report import standing
 from jaxres.studies import study
 from jaxres.studies.study import Study
 
@@ -14,10 +15,11 @@ HEAD = """# Results of the studies
 
 Written by `jaxres reproduce`. Every number is in the JSON file named above its table, with the
 command, the settings, the versions and the commit it was made with; the HTML page has the curves,
-the scores by class, the confusion matrices and the pictures. Accuracies are those of the test
-split, the mean over seeds with the least and the greatest; a single seed tells no difference of a
-few tenths of a per cent. A mini profile is for two CPU cores: the study's own numbers, of its full
-size, stand beside it to show which way a comparison goes, not as equals.
+the scores by class, the confusion matrices and, where they may be passed on, the pictures.
+Accuracies are those of the test split, the mean over seeds with the least and the greatest; a
+single seed tells no difference of a few tenths of a per cent. A mini profile is for two CPU cores:
+the study's own numbers, of its full size, stand beside it to show which way a comparison goes, not
+as equals.
 """
 
 
@@ -28,15 +30,14 @@ def write(results: Path, folder: Path = study.FOLDER) -> Path:
         InputError: a study is not made as it should be, or the page cannot be written.
     """
     path = results / NAME
-    lines = [HEAD]
-    for name in study.names(folder):
-        profiles = study.read_all(name, folder)
-        for first in profiles[:1]:
-            lines += [f"## {first.title}", "", first.question, ""]
-        for each in profiles:
-            lines += _profile(each, results)
-    with refusing(path):
-        results.mkdir(parents=True, exist_ok=True)
+    with refusing(path), locked(results):
+        lines = [HEAD]
+        for name in study.names(folder):
+            profiles = study.read_all(name, folder)
+            for first in profiles[:1]:
+                lines += [f"## {first.title}", "", first.question, ""]
+            for each in profiles:
+                lines += _profile(each, results)
         write_whole(path, "\n".join(lines).rstrip() + "\n")
     return path
 
@@ -51,7 +52,7 @@ def _profile(chosen: Study, results: Path) -> Iterator[str]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
         table = [_row(rows[row.name]) for row in chosen.rows if row.name in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         yield from (f"{head}. `{place}.json` is damaged ({error!r:.100}).", "")
         return
     yield from (f"{head} ([page]({place}.html), [JSON]({place}.json))", "")
@@ -67,10 +68,10 @@ def _profile(chosen: Study, results: Path) -> Iterator[str]:
 
 
 def _row(row: dict[str, Any]) -> str:
-    accuracy, seeds = row["accuracy"], len(row["runs"])
-    cells = ["failed" if row["failed"] else "not run", "", ""]
+    accuracy, spread, loss = row["accuracy"], "", ""
     if accuracy:
-        spread = f"{accuracy['min']:.4f} to {accuracy['max']:.4f}" if seeds > 1 else "single seed"
-        cells = [f"{accuracy['mean']:.4f}", spread, f"{row['loss']['mean']:.4f}"]
-    theirs = row["study"].get("accuracy", "")
-    return f"| {' | '.join(map(str, (row['title'], *cells, seeds or '', theirs)))} |"
+        spread = f"{accuracy['min']:.4f} to {accuracy['max']:.4f}"
+        spread = spread if len(row["runs"]) > 1 else "single seed"
+        loss = f"{row['loss']['mean']:.4f}"
+    cells = [row["title"], standing.mean(row), spread, loss]
+    return f"| {' | '.join((*cells, standing.seeds(row), standing.theirs(row)))} |"

@@ -1,19 +1,18 @@
 """One self-contained HTML page of runs: tables, curves, pictures, and where each number is from."""
 
 import base64
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import jinja2
+import numpy as np
 
-from jaxres.errors import InputError
 from jaxres.files import refusing, write_whole
-from jaxres.models import count
-from jaxres.report import charts, matrix
+from jaxres.report import charts, matrix, standing
 from jaxres.report.record import Record
+from jaxres.screen import say
 
 # Pictures that `jaxres show` may have left in a run directory, with what they are.
 PICTURES = {
@@ -38,6 +37,7 @@ def write_study(found: Mapping[str, Any], path: Path, *, pictures: bool = True) 
         path,
         pictures=pictures,
         title=found["title"],
+        caption="Mean over seeds; a single seed tells no difference of a few tenths of a per cent.",
         question=found["question"],
         profile=found["profile"],
         about=found["about"],
@@ -70,7 +70,13 @@ def write_runs(records: Sequence[Record], path: Path) -> None:
         for run in records
     ]
     names = ", ".join(run["run_dir"] for run in records)
-    _write(path, title="JaxRes runs", systems=systems, source=f"Made from {names}.")
+    _write(
+        path,
+        title="JaxRes runs",
+        caption="A single run tells no difference of a few tenths of a per cent.",
+        systems=systems,
+        source=f"Made from {names}.",
+    )
 
 
 def _write(
@@ -83,7 +89,6 @@ def _write(
         system["pictures"] = _pictures(system) if pictures else []
     page = _template().render(
         systems=systems,
-        caption="Mean over seeds; a single seed tells no difference of a few tenths of a per cent.",
         has_study=any(system["study"] for system in systems),
         charts=[
             {"source": _data("image/svg+xml", svg.encode()), "alt": alt, "caption": caption}
@@ -109,7 +114,7 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.globals.update(question="", profile="", about="")
+    environment.globals.update(question="", profile="", about="", count_of_seeds=standing.seeds)
     return environment.get_template("page.html.j2")
 
 
@@ -143,23 +148,24 @@ def _curves(systems: Sequence[Mapping[str, Any]]) -> dict[str, Chart]:
 
 
 def _pictures(system: Mapping[str, Any]) -> list[dict[str, str]]:
-    run_dir = Path(_first(system).get("run_dir", ""))
-    return [
-        {
-            "source": _data("image/webp", _smaller(run_dir / name)),
-            "alt": f"{about}: {system['title']}",
-            "caption": about,
-        }
-        for name, about in PICTURES.items()
-        if _first(system) and (run_dir / name).is_file()
-    ]
+    if not _first(system):
+        return []
+    made = []
+    for name, about in PICTURES.items():
+        path = Path(_first(system)["run_dir"]) / name
+        if not path.is_file():
+            continue
+        picture = cv2.imread(str(path))
+        if picture is None:
+            say(f"warning: '{path}' is no picture and left out; removed, it is drawn again")
+            continue
+        source = _data("image/webp", _smaller(picture))
+        made.append({"source": source, "alt": f"{about}: {system['title']}", "caption": about})
+    return made
 
 
-def _smaller(path: Path) -> bytes:
+def _smaller(picture: np.ndarray) -> bytes:
     """A picture as WebP, a third of its PNG."""
-    picture = cv2.imread(str(path))
-    if picture is None:
-        raise InputError(f"'{path}' is no picture; removed, it is drawn again")
     return cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, 85])[1].tobytes()
 
 
@@ -168,18 +174,12 @@ def _cost(system: Mapping[str, Any]) -> dict[str, Any]:
     devices = run["devices"]
     return {
         "title": system["title"],
-        "gflop": _gflop(run["model"], run["picture_side"], len(run["test"]["per_class"])),
         "devices": f"{devices['count']} x {devices['kind']}",
         **{
             key: run.get(key)
-            for key in ("model", "parameters", "images_per_s", "data_wait_share", "wall_s")
+            for key in ("model", "parameters", "gflop", "images_per_s", "data_wait_share", "wall_s")
         },
     }
-
-
-@functools.cache  # a study's page is written again after every run
-def _gflop(model: str, image_size: int, classes: int) -> float:
-    return count.count(model, image_size=image_size, classes=classes).gflop
 
 
 def _differences(systems: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -1,11 +1,9 @@
 """Running a study row by row, each training a process of its own that can be gone on with."""
 
 import dataclasses
-import json
-import re
 import shlex
+import shutil
 import signal
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -14,11 +12,12 @@ from types import FrameType
 from typing import Any
 
 from jaxres import recipe
-from jaxres.config import differing_keys, to_dict
+from jaxres.config import differing_keys, listed, to_dict, unflatten
 from jaxres.errors import InputError
-from jaxres.files import refusing, write_whole
+from jaxres.files import refusing
 from jaxres.report import record
 from jaxres.screen import say
+from jaxres.studies.results import Found, Results
 from jaxres.studies.study import Row, Study
 
 PROGRAM = (sys.executable, "-m", "jaxres")
@@ -53,6 +52,14 @@ class Reproduction:
         output = ["--output-dir", str(self.run_dir(row, seed))]
         return ["train", str(row.recipe), *output, *self.flags(row, seed)]
 
+    def asked(self, only: str | None) -> tuple[Row, ...]:
+        """The rows to run, each after those whose weights it starts from: all, or for `only` one.
+
+        Raises:
+            InputError: no row has that name.
+        """
+        return self.study.in_order() if only is None else self.study.with_starts(only)
+
     def run(
         self,
         *,
@@ -60,102 +67,103 @@ class Reproduction:
         seeds: int,
         keep: bool,
         pictures: bool = True,
-        told: Callable[[dict[str, Any]], None],
-    ) -> dict[str, Any]:
+        told: Callable[[Found], None],
+    ) -> Found:
         """Make the runs that are not there, of all rows or one, for seeds 0 to `seeds` - 1.
 
         Gives what `results` holds: it is written whole after every run, and `told` called with it.
-        A row that fails is noted in it and the others go on. Rows that are not asked for stay as
-        they were; of those asked for, runs without a run directory are made again, unless `keep`.
-        Of the first seed's runs `pictures` are drawn for the page.
+        A row that fails is noted in it and the others go on. A run takes the place of the result
+        that was there for its row and seed; all other results stay. With `keep` those results that
+        still stand are not made again, though their run directories are gone. Of the first seed's
+        runs `pictures` are drawn for the page.
 
         Raises:
             InputError: no row has the name `only`, or results cannot be read or written.
             KeyboardInterrupt: a run was interrupted; what is done is written.
         """
-        rows = self.study.with_starts(only) if only else self.study.in_order()
-        found = self.opened()
-        for row in rows:
-            entry = found["rows"][row.name]
-            if not keep:
-                entry["runs"] = {
-                    seed: run for seed, run in entry["runs"].items() if self._stands(row, int(seed))
-                }
-            entry["failed"] = {}
-            _sum_up(entry)
-        told(found)
+        rows = self.asked(only)
+        results = self.opened(told)
+        found = results.write()
         for seed in range(seeds):
             for row in rows:
-                entry = found["rows"][row.name]
-                if keep and str(seed) in entry["runs"]:
+                if keep and str(seed) in found["rows"][row.name]["runs"]:
                     continue
                 try:
-                    if not self._is_done(row, seed):
-                        run_command(self.words(row, seed))
-                    if self.study.sweep:
-                        sweep(self.run_dir(row, seed), self.study.sweep)
-                    if pictures and seed == 0:
-                        draw(self.run_dir(row, seed))
-                    entry["runs"][str(seed)] = record.read(self.run_dir(row, seed))
+                    made = self._made(row, seed, pictures=pictures and seed == 0)
                 except (InputError, CommandFailed) as error:
                     command = shlex.join(["jaxres", *self.words(row, seed)])
-                    entry["failed"][str(seed)] = {"problem": str(error), "command": command}
-                _sum_up(entry)
-                self._write(found)
-                told(found)
+                    problem = {"problem": str(error), "command": command}
+                    found = results.write(row, seed, failed=problem)
+                else:
+                    found = results.write(row, seed, run=made)
         return found
 
-    def opened(self) -> dict[str, Any]:
-        """The results there are, with a place for every row of the study.
+    def opened(self, told: Callable[[Found], None]) -> Results:
+        """The results, to read and to write."""
+        return Results(self.study, self.results, self._stands, told)
+
+    def _made(self, row: Row, seed: int, *, pictures: bool) -> record.Record:
+        """A row's run, made if it is not there.
 
         Raises:
-            InputError: they are damaged.
+            InputError, CommandFailed: it could not be made, or is that of other settings.
         """
-        study = self.study
-        rows: dict[str, Any] = {}
-        if self.results.exists():
-            try:
-                rows = json.loads(self.results.read_text(encoding="utf-8"))["rows"]
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise InputError(f"'{self.results}' is damaged ({error!r:.200})") from None
-        return {
-            "study": study.name,
-            "profile": study.profile,
-            "title": study.title,
-            "question": study.question,
-            "about": study.about,
-            "command": f"jaxres reproduce {study.name} --profile {study.profile}",
-            "rows": {
-                row.name: {"runs": {}, "failed": {}, "accuracy": None, "loss": None}
-                | rows.get(row.name, {})
-                | {"title": row.title, "study": dict(row.study), "recipe": str(row.recipe)}
-                for row in study.rows
-            },
-        }
-
-    def _is_done(self, row: Row, seed: int) -> bool:
-        """Whether a row's run has ended, with the settings that it would have now."""
         run_dir = self.run_dir(row, seed)
+        settings, start = run_dir / "config.yaml", run_dir / record.START
+        if settings.is_file():
+            begun = to_dict(recipe.load(start)) if start.is_file() else None
+            changes = self._changes(row, seed, to_dict(recipe.load(settings)), begun)
+            if changes:
+                raise InputError(
+                    f"'{run_dir}' holds a run with other settings ({changes}): "
+                    "remove it, or give another --runs"
+                )
         if not (run_dir / "summary.json").is_file():
-            return False
-        wanted = recipe.load(row.recipe, self.flags(row, seed))
-        there = recipe.load(run_dir / "config.yaml")
-        return not differing_keys(to_dict(wanted), to_dict(there))
+            run_command(self.words(row, seed))
+        if not (run_dir / "summary.json").is_file():
+            raise CommandFailed("it was stopped before its end; the same command goes on with it")
+        if row.start and not start.is_file():
+            first = self.run_dir(self.study.row(row.start), seed) / "config.yaml"
+            with refusing(start):
+                shutil.copyfile(first, start)
+        if self.study.sweep:
+            sweep(run_dir, self.study.sweep)
+        if pictures:
+            draw(run_dir)
+        return record.read(run_dir)
 
-    def _stands(self, row: Row, seed: int) -> bool:
-        """Whether a result is that of the run directory; where that is damaged it is not."""
+    def _stands(self, row: Row, seed: int, run: record.Record) -> bool:
+        """Whether a result is what the row would make today."""
+        start = unflatten(run["start"]) if "start" in run else None
         try:
-            return self._is_done(row, seed)
-        except InputError:
-            return False
+            return not self._changes(row, seed, unflatten(run["settings"]), start)
+        except InputError:  # of the recipe: that will be told when it is run
+            return True
 
-    def _write(self, found: dict[str, Any]) -> None:
-        text = json.dumps(found, indent=1)
-        # Rows of numbers on a line each.
-        text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda each: " ".join(each[0].split()), text)
-        with refusing(self.results):
-            self.results.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self.results, text + "\n")
+    def _changes(
+        self, row: Row, seed: int, there: dict[str, Any], start: dict[str, Any] | None
+    ) -> str:
+        """What differs between a row's settings now and those of a run, and of where it started.
+
+        Raises:
+            InputError: there is no such recipe, or it is wrong.
+        """
+        wanted = to_dict(recipe.load(row.recipe, self.flags(row, seed)))
+        if row.start is None:
+            return listed(differing_keys(wanted, there))
+        # The run that it starts from is the same in another folder of runs.
+        for each in (wanted["model"], there["model"]):
+            each["init_from"] = "/".join(Path(each["init_from"] or "none").parts[-2:])
+        differing = differing_keys(wanted, there)
+        if start is not None:
+            first = self.study.row(row.start)
+            begun = to_dict(recipe.load(first.recipe, self.flags(first, seed)))
+            differing |= {
+                f"{key} of {row.start}": values
+                for key, values in differing_keys(begun, start).items()
+                if key != "model.init_from"
+            }
+        return listed(differing)
 
 
 def sweep(run_dir: Path, words: Sequence[str]) -> None:
@@ -224,12 +232,3 @@ def run_command(words: Sequence[str]) -> None:
         raise KeyboardInterrupt
     if process.returncode:
         raise CommandFailed(problem or f"ended with status {process.returncode}")
-
-
-def _sum_up(entry: dict[str, Any]) -> None:
-    """Set mean and spread of a row's runs, None where there are none."""
-    for key in ("accuracy", "loss"):
-        values = [run["test"][key] for run in entry["runs"].values()]
-        entry[key] = None
-        if values:
-            entry[key] = {"mean": statistics.fmean(values), "min": min(values), "max": max(values)}

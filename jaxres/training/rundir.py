@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from jaxres.config import Config, differing_keys, to_dict
+from jaxres.config import Config, differing_keys, listed, to_dict
 from jaxres.errors import InputError
 from jaxres.files import write_whole
 from jaxres.training.checkpoint import Checkpoints
@@ -113,11 +113,8 @@ def _check_same(config: Config, saved: dict[str, Any], run_dir: Path) -> None:
     differing = differing_keys(to_dict(config), saved)
     if not differing:
         return
-    listed = "; ".join(
-        f"{key} is {ours}, was {theirs}" for key, (ours, theirs) in differing.items()
-    )
     raise InputError(
-        f"'{run_dir}' holds a run with other settings ({listed}): "
+        f"'{run_dir}' holds a run with other settings ({listed(differing)}): "
         "give the same settings or another --output-dir"
     )
 

@@ -85,22 +85,16 @@ def _commit() -> str | None:
     if not (source / ".git").exists():
         return None
     try:
-        said = subprocess.run(
-            [
-                "git",
-                "-C",
-                str(source),
-                "describe",
-                "--always",
-                "--dirty",
-                "--abbrev=40",
-                "--exclude=*",
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
+        commit = _git(source, "rev-parse", "HEAD")
+        # Not results/: what `jaxres reproduce` writes there is no change of what makes it.
+        changed = _git(source, "status", "--porcelain", "-uno", "--", ".", ":(exclude)results")
     except (OSError, subprocess.SubprocessError):
         return None
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(source: Path, *words: str) -> str:
+    said = subprocess.run(
+        ["git", "-C", str(source), *words], capture_output=True, text=True, check=True, timeout=10
+    )
     return said.stdout.strip()

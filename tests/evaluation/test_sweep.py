@@ -48,6 +48,7 @@ def test_each_value_gives_what_an_evaluation_with_it_gives(
         (["data.digit_seid", "8"], [], "did you mean"),
         (["data.digit_side", "24", "33"], [], "data.digit_side has 33; allowed: 8 to"),
         (["data.digit_side", "8"], ["--data.digit-side-range", "8", "32"], "range null"),
+        (["data.digit-side", "8"], ["--data.digit-side-range", "8", "32"], "range null"),
     ],
 )
 def test_what_cannot_be_swept_is_refused_before_anything_is_evaluated(
@@ -62,5 +63,8 @@ def test_what_cannot_be_swept_is_refused_before_anything_is_evaluated(
         run.sweep(runs[0], words, flags=flags)
 
 
-def test_an_output_that_cannot_be_written(runs: list[pathlib.Path], tmp_path: pathlib.Path) -> None:
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_evaluated(
+    runs: list[pathlib.Path], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "evaluate", None)
     assert main(["evaluate", str(runs[0]), "-o", str(tmp_path / "none" / "e.json")]) == 2

@@ -25,6 +25,28 @@ def test_an_ended_run(runs: list[pathlib.Path]) -> None:
     assert made["command"] == summary["command"]
 
 
+def test_operations_are_those_of_the_runs_own_network(copied: pathlib.Path) -> None:
+    # The tests' network at 32 pixels, by hand: two strided convolutions and a linear layer.
+    convolutions = 2 * (16 * 16 * 8 * 27 + 8 * 8 * 16 * 72)
+    assert record.read(copied)["gflop"] == (convolutions + 2 * 16 * 10) / 1e9
+    settings = copied / "config.yaml"
+    text = settings.read_text()
+    assert "head: null" in text
+    settings.write_text(text.replace("head: null", "head: flatten"))
+    assert record.read(copied)["gflop"] == (convolutions + 2 * 8 * 8 * 16 * 10) / 1e9
+
+
+def test_a_sweep_may_be_of_words(copied: pathlib.Path) -> None:
+    rows = [{"value": each, "accuracy": 0.5} for each in ("center", "random")]
+    content = {"sweep": "data.placement", "command": "jaxres evaluate", "results": rows}
+    (copied / "sweep.json").write_text(json.dumps(content))
+    assert record.read(copied)["sweep"] == content
+    for damaged in ({"results": []}, {"sweep": 1}, {"results": [{"value": 8, "accuracy": 0.5}]}):
+        (copied / "sweep.json").write_text(json.dumps(content | damaged))
+        with pytest.raises(InputError, match=r"sweep.json' is damaged"):
+            record.read(copied)
+
+
 def test_the_side_is_that_of_padded_pictures(copied: pathlib.Path) -> None:
     assert record.read(copied)["picture_side"] == 32
     settings = copied / "config.yaml"
