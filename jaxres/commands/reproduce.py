@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from jaxres import recipe as recipes
 from jaxres.errors import InputError
+from jaxres.report import standing
 from jaxres.screen import print_table, quiet_libraries, say
 from jaxres.studies.study import Profile
 
@@ -44,7 +45,7 @@ def reproduce(words: Sequence[str]) -> int:
     if args.seeds < 1:
         raise InputError(f"--seeds is {args.seeds}; allowed: 1 or more")
     quiet_libraries()
-    from jaxres.report import overview, page, standing
+    from jaxres.report import overview, page
     from jaxres.studies import study
     from jaxres.studies.reproduce import Reproduction
 
@@ -74,17 +75,7 @@ def reproduce(words: Sequence[str]) -> int:
             told=told,
         )
     columns = ("system", "accuracy", "min", "max", "seeds", "study")
-    table = [
-        [
-            row["title"],
-            standing.mean(row),
-            *((row["accuracy"] or {}).get(key, "") for key in ("min", "max")),
-            standing.seeds(row),
-            standing.theirs(row),
-        ]
-        for row in found["rows"].values()
-    ]
-    print_table(columns, table)
+    print_table(columns, [_cells(row) for row in found["rows"].values()])
     print(f"results: {results}\npage: {results.with_suffix('.html')}")
     print(f"all studies: {args.results / overview.NAME}")
     if not args.pages_only:
@@ -92,6 +83,17 @@ def reproduce(words: Sequence[str]) -> int:
     failed = [found["rows"][row.name]["failed"] for row in asked]
     made_here = [] if args.pages_only else map(str, range(args.seeds))
     return 1 if any(seed in each for seed in made_here for each in failed) else 0
+
+
+def _cells(row: dict[str, Any]) -> list[Any]:
+    """A line of the table, in numbers where it has them."""
+    ours = row["accuracy"] or {"mean": standing.mean(row)}
+    return [
+        row["title"],
+        *(ours.get(key, "") for key in ("mean", "min", "max")),
+        standing.seeds(row) if row["failed"] else len(row["runs"]),
+        row["study"].get("accuracy", standing.theirs(row)),
+    ]
 
 
 def _tell_of_others(found: dict[str, Any]) -> None:
