@@ -81,7 +81,7 @@ def require_whole(found: Any) -> None:
         raise ValueError("settings are not by section.key")
     for split in ("train", "validation"):
         _require_numbers(row[key] for row in found[split] for key in LOGGED)
-    _require_numbers([found["gflop"]])
+    _require_numbers([found.get("gflop", 0)])  # that older results lack
     if found["sweep"] is not None:
         _require_sweep(found["sweep"])
 

@@ -223,13 +223,11 @@ def test_positions_look_at_the_middle_of_what_they_see(
     "name",
     [
         "keras_resnet50",
-        "vgg16_bn",
         "shufflenet_v2_x0_5",
         "xception",
         "cifar_wide_resnet16_8",
         "all_cnn_small",
         "two_conv_cnn",
-        "de_novo_cnn",
     ],
 )
 def test_positions_lie_in_order_within_the_picture(name: str) -> None:

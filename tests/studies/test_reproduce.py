@@ -103,6 +103,7 @@ def changed_to(results: pathlib.Path, row: str, seeds: dict[int, float]) -> dict
     """Give a row's one run in a results file to several seeds, with these accuracies."""
     content = json.loads(results.read_text())
     runs = content["rows"][row]["runs"]
+    runs["0"].pop("gflop", None)  # as older results are
     one = json.dumps(runs["0"])
     for seed, accuracy in seeds.items():
         run = runs[str(seed)] = json.loads(one)
@@ -304,13 +305,13 @@ def test_what_two_processes_write_is_all_there(made: Reproduction) -> None:
 
     threads = [
         threading.Thread(target=add, args=(results, seeds))
-        for results, seeds in ((first, range(0, 16, 2)), (second, range(1, 16, 2)))
+        for results, seeds in ((first, range(0, 8, 2)), (second, range(1, 8, 2)))
     ]
     for each in threads:
         each.start()
     for each in threads:
         each.join()
-    assert [*made.opened(silent).read()["rows"]["one"]["runs"]] == [str(k) for k in range(16)]
+    assert [*made.opened(silent).read()["rows"]["one"]["runs"]] == [str(k) for k in range(8)]
 
 
 @pytest.mark.parametrize(
