@@ -78,11 +78,11 @@ def reproduce(words: Sequence[str]) -> int:
     print_table(columns, [_cells(row) for row in found["rows"].values()])
     print(f"results: {results}\npage: {results.with_suffix('.html')}")
     print(f"all studies: {args.results / overview.NAME}")
-    if not args.pages_only:
-        _tell_of_others(found)
-    failed = [found["rows"][row.name]["failed"] for row in asked]
-    made_here = [] if args.pages_only else map(str, range(args.seeds))
-    return 1 if any(seed in each for seed in made_here for each in failed) else 0
+    if args.pages_only:
+        return 0
+    _tell_of_others(found)
+    failed = {seed for row in asked for seed in found["rows"][row.name]["failed"]}
+    return 1 if failed & set(map(str, range(args.seeds))) else 0
 
 
 def _cells(row: dict[str, Any]) -> list[Any]:

@@ -1,7 +1,6 @@
 """Loading and evaluating a run from its directory alone."""
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +13,9 @@ from jaxtyping import Float32
 
 from jaxres import compilation, recipe
 from jaxres.config import Config, Split, flatten, to_dict
-from jaxres.config.data import INSTEAD, DataConfig
+from jaxres.config.data import INSTEAD
 from jaxres.data.pictures import Pictures, open_split
-from jaxres.errors import InputError, unknown_name
+from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import Evaluator
 from jaxres.host_memory import keep_freed_memory
 from jaxres.models.pure import Net
@@ -137,9 +136,6 @@ def sweep(
         raise InputError(
             f"--sweep is '{' '.join(words)}'; allowed: a setting data.KEY and one value or several"
         )
-    settings = [f"data.{field.name}" for field in dataclasses.fields(DataConfig)]
-    if setting not in settings:
-        raise unknown_name("setting", setting, settings)
     with open_checkpoint(run_dir, which, flags) as opened:
         instead = INSTEAD.get(setting)
         if instead and flatten(to_dict(opened.config))[instead] is not None:

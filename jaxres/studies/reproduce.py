@@ -109,7 +109,9 @@ class Reproduction:
             InputError, CommandFailed: it could not be made, or is that of other settings.
         """
         run_dir = self.run_dir(row, seed)
-        settings, start = run_dir / "config.yaml", run_dir / record.START
+        settings, start, end = (
+            run_dir / name for name in ("config.yaml", record.START, "summary.json")
+        )
         if settings.is_file():
             begun = to_dict(recipe.load(start)) if start.is_file() else None
             changes = self._changes(row, seed, to_dict(recipe.load(settings)), begun)
@@ -118,10 +120,12 @@ class Reproduction:
                     f"'{run_dir}' holds a run with other settings ({changes}): "
                     "remove it, or give another --runs"
                 )
-        if not (run_dir / "summary.json").is_file():
+        if not end.is_file():
             run_command(self.words(row, seed))
-        if not (run_dir / "summary.json").is_file():
-            raise CommandFailed("it was stopped before its end; the same command goes on with it")
+            if not end.is_file():
+                raise CommandFailed(
+                    "it was stopped before its end; the same command goes on with it"
+                )
         if row.start and not start.is_file():
             first = self.run_dir(self.study.row(row.start), seed) / "config.yaml"
             with refusing(start):

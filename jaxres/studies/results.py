@@ -60,7 +60,6 @@ class Results:
                 entry["failed"].pop(str(seed), None)
                 if run is not None:
                     entry["runs"][str(seed)] = run
-                    entry.get("outdated", {}).pop(str(seed), None)
                 if failed is not None:
                     entry["failed"][str(seed)] = dict(failed)
             found = self._arranged(entries)

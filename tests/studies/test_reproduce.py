@@ -99,7 +99,7 @@ def test_rows_run_after_those_they_start_from_and_a_failure_stops_no_other(
     assert stamps == {path: path.stat().st_mtime_ns for path in made.runs.rglob("summary.json")}
 
 
-def changed_to(results: pathlib.Path, row: str, seeds: dict[int, float]) -> dict:
+def changed_to(results: pathlib.Path, row: str, seeds: dict[int, float]) -> None:
     """Give a row's one run in a results file to several seeds, with these accuracies."""
     content = json.loads(results.read_text())
     runs = content["rows"][row]["runs"]
@@ -110,7 +110,6 @@ def changed_to(results: pathlib.Path, row: str, seeds: dict[int, float]) -> dict
         run["settings"]["train.seed"] = seed
         run["test"]["accuracy"] = accuracy
     results.write_text(json.dumps(content))
-    return content
 
 
 def test_results_without_run_directories_are_made_again_unless_kept(
