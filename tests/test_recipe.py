@@ -1,7 +1,5 @@
 import dataclasses
 import pathlib
-import re
-import shlex
 import time
 
 import jax
@@ -51,20 +49,6 @@ def test_every_recipe_builds_its_network_and_optimiser(path: pathlib.Path) -> No
         net.stats,
     )
     assert state["step"].shape == ()
-
-
-COMPARISON = re.compile(r"`(configs/[^`]+\.yaml[^`]*)`")
-
-
-@pytest.mark.parametrize("page", ["modified_mnist.md"])
-def test_the_comparisons_of_the_studies_can_be_run(page: str) -> None:
-    commands = COMPARISON.findall((CONFIGS.parent / "docs" / page).read_text())
-    assert len(commands) > 40
-    for command in commands:
-        path, *flags = shlex.split(command)
-        config = recipe.load(CONFIGS.parent / path, flags)
-        abstract_network(config, classes=10)
-        assert (config == recipe.load(CONFIGS.parent / path)) == (not flags)
 
 
 def test_there_are_recipes() -> None:

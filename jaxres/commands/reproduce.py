@@ -27,6 +27,8 @@ class Reproduce:
     """One row of the study's table (with the rows whose weights it starts from)."""
     seeds: int = 1
     """Runs of every row, with train.seed 0, 1, ..."""
+    devices: int | None = None
+    """Devices of each training; default: all. A row's batch has to divide over them."""
     runs: Path = Path("runs")
     """Folder of run directories; runs that are there are gone on with."""
     results: Path = Path("results")
@@ -44,6 +46,8 @@ def reproduce(words: Sequence[str]) -> int:
     args = recipes.parse(Reproduce, words, prog="jaxres reproduce")
     if args.seeds < 1:
         raise InputError(f"--seeds is {args.seeds}; allowed: 1 or more")
+    if args.devices is not None and args.devices < 1:
+        raise InputError(f"--devices is {args.devices}; allowed: 1 or more")
     quiet_libraries()
     from jaxres.report import overview, page
     from jaxres.studies import study
@@ -53,7 +57,7 @@ def reproduce(words: Sequence[str]) -> int:
     results = args.results / args.study / f"{args.profile}.json"
     # A relative path is the same in the settings of runs that were begun with an absolute one.
     runs = Path(os.path.relpath(args.runs)) if args.runs.is_relative_to(Path.cwd()) else args.runs
-    made = Reproduction(chosen, runs, results)
+    made = Reproduction(chosen, runs, results, args.devices)
     asked = made.asked(args.only)
 
     def told(found: dict[str, Any]) -> None:

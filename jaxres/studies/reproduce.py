@@ -35,6 +35,7 @@ class Reproduction:
     study: Study
     runs: Path  # run directories: STUDY/PROFILE/ROW/seedN
     results: Path  # JSON file
+    devices: int | None = None  # of each training, None: all
 
     def run_dir(self, row: Row, seed: int) -> Path:
         """Where a row's run with a seed is."""
@@ -50,7 +51,8 @@ class Reproduction:
     def words(self, row: Row, seed: int) -> list[str]:
         """The command of a row's run, after `jaxres`."""
         output = ["--output-dir", str(self.run_dir(row, seed))]
-        return ["train", str(row.recipe), *output, *self.flags(row, seed)]
+        devices = [] if self.devices is None else ["--train.devices", str(self.devices)]
+        return ["train", str(row.recipe), *output, *self.flags(row, seed), *devices]
 
     def asked(self, only: str | None) -> tuple[Row, ...]:
         """The rows to run, each after those whose weights it starts from: all, or for `only` one.

@@ -72,7 +72,7 @@ def check_batch(batch_size: int, devices: int, parts: int) -> None:
     times = f" x {parts} accumulation parts" if parts > 1 else ""
     raise InputError(
         f"data.batch_size is {batch_size}, which does not divide over {devices} devices{times}; "
-        f"nearest allowed: {' or '.join(map(str, near))}"
+        f"nearest allowed: {' or '.join(map(str, near))} (or other train.devices)"
     )
 
 

@@ -373,6 +373,9 @@ def test_the_command(copied: list[list[str]], capsys: pytest.CaptureFixture) -> 
     shutil.rmtree("runs")
     assert main(["reproduce", "s0", "--only", "one", "--seeds", "1", "--keep-results"]) == 0
     assert "1 of 1 runs are results that were there before" in capsys.readouterr().err
+    assert main(["reproduce", "s0", "--only", "one", "--devices", "1"]) == 0
+    assert [*TINY_FLAGS, "--train.seed", "0", "--train.devices", "1"] == copied[-1][4:]
+    assert main(["reproduce", "s0", "--devices", "0"]) == 2
     assert main(["reproduce", "s0", "--only", ""]) == 2
     assert main(["reproduce", "s0", "--pages-only", "--results", "elsewhere"]) == 2
     assert not pathlib.Path("elsewhere").exists()

@@ -9,6 +9,7 @@ from jaxres import recipe
 from jaxres.errors import InputError
 from jaxres.studies import study
 from jaxres.studies.study import Profile
+from jaxres.training.state import abstract_network
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))
@@ -24,11 +25,18 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_row_is_a_recipe_with_flags_that_fit(name: str, profile: Profile) -> None:
     chosen = study.read(name, profile)
     assert chosen.rows
+    made = []
+    networks = {}
     for row in chosen.rows:
         config = recipe.load(row.recipe, row.flags)
+        assert (config, row.start) not in made
+        made.append((config, row.start))
+        networks[config.model] = config
         if row.start:
             begun = chosen.row(row.start)
             assert config.model.name == recipe.load(begun.recipe, begun.flags).model.name
+    for config in networks.values():
+        assert abstract_network(config, classes=10).params
 
 
 def test_the_rows_of_the_scale_study_have_its_published_figures() -> None:
