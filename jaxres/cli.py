@@ -49,20 +49,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     problem = ""
     try:
-        status = dispatch(words)
+        status = run(words)
     except InputError as error:
         status, problem = 2, sentence(error)
     except TrainingFailed as error:
         status, problem = 1, sentence(error)
-    except SystemExit as stop:  # --help
-        status = int(stop.code or 0)
     except KeyboardInterrupt:
         say("interrupted")
         status = 130
-    except BrokenPipeError:
-        # The reader of our output has gone; keep Python from failing again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of our output has gone
+        give_up_output()
         status = 1
+    except PermissionError as error:
+        status, problem = 2, f"cannot use '{error.filename}': {error.strerror}"
     except Exception as error:
         traceback.print_exc()
         status, problem = 1, f"{type(error).__name__}: {error}"
@@ -71,6 +70,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     if status and (processes := sys.modules.get("jaxres.training.processes")):
         processes.abandon(problem or "interrupted", status)
     return status
+
+
+def run(words: list[str]) -> int:
+    """Run a command to its last line of output.
+
+    Raises:
+        InputError: standard output cannot be written, or what the command raises.
+    """
+    try:
+        status = dispatch(words)
+    except SystemExit as stop:  # --help
+        status = int(stop.code or 0)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        give_up_output()
+        raise InputError(f"cannot write the output: {error.strerror}") from None
+    return status
+
+
+def give_up_output() -> None:
+    """Keep Python from failing, at its exit, to write what is left of the output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def dispatch(words: list[str]) -> int:

@@ -205,11 +205,14 @@ def _flags_of(target: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _one_sentence(box: str) -> str:
-    """The message out of tyro's framed error: up to the first rule, frame and wrapping removed."""
+    """The message out of tyro's framed error: up to the first rule, frame and wrapping removed.
+
+    Where the output is not UTF-8 the frame is a title and rules of hyphens.
+    """
     lines = [line.strip(" │") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
     message = []
-    for line in lines:
-        if line and set(line) == {"─"}:
+    for line in lines if "╭" in box else lines[2:]:
+        if re.fullmatch("[─-]{3,}", line):
             break
         message.append(line)
     text = re.sub(r"\[/?bold\]", "", " ".join(" ".join(message).split()))

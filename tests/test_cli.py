@@ -1,5 +1,6 @@
 """What a user meets: one clear line and status 2 for every mistake, clean JSON, help."""
 
+import errno
 import json
 import os
 import pathlib
@@ -62,6 +63,7 @@ def fails(capfd: pytest.CaptureFixture, words: list[str]) -> str:
         (["evaluate", "x" * 300], "run_dir is 'xxx"),
         (["predict", "no\nwhere", "a.png"], "no picture at 'a.png'"),
         (["data", "list", "--data-dir", "/y" * 4000], "data_dir is '/y/y"),
+        (["data", "list", "--data-dir", "~nobody-there/x"], "data_dir is '~nobody-there/x': "),
         (["data", "a\nb"], "unknown command after 'data' 'a b'"),
         (["data", "prepare", "mnits"], "did you mean 'mnist'"),
         (["data", "preview", QUICKSTART, "-o", "sheet.gif"], "allowed: a name ending in .png"),
@@ -269,11 +271,40 @@ def test_the_installed_program_and_the_module_run() -> None:
     assert said.stdout == f"jaxres {__version__}\n"
 
 
-def test_help_does_not_wait_for_jax() -> None:
+@pytest.mark.parametrize(("output", "status"), [("closed", 1), ("/dev/full", 2)])
+def test_output_that_nobody_takes(output: str, status: int) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONUNBUFFERED", None)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as pipe, open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "jaxres", "--version"],
+            stdout=pipe if output == "closed" else full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+    told = {1: "", 2: "error: cannot write the output: No space left on device\n"}
+    assert (ended.returncode, ended.stderr) == (status, told[status])
+
+
+def test_what_may_not_be_entered_is_one_line(capfd, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: pathlib.Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(pathlib.Path, "is_file", refuse)
+    assert "cannot use 'a/r.yaml': Permission denied" in fails(capfd, ["train", "a/r.yaml"])
+
+
+def test_help_does_not_wait_for_what_a_command_needs() -> None:
     code = (
-        "import sys, jaxres.cli; print('jax' in sys.modules, 'tensorflow_datasets' in sys.modules)"
+        "import contextlib, os, sys; from jaxres.cli import COMMANDS, main\n"
+        "with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):\n"
+        "    assert not any(main([*name.split(), '--help']) for name in COMMANDS)\n"
+        "print({'jax', 'tensorflow_datasets', 'grain', 'matplotlib', 'cv2'} & {*sys.modules})"
     )
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    assert said.stdout == "False False\n"
+    assert said.stdout == "set()\n"

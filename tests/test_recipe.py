@@ -1,4 +1,6 @@
+import contextlib
 import dataclasses
+import io
 import pathlib
 import time
 
@@ -77,6 +79,25 @@ model: {sync_batch_norm: true}
     assert recipe.load(tmp_path / "recipe.yaml", ["--model.sync-batch-norm", "false"]) != config
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--data.batch-size", "-64"],
+        ["--data.canvas", "x"],
+        ["--data.render", "x"],
+        ["--train.epochs"],
+    ],
+)
+def test_a_mistake_is_the_same_sentence_where_frames_cannot_be_drawn(words: list[str]) -> None:
+    told = []
+    for encoding in ("utf-8", "ascii"):
+        output = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        with contextlib.redirect_stdout(output), pytest.raises(InputError) as refused:
+            recipe.parse(Config, words, prog="x")
+        told.append(str(refused.value))
+    assert told[0] == told[1]
+
+
 def test_only_flags_that_take_them_know_true_and_null() -> None:
     config = recipe.parse(
         Config, ["--data.data-dir", "null", "--data.photo-side", "null"], prog="x"
@@ -114,6 +135,8 @@ def test_saved_settings_are_read_back_equal() -> None:
         ("{}", ["--data.render", "gpu"], "'device', 'host'"),
         ("{}", ["--data.opacity", "1.5"], "data.opacity is 1.5; allowed: 0 to 1"),
         ("{}", ["--data.digit-side", "7"], "data.digit_side has 7; allowed: 8 to"),
+        ("{}", ["--data.digit-side-range", "4", "9"], "data.digit_side_range has 4; allowed: 8 to"),
+        ("{}", ["--data.digit-scale", "0.5", "1e308"], "1e+308; allowed: 0.1 to 512"),
         ("{}", ["--data.digit-side", "225"], "allowed: 8 to data.canvas (224)"),
         ("{}", ["--data.digit-side-range", "90", "80"], "the low end comes first"),
         ("{}", ["--data.photo-side", "100"], "data.photo_side is 100"),

@@ -156,6 +156,18 @@ def test_filters_and_pooling(run: str, image: str, tmp_path: pathlib.Path, capfd
     np.testing.assert_array_equal(largest[::25, ::25], tiles)
 
 
+def test_pooling_of_a_picture_that_its_windows_do_not_fill(tmp_path: pathlib.Path) -> None:
+    image, output = str(tmp_path / "image.png"), tmp_path / "sheet.png"
+    assert cv2.imwrite(image, np.zeros((95, 320, 3), np.uint8))
+    assert main(["show", "pooling", image, "-o", str(output), "--size", "16"]) == 0
+    pooled = sheet(output)
+    scale = (pooled.shape[0] - 2 * 16 - 4 - 4) // 95
+    width = (pooled.shape[1] - 4) // 4
+    largest = pooled[4 : 4 + 95 * scale, 4 + width : 4 + width + 320 * scale]
+    assert not largest[: 80 * scale].any()  # five windows of 16 pixels
+    assert (largest[80 * scale :] == 255).all()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -171,6 +183,7 @@ def test_filters_and_pooling(run: str, image: str, tmp_path: pathlib.Path, capfd
         (["show", "attention", "RUN", "no.png"], "no picture at 'no.png'"),
         (["show", "attention", "RUN", "RUN/lock"], "no picture at"),
         (["show", "attention", "RUN", "IMAGE", "--label-of", "true"], "--label-of true is given"),
+        (["show", "attention", "RUN", "IMAGE", "--model.head", "flatten"], "of another network"),
         (["show", "attention", "RUN", "--count", "-1"], "--count is -1"),
         (["show", "attention", "RUN", "--method", "cam"], "'grad_cam'"),
         (["show", "attention", "RUN", "--layer", "conv3"], "did you mean 'conv2'"),
@@ -220,4 +233,7 @@ def test_weights_that_are_not_finite(tmp_path: pathlib.Path, capfd, monkeypatch)
     for command in ("mistakes", "attention"):
         assert main(["show", command, folder]) == 2
         assert "not finite: its weights cannot be used" in capfd.readouterr().err
+    assert "gives a loss that is not finite" in fails(capfd, ["evaluate", folder, "--json"])
+    sweep = ["evaluate", folder, "--sweep", "data.digit_side", "8", "-o", "sweep.json"]
+    assert "gives a loss that is not finite" in fails(capfd, sweep)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -8,6 +8,7 @@ from jaxres.config.checks import named_number, require, require_finite, require_
 
 MIN_DIGIT_SIDE = 8
 MIN_CANVAS, MAX_CANVAS = 28, 4096
+MAX_DIGIT_SCALE = MAX_CANVAS / MIN_DIGIT_SIDE
 MAX_DIGITS = 16
 MAX_TEXTURES = 16_384
 MAX_ROTATION = 60.0  # degrees
@@ -94,9 +95,10 @@ class DataConfig:
         )
         allowed = f"allowed: {MIN_DIGIT_SIDE} to data.canvas ({self.canvas})"
         require(len(self.digit_side) > 0, f"data.digit_side is empty; {allowed}, one or several")
-        for side in self.digit_side if self.digit_side_range is None else self.digit_side_range:
+        key = "digit_side" if self.digit_side_range is None else "digit_side_range"
+        for side in getattr(self, key):
             fits = MIN_DIGIT_SIDE <= side <= self.canvas or self.composition != "scale_blend"
-            require(fits, f"data.digit_side has {side}; {allowed}")
+            require(fits, f"data.{key} has {side}; {allowed}")
         if self.digit_side_range is not None:
             low, high = self.digit_side_range
             require(low <= high, f"data.digit_side_range is {low} {high}; the low end comes first")
@@ -106,7 +108,10 @@ class DataConfig:
             f"data.digits is {self.digits}; allowed: 1 to {MAX_DIGITS}, one or several",
         )
         low, high = self.digit_scale
-        require(0.1 <= low <= high, f"data.digit_scale is {low} {high}; allowed: 0.1 or more")
+        require(
+            0.1 <= low <= high <= MAX_DIGIT_SCALE,
+            f"data.digit_scale is {low} {high}; allowed: 0.1 to {MAX_DIGIT_SCALE}",
+        )
         require(
             0 <= self.digit_rotation <= MAX_ROTATION,
             f"data.digit_rotation is {self.digit_rotation}; allowed: 0 to {MAX_ROTATION:g}, "

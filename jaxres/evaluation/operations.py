@@ -68,7 +68,7 @@ def pooling_sheet(image: Path, size: int) -> Sheet:
     height, width = picture.shape[:2]
     pictures, captions = [picture], [f"picture\n{width}x{height}"]
     for kind, small in pooled(picture, size).items():
-        times = height // small.shape[0]
+        times = 1 if kind == "depthwise" else size
         large = small.repeat(times, axis=0).repeat(times, axis=1)
         whole = np.full_like(picture, 255)
         whole[: large.shape[0], : large.shape[1]] = large

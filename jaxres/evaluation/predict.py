@@ -7,8 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from jaxres.config import Config
@@ -19,11 +17,9 @@ from jaxres.data.plan import Plain, Resident
 from jaxres.data.sources import DATASETS, Source
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import Evaluator
-from jaxres.evaluation.run import Loaded, Opened, open_checkpoint, require_finite
+from jaxres.evaluation.run import Loaded, Opened, open_checkpoint, require_finite, restored
 from jaxres.files import refusing, require_writable, write_whole
 from jaxres.models.pure import Net
-from jaxres.training.parallel import make_mesh
-from jaxres.training.state import abstract_network
 from jaxres.training.step import normalise
 
 
@@ -64,12 +60,12 @@ def write_submission(
     images = contest.read_images(array)
     with open_checkpoint(run_dir, which) as opened:
         run = _load_images(opened, images)
-    rows = predict_all(run, shown=shown)["probabilities"]
-    classes = len(contest.CLASS_NAMES)
-    if rows.shape[1] != classes:
+    theirs, ours = len(contest.CLASS_NAMES), len(run.pictures.class_names)
+    if ours != theirs:
         raise InputError(
-            f"'{run_dir}' tells {rows.shape[1]} classes apart; allowed for a submission: {classes}"
+            f"'{run_dir}' tells {ours} classes apart; allowed for a submission: {theirs}"
         )
+    rows = predict_all(run, shown=shown)["probabilities"]
     lines = [",".join(contest.COLUMNS), *(f"{k},{row.argmax()}" for k, row in enumerate(rows))]
     with refusing(output):
         write_whole(output, "\n".join(lines) + "\n")
@@ -91,7 +87,7 @@ def load_files(opened: Opened, files: Sequence[Path]) -> Loaded:
     """A checkpoint and picture files, cut to squares where the run's photographs were.
 
     Raises:
-        InputError: the checkpoint is damaged.
+        InputError: the checkpoint is damaged, or does not fit the settings.
     """
     data = opened.config.data
     dataset = DATASETS.get(data.dataset)
@@ -107,9 +103,8 @@ def _load_images(opened: Opened, images: Images) -> Loaded:
     """
     data = dataclasses.replace(opened.config.data, composition="plain", render="host")
     config = dataclasses.replace(opened.config, data=data)
-    mesh = make_mesh(config.train.devices)
-    variables = opened.checkpoints.read_weights(opened.step, NamedSharding(mesh, P()))
-    classes = variables["params"]["head"]["linear"]["kernel"].shape[-1]
+    shapes = opened.checkpoints.shapes_of_weights(opened.step)
+    classes = shapes["params"]["head"]["linear"]["kernel"].shape[-1]
     source = Source(images, np.zeros(len(images), np.int32), _class_names(opened.config, classes))
     pictures = Pictures(
         split="test",
@@ -121,8 +116,7 @@ def _load_images(opened: Opened, images: Images) -> Loaded:
         seed=config.train.seed,
         examples=len(images),
     )
-    net = abstract_network(config, classes=classes)
-    return Loaded(opened.run_dir, opened.step, config, mesh, net, variables, pictures)
+    return restored(opened, config, pictures)
 
 
 def predict_all(run: Loaded, *, shown: bool = False) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """Loading and evaluating a run from its directory alone."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,10 +81,10 @@ def load(
         InputError: no such run or checkpoint, a damaged one, or a data set that is not there.
     """
     with open_checkpoint(run_dir, which, flags) as opened:
-        return _restored(opened, opened.config, open_split(opened.config, split))
+        return restored(opened, opened.config, open_split(opened.config, split))
 
 
-def _restored(opened: Opened, config: Config, pictures: Pictures) -> Loaded:
+def restored(opened: Opened, config: Config, pictures: Pictures) -> Loaded:
     """The network of a checkpoint for these pictures.
 
     Raises:
@@ -101,13 +102,15 @@ def _restored(opened: Opened, config: Config, pictures: Pictures) -> Loaded:
 def evaluate(
     run_dir: Path, *, which: str = "best", split: Split = "test", flags: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Metrics of a checkpoint on a split; arguments and errors as of `load`.
+    """Metrics of a checkpoint on a split; arguments as of `load`.
 
     Gives what `Evaluator` gives and `checkpoint` (the step), `split` and `dataset`.
+
+    Raises:
+        InputError: what `load` refuses, or weights that give no finite loss.
     """
     run = load(run_dir, which=which, split=split, flags=flags)
-    with jax.transfer_guard("disallow"):
-        metrics = Evaluator(run.net, run.config, run.pictures, run.mesh)(run.variables)
+    metrics = _metrics(Evaluator(run.net, run.config, run.pictures, run.mesh), run)
     return {**metrics, "checkpoint": run.step, "split": split, "dataset": run.config.data.dataset}
 
 
@@ -125,7 +128,7 @@ def sweep(
     `words` are the setting (`data.digit_side`) and its values; the other arguments are those of
     `load`. Gives `sweep` (the setting), `checkpoint`, `split`, `dataset` and `results`: for each
     `value` the `accuracy`, the `loss` and the number of `examples`. Progress is `shown`. The
-    network is compiled once for all values that show it pictures of the same size and mean.
+    network is compiled once for values in a row that show it pictures of the same size and mean.
 
     Raises:
         InputError: it is no data setting, a value of it is none, or what `load` refuses.
@@ -147,25 +150,37 @@ def sweep(
         configs = [
             recipe.from_dict(to_dict(opened.config), [f"--{setting}", value]) for value in values
         ]
-        networks: dict[Any, tuple[Loaded, Evaluator]] = {}  # by what they are shown
+        last: tuple[Any, Loaded, Evaluator] | None = None
         rows = []
         each = zip(values, configs, strict=True)
         for value, config in track(each, len(values), f"evaluate, values of {setting}", shown):
             pictures = open_split(config, split)
             data = config.data
-            seen = data.picture_side, data.mean, data.std, data.divisor, pictures.class_names
-            if seen in networks:
-                loaded, evaluator = networks[seen]
-                evaluator = evaluator.on(pictures, config)
+            seen = data.picture_side, data.mean, data.std, data.divisor, len(pictures.class_names)
+            if last and last[0] == seen:
+                loaded, evaluator = last[1], last[2].on(pictures, config)
             else:
-                loaded = _restored(opened, config, pictures)
+                loaded = restored(opened, config, pictures)
                 evaluator = Evaluator(loaded.net, config, pictures, loaded.mesh)
-            networks[seen] = loaded, evaluator
-            with jax.transfer_guard("disallow"):
-                found = evaluator(loaded.variables)
+            last = seen, loaded, evaluator
+            found = _metrics(evaluator, loaded)
             rows.append({"value": value, **{key: found[key] for key in SWEPT}})
-    common = {"checkpoint": opened.step, "split": split, "dataset": config.data.dataset}
+        dataset = opened.config.data.dataset
+    common = {"checkpoint": opened.step, "split": split, "dataset": dataset}
     return {"sweep": setting, **common, "results": rows}
+
+
+def _metrics(evaluator: Evaluator, run: Loaded) -> dict[str, Any]:
+    """What an evaluator finds of a checkpoint.
+
+    Raises:
+        InputError: the loss is not finite.
+    """
+    with jax.transfer_guard("disallow"):
+        found = evaluator(run.variables)
+    if not math.isfinite(found["loss"]):
+        raise _unusable(run, "a loss that is")
+    return found
 
 
 def require_finite(probabilities: Float32[np.ndarray, "n classes"], run: Loaded) -> None:
@@ -175,7 +190,11 @@ def require_finite(probabilities: Float32[np.ndarray, "n classes"], run: Loaded)
         InputError: one is not finite.
     """
     if not np.isfinite(probabilities).all():
-        raise InputError(
-            f"checkpoint {run.step} of '{run.run_dir}' gives probabilities that are not finite: "
-            "its weights cannot be used"
-        )
+        raise _unusable(run, "probabilities that are")
+
+
+def _unusable(run: Loaded, what: str) -> InputError:
+    return InputError(
+        f"checkpoint {run.step} of '{run.run_dir}' gives {what} not finite: "
+        "its weights cannot be used"
+    )

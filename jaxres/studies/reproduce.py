@@ -21,6 +21,12 @@ from jaxres.studies.results import Found, Results
 from jaxres.studies.study import Row, Study
 
 PROGRAM = (sys.executable, "-m", "jaxres")
+# Signals, and what a command gets for them, on which a training saves its state.
+PASSED_ON: dict[int, signal.Signals] = {
+    signal.SIGINT: signal.SIGINT,
+    signal.SIGTERM: signal.SIGTERM,
+    signal.SIGHUP: signal.SIGTERM,  # the terminal was closed
+}
 # What is drawn of a row's first run, for its page.
 DRAWN = {
     "mistakes.png": ("mistakes",),
@@ -87,9 +93,7 @@ class Reproduction:
         results = self.opened(told)
         found = results.write()
         for seed in range(seeds):
-            for row in rows:
-                if keep and str(seed) in found["rows"][row.name]["runs"]:
-                    continue
+            for row in self._to_make(rows, seed, found) if keep else rows:
                 try:
                     made = self._made(row, seed, pictures=pictures and seed == 0)
                 except (InputError, CommandFailed) as error:
@@ -99,6 +103,12 @@ class Reproduction:
                 else:
                     found = results.write(row, seed, run=made)
         return found
+
+    def _to_make(self, rows: Sequence[Row], seed: int, found: Found) -> list[Row]:
+        """The rows without a result for the seed, and those whose weights they start from."""
+        missing = [row for row in rows if str(seed) not in found["rows"][row.name]["runs"]]
+        needed = {each.name for row in missing for each in self.study.with_starts(row.name)}
+        return [row for row in rows if row.name in needed]
 
     def opened(self, told: Callable[[Found], None]) -> Results:
         """The results, to read and to write."""
@@ -205,28 +215,31 @@ def run_command(words: Sequence[str]) -> None:
 
     Raises:
         CommandFailed: its status is not 0; in the words of its last error.
-        KeyboardInterrupt: SIGINT or SIGTERM came; it was passed on, and the command has ended.
+        KeyboardInterrupt: a signal of PASSED_ON came, and the command has ended.
     """
     say("$ " + shlex.join(["jaxres", *words]))
     stopped: list[int] = []
-    # In a session of its own a command gets a terminal's SIGINT from here, and only once.
-    process = subprocess.Popen(
-        [*PROGRAM, *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
+    process: subprocess.Popen[str] | None = None
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         stopped.append(number)
-        process.send_signal(number)
+        if process is not None:
+            process.send_signal(PASSED_ON[number])
 
-    before = {each: signal.signal(each, pass_on) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: signal.signal(each, pass_on) for each in PASSED_ON}
     problem = ""
     try:
-        with process:
+        # In a session of its own a command gets a terminal's signals from here, and only once.
+        with subprocess.Popen(
+            [*PROGRAM, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        ) as process:
+            for number in stopped:  # while it was started
+                process.send_signal(PASSED_ON[number])
             for line in process.stdout or ():
                 say(line.rstrip())
                 if line.startswith("error: "):

@@ -30,14 +30,6 @@ class Results:
     stands: Callable[[Row, int, record.Record], bool]
     told: Callable[[Found], None]
 
-    def read(self) -> Found:
-        """The results there are, with a place for every row of the study.
-
-        Raises:
-            InputError: the file is damaged.
-        """
-        return self._arranged(_read(self.path))
-
     def write(
         self,
         row: Row | None = None,
@@ -48,6 +40,7 @@ class Results:
     ) -> Found:
         """Write the results again, with a run of a row, or with why and where it `failed`.
 
+        Gives what there is then, with a place for every row of the study.
         A run takes the place of the one that the row had for the seed; a failure leaves that.
 
         Raises:

@@ -78,7 +78,7 @@ def read_all(name: str, folder: Path = FOLDER) -> list[Study]:
     """Every profile that a study has; errors as of `read`."""
     path = folder / f"{name}.yaml"
     content = _content(path)
-    there = content.get("profiles", {})
+    there = content.get("profiles") or {}
     return [_profile(each, path, content) for each in get_args(Profile) if each in there]
 
 

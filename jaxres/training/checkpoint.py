@@ -210,6 +210,14 @@ class Checkpoints:
         abstract = abstract_like(metadata, sharding)
         return self._restore(step, {item: ocp.args.StandardRestore(abstract)})[item]
 
+    def shapes_of_weights(self, step: int) -> PyTree:
+        """The `params` and `stats` to evaluate, each leaf with its `shape` and `dtype` alone.
+
+        Raises:
+            InputError: the checkpoint is damaged.
+        """
+        return self._weights_item(step)[1]
+
     def _weights_item(self, step: int) -> tuple[str, PyTree]:
         """Name and tree of shapes of the item that holds the weights to evaluate."""
         item = "ema" if (self.folder / str(step) / "ema").is_dir() else "variables"

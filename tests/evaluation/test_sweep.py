@@ -5,28 +5,33 @@ import pathlib
 
 import pytest
 
+from jaxres import compilation
 from jaxres.cli import main
 from jaxres.errors import InputError
 from jaxres.evaluation import run
 
 
 @pytest.mark.parametrize(
-    ("setting", "values"),
-    [("data.digit_side", ["8", "24"]), ("data.divisor", ["255", "256"])],  # one network; two
+    ("setting", "values", "networks"),
+    [("data.digit_side", ["8", "24"], 1), ("data.divisor", ["255", "256"], 2)],
 )
 def test_each_value_gives_what_an_evaluation_with_it_gives(
     setting: str,
     values: list[str],
+    networks: int,
     runs: list[pathlib.Path],
     tmp_path: pathlib.Path,
     capsys: pytest.CaptureFixture,
 ) -> None:
     output = tmp_path / "sweep.json"
     words = ["evaluate", str(runs[0]), "--sweep", setting, *values]
-    assert main([*words, "-o", str(output)]) == 0
+    with compilation.watch() as programs:
+        assert main([*words, "-o", str(output)]) == 0
+    assert [program.name for program in programs].count("jit(step)") == networks
     found = json.loads(output.read_text())
     assert found["sweep"] == setting
     assert found["command"] == f"jaxres {' '.join(words)} -o {output}"
+    assert found["dataset"] == "digits"
     assert [row["value"] for row in found["results"]] == values
     said = capsys.readouterr().out
     assert said.splitlines()[0].split() == [setting, "accuracy", "loss", "examples"]

@@ -20,6 +20,15 @@ def test_curves_have_names_axes_and_as_many_points_as_given() -> None:
     assert len(re.findall(r"<use [^>]*xlink:href=\"#m", drawn)) >= 5 + 2
 
 
+def test_no_two_of_many_lines_are_alike() -> None:
+    drawn = charts.curves(
+        {str(k): [(0.0, 1.0 * k), (1.0, 1.0 * k)] for k in range(15)}, x="epoch", y="loss"
+    )
+    styles = re.findall(r'<path d="[^"]*"[^>]*style="(fill: none[^"]*stroke-width: 2[^"]*)"', drawn)
+    assert len(styles) == 2 * 15  # a line and its place in the legend
+    assert len(set(styles)) == 15
+
+
 def test_the_highest_point_is_drawn_highest() -> None:
     drawn = charts.curves({"one": [(1.0, 0.1), (2.0, 0.9), (3.0, 0.5)]}, x="epoch", y="loss")
     path = re.search(r'<path d="(M[^"]*)"[^>]*stroke: #0072b2', drawn)

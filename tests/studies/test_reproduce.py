@@ -127,6 +127,16 @@ def test_results_without_run_directories_are_made_again_unless_kept(
     assert len(copied) == 2
 
 
+def test_a_row_that_is_not_there_brings_along_the_one_it_starts_from(
+    made: Reproduction, copied: list[list[str]]
+) -> None:
+    made.run(only="one", seeds=1, keep=True, told=silent)
+    shutil.rmtree(made.runs)
+    for _ in range(2):
+        made.run(only="two", seeds=1, keep=True, told=silent)
+    assert [words[3].split("/")[-2] for words in copied] == ["one", "one", "two"]
+
+
 def test_a_damaged_run_is_a_failure_of_its_row(made: Reproduction, copied: list[list[str]]) -> None:
     rows = (ROWS[0], dataclasses.replace(ROWS[0], name="other"))
     both = dataclasses.replace(made, study=dataclasses.replace(made.study, rows=rows))
@@ -190,6 +200,30 @@ def test_a_signal_stops_the_run_and_the_same_command_goes_on(made: Reproduction)
     steps = [int(path.name) for path in (long.run_dir(row, 0) / "checkpoints").glob("[0-9]*")]
     assert max(steps) >= 20
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_reaches_the_command_as_one_it_saves_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, number: signal.Signals
+) -> None:
+    got = tmp_path / "got"
+    code = (
+        "import pathlib, signal, sys, time\n"
+        "def note(number, frame): pathlib.Path(sys.argv[1]).write_text(str(number)); sys.exit()\n"
+        "signal.signal(signal.SIGINT, note), signal.signal(signal.SIGTERM, note)\n"
+        "print('ready', flush=True); time.sleep(60)"
+    )
+    monkeypatch.setattr(reproduce, "PROGRAM", (sys.executable, "-c", code))
+
+    def send(line: str) -> None:
+        if line == "ready":
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(reproduce, "say", send)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce.run_command([str(got)])
+    assert int(got.read_text()) == (signal.SIGTERM if number == signal.SIGHUP else number)
 
 
 def test_damaged_results_are_refused_and_stay(made: Reproduction) -> None:
@@ -310,7 +344,7 @@ def test_what_two_processes_write_is_all_there(made: Reproduction) -> None:
         each.start()
     for each in threads:
         each.join()
-    assert [*made.opened(silent).read()["rows"]["one"]["runs"]] == [str(k) for k in range(8)]
+    assert [*made.opened(silent).write()["rows"]["one"]["runs"]] == [str(k) for k in range(8)]
 
 
 @pytest.mark.parametrize(
@@ -384,14 +418,17 @@ def test_the_command(copied: list[list[str]], capsys: pytest.CaptureFixture) -> 
     assert main(["reproduce", "s2"]) == 2
 
 
-def test_the_published_results_are_those_of_the_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_published_results_are_those_of_the_recipes(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = pathlib.Path(__file__).parents[2]
     monkeypatch.chdir(root)
     published = [*root.glob("results/s*/mini.json")]
     assert len(published) >= 4
     for path in published:
         chosen = study.read(path.parent.name, "mini")
-        found = Reproduction(chosen, pathlib.Path("runs"), path).opened(silent).read()
+        copy = pathlib.Path(shutil.copy(path, tmp_path))
+        found = Reproduction(chosen, pathlib.Path("runs"), copy).opened(silent).write()
         # If not: `jaxres reproduce STUDY` makes anew what is outdated.
         assert found == json.loads(path.read_text())
         assert "former" not in found

@@ -81,6 +81,13 @@ def test_a_file_that_is_no_study_is_refused(
         study.read("s", "mini", tmp_path)
 
 
+def test_a_file_without_profiles_has_none(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "s.yaml").write_text("title: t\nprofiles:\n")
+    assert study.read_all("s", tmp_path) == []
+    with pytest.raises(InputError, match="is no study with a profile mini"):
+        study.read("s", "mini", tmp_path)
+
+
 def test_unknown_names(tmp_path: pathlib.Path) -> None:
     with pytest.raises(InputError, match="did you mean 's1'"):
         study.read("s11", "mini")
