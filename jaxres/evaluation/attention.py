@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Float32, Int32, UInt8
 
 from jaxres.config import Config
 from jaxres.errors import InputError
-from jaxres.evaluation.layers import centres, choose_layer, layer_shapes
+from jaxres.evaluation.layers import Layer
 from jaxres.evaluation.predict import make_probability_step
 from jaxres.models.pure import Net
 from jaxres.screen import track
@@ -45,28 +45,21 @@ def grad_cam(
     variables: dict[str, Any],
     images: UInt8[np.ndarray, "n side side 3"],
     classes: Int32[np.ndarray, " n"],
+    layer: Layer,
     *,
-    layer: str = "",
     by_position: bool = False,
 ) -> Float32[np.ndarray, "n side side"]:
     """Grad-CAM (Selvaraju et al. 2017, section 3): what in a layer's maps speaks for a class.
 
     The weight of a channel is the mean over the map of the gradient of the class's logit; the
     weighted sum of the channels, rectified, is enlarged bilinearly, each position lying where it
-    looks (`layers.centres`); beyond the outermost positions the map stays as it is there. `layer`
-    is as `choose_layer` says. The maps are taken as the layer gives them, which in some families
-    is before rectifying.
+    looks (`layers.centres`); beyond the outermost positions the map stays as it is there. The maps
+    are taken as the layer gives them, which in some families is before rectifying.
 
     With `by_position` it is LayerCAM (Jiang et al. 2021, equations 4 to 6): at each position the
     weight is the gradient there, rectified; made for layers that are not the last.
-
-    Raises:
-        InputError: the network has no such layer, or no maps that say where.
     """
-    shapes = layer_shapes(net, images.shape[1])
-    chosen = choose_layer(shapes, layer)
-    one = shapes[chosen]
-    spread = _spread(centres(net, images.shape[1], chosen), images.shape[1])
+    spread = _spread(layer.centres, images.shape[1])
 
     def cam(variables: Any, images: Array, classes: Array) -> Float[Array, "n side side"]:
         normal = normalise(config, images)
@@ -75,15 +68,15 @@ def grad_cam(
             seen: dict[str, Array] = {}
 
             def see(name: str, maps: Array) -> Array:
-                seen[name] = maps + offset if name == chosen else maps
+                seen[name] = maps + offset if name == layer.name else maps
                 return seen[name]
 
             params, stats = variables["params"], variables["stats"]
             logits, _ = net.apply(params, stats, normal, train=False, see=see)
             # The sum's gradient is each picture's own: without `train` they do not mix.
-            return jnp.take_along_axis(logits, classes[:, None], axis=1).sum(), seen[chosen]
+            return jnp.take_along_axis(logits, classes[:, None], axis=1).sum(), seen[layer.name]
 
-        offset = jnp.zeros((len(images), *one.shape[1:]), one.dtype)
+        offset = jnp.zeros((len(images), *layer.maps.shape[1:]), layer.maps.dtype)
         gradient, maps = jax.grad(logits_of, has_aux=True)(offset)
         weights = gradient.astype(jnp.float32)
         weights = jax.nn.relu(weights) if by_position else weights.mean((1, 2), keepdims=True)
@@ -100,6 +93,7 @@ def occlusion(
     variables: dict[str, Any],
     images: UInt8[np.ndarray, "n side side 3"],
     classes: Int32[np.ndarray, " n"],
+    whole: Float32[np.ndarray, "n classes"],
     *,
     patch: int | None = None,
     shown: bool = False,
@@ -107,8 +101,9 @@ def occlusion(
     """Occlusion (Zeiler and Fergus 2014, section 4.2): how far a class falls where a patch hides.
 
     A grey square of `patch` pixels (default: 1/8 of the side) slides in steps of half its side; a
-    pixel's value is the drop in the class's probability, averaged over the squares that hid it.
-    Below zero, hiding helped. Progress is `shown`.
+    pixel's value is the drop in the class's probability from that of the `whole` picture
+    (`predict_images`), averaged over the squares that hid it. Below zero, hiding helped. Progress
+    is `shown`.
 
     Raises:
         InputError: the patch is larger than the picture, or nothing.
@@ -133,7 +128,6 @@ def occlusion(
         return found["probabilities"][:, label]
 
     compiled = jax.jit(hidden)
-    whole = predict_images(net, config, variables, images)
     weight = hides.astype(np.float32)
     covered = weight.sum(0)[:, None] * weight.sum(0)
     maps = []

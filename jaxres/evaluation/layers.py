@@ -1,6 +1,6 @@
 """The layers of a network whose maps can be looked at."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,21 @@ from jaxres.models.pure import Net
 CLEAR_SIDE = 7  # positions along a side from which a map says where; ImageNet's last maps have them
 
 Shapes = dict[str, jax.ShapeDtypeStruct]  # of the maps of one picture, (1, h, w, channels)
+
+
+class Layer(NamedTuple):
+    """A layer whose maps are looked at, and where its positions look."""
+
+    name: str
+    maps: jax.ShapeDtypeStruct  # of one picture, (1, h, w, channels)
+    centres: Float32[np.ndarray, " positions"]  # as `centres` gives them
+
+
+def find_layer(net: Net, side: int, asked: str = "") -> Layer:
+    """The layer that `choose_layer` chooses for pictures of `side` pixels; errors as there."""
+    shapes = layer_shapes(net, side)
+    name = choose_layer(shapes, asked)
+    return Layer(name, shapes[name], centres(net, side, name))
 
 
 def layer_shapes(net: Net, side: int) -> Shapes:

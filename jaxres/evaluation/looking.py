@@ -9,7 +9,7 @@ from jaxtyping import Float32, Int32, UInt8
 
 from jaxres.data.preview import planned, rendered
 from jaxres.evaluation.attention import grad_cam, occlusion, predict_images
-from jaxres.evaluation.layers import choose_layer, layer_shapes
+from jaxres.evaluation.layers import find_layer
 from jaxres.evaluation.mass import digit_boxes, shares_in_boxes
 from jaxres.evaluation.run import Loaded, require_finite
 
@@ -49,11 +49,9 @@ def look(
         InputError: the network has no such layer, or no maps that say where, the patch does not
             fit, or the weights cannot be used.
     """
-    chosen, positions = "", (0, 0)
+    chosen = None
     if set(methods) - {"occlusion"}:
-        shapes = layer_shapes(run.net, run.config.data.picture_side)
-        chosen = choose_layer(shapes, layer)
-        positions = shapes[chosen].shape[1:3]
+        chosen = find_layer(run.net, run.config.data.picture_side, layer)
     batch = planned(run.pictures, examples)
     images, labels = rendered(run.pictures, batch), batch["label"]
     network = (run.net, run.config, run.variables)
@@ -62,10 +60,11 @@ def look(
     predicted = rows.argmax(1).astype(np.int32)
     classes = predicted if explain == "predicted" else labels
     make: dict[Method, Callable[..., Any]] = {
-        "grad_cam": partial(grad_cam, layer=chosen),
-        "layer_cam": partial(grad_cam, layer=chosen, by_position=True),
-        "occlusion": partial(occlusion, patch=patch, shown=shown),
+        "occlusion": partial(occlusion, whole=rows, patch=patch, shown=shown)
     }
+    if chosen:
+        make["grad_cam"] = partial(grad_cam, layer=chosen)
+        make["layer_cam"] = partial(grad_cam, layer=chosen, by_position=True)
     maps: dict[Method, Maps] = {}
     for method in methods:
         maps[method] = make[method](*network, images, classes)
@@ -84,8 +83,8 @@ def look(
         classes=classes,
         probability=rows[np.arange(len(rows)), classes],
         maps=maps,
-        layer=chosen,
-        positions=(positions[0], positions[1]),
+        layer=chosen.name if chosen else "",
+        positions=chosen.maps.shape[1:3] if chosen else (0, 0),
         shares=shares,
         chance=chance,
     )

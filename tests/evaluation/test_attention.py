@@ -11,8 +11,8 @@ import pytest
 from scipy import ndimage
 
 from jaxres.errors import InputError
-from jaxres.evaluation.attention import grad_cam, occlusion
-from jaxres.evaluation.layers import centres, choose_layer, layer_shapes
+from jaxres.evaluation.attention import grad_cam, occlusion, predict_images
+from jaxres.evaluation.layers import centres, choose_layer, find_layer, layer_shapes
 from jaxres.models.pure import Net, abstract_net
 from jaxres.training.state import network
 
@@ -44,13 +44,24 @@ def variables(net: Net) -> dict[str, Any]:
     return {"params": net.params, "stats": net.stats}
 
 
+def cam(setting: Any, net: Net, classes: np.ndarray, layer: str = "", **how: Any) -> np.ndarray:
+    chosen = find_layer(net, 32, layer)
+    return grad_cam(net, setting.config, variables(net), setting.images, classes, chosen, **how)
+
+
+def occluded(setting: Any, net: Net, images: np.ndarray, classes: np.ndarray, patch: int) -> Any:
+    network = net, setting.config, variables(net)
+    whole = predict_images(*network, images)
+    return occlusion(*network, images, classes, whole, patch=patch)
+
+
 def test_grad_cam_of_a_linear_network_is_its_class_activation_map(setting) -> None:
     # Of global average pooling and one layer the map is known (Selvaraju et al., section 3.1):
     # the class's weights times the maps, over the number of positions, rectified.
     weights = RNG.normal(size=(3, 5))
     net = linear_net(weights)
     classes = RNG.integers(0, 5, 6).astype(np.int32)
-    found = grad_cam(net, setting.config, variables(net), setting.images, classes)
+    found = cam(setting, net, classes)
     pooled = setting.images.reshape(6, 8, 4, 8, 4, 3).mean((2, 4)) / 255
     known = np.maximum(np.einsum("nhwc,cn->nhw", pooled, weights[:, classes]), 0) / 64
     for one, small in zip(found, known, strict=True):
@@ -62,10 +73,7 @@ def test_grad_cam_of_a_linear_network_is_its_class_activation_map(setting) -> No
 
 def test_grad_cam_of_another_class_is_another_map(setting) -> None:
     net = network(setting.config, classes=10)
-    maps = [
-        grad_cam(net, setting.config, variables(net), setting.images, np.full(6, k, np.int32))
-        for k in (0, 1)
-    ]
+    maps = [cam(setting, net, np.full(6, k, np.int32)) for k in (0, 1)]
     assert maps[0].shape == (6, 32, 32)
     assert maps[0].any()
     assert np.abs(maps[0] - maps[1]).max() > 1e-3 * maps[0].max()
@@ -76,15 +84,7 @@ def test_maps_of_an_inner_layer_are_the_gradient_there(setting, by_position: boo
     """Against the network by hand, from its first convolution on."""
     net = network(setting.config, classes=10)
     classes = np.arange(6, dtype=np.int32)
-    found = grad_cam(
-        net,
-        setting.config,
-        variables(net),
-        setting.images,
-        classes,
-        layer="conv1",
-        by_position=by_position,
-    )
+    found = cam(setting, net, classes, "conv1", by_position=by_position)
     seen = {}
 
     def logits(maps: Any) -> Any:
@@ -124,22 +124,22 @@ def test_occlusion_finds_the_corner_a_network_looks_at(setting) -> None:
     images = setting.images // 4
     images[:, -8:, :8] = 255
     classes = np.ones(6, np.int32)
-    (one, *rest) = occlusion(net, setting.config, variables(net), images, classes, patch=4)
+    (one, *rest) = occluded(setting, net, images, classes, 4)
     # The patches, every second pixel, reach up to two pixels out of it.
     np.testing.assert_allclose(one[:22], 0, atol=1e-6)
     np.testing.assert_allclose(one[:, 10:], 0, atol=1e-6)
     assert one[-8:, :8].min() > 0.01
     np.testing.assert_allclose(rest, [one] * 5, atol=1e-6)
-    against = occlusion(net, setting.config, variables(net), images, 1 - classes, patch=4)
+    against = occluded(setting, net, images, 1 - classes, 4)
     np.testing.assert_allclose(against, [-one] * 6, atol=1e-6)
 
 
 @pytest.mark.parametrize("patch", [1, 5, 32])
 def test_occlusion_is_the_mean_drop_of_the_patches_over_a_pixel(setting, patch: int) -> None:
     net = corner_net()
-    config, images = setting.config, setting.images[:1].copy()
+    images = setting.images[:1].copy()
     images[:, -8:, :8] |= 128
-    (found,) = occlusion(net, config, variables(net), images, np.ones(1, np.int32), patch=patch)
+    (found,) = occluded(setting, net, images, np.ones(1, np.int32), patch)
     last = 32 - patch
     starts = sorted({*range(0, last, max(1, patch // 2)), last})
     total, times = np.zeros((32, 32)), np.zeros((32, 32))
@@ -163,7 +163,7 @@ def test_occlusion_is_the_mean_drop_of_the_patches_over_a_pixel(setting, patch: 
 def test_a_patch_has_to_fit(setting, patch: int) -> None:
     net = corner_net()
     with pytest.raises(InputError, match=rf"--patch is {patch}; allowed: 1 to .* \(32\)"):
-        occlusion(net, setting.config, {}, setting.images, np.zeros(6, np.int32), patch=patch)
+        occluded(setting, net, setting.images, np.zeros(6, np.int32), patch)
 
 
 def test_layers_are_those_of_the_network_in_order() -> None:
@@ -249,7 +249,7 @@ def test_positions_that_look_at_the_same_place_share_it(setting) -> None:
 
     net = Net({"weights": jnp.asarray(weights, jnp.float32)}, {}, apply)
     classes = RNG.integers(0, 5, 6).astype(np.int32)
-    found = grad_cam(net, setting.config, variables(net), setting.images, classes, by_position=True)
+    found = cam(setting, net, classes, by_position=True)
     pooled = setting.images.reshape(6, 8, 4, 8, 4, 3).mean((2, 4)) / 255
     gradient = np.moveaxis(weights[..., classes], -1, 0)
     each = np.einsum("nijc,nijc->nij", pooled.repeat(2, 1).repeat(2, 2), np.maximum(gradient, 0))
