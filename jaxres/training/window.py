@@ -10,6 +10,7 @@ from jaxres.data.feed import Feed
 from jaxres.training.parallel import Parallel
 
 LAST = ("learning_rate", "grad_norm", "update_norm")
+AHEAD = 8  # calls on their way: the devices never wait, and a signal is heard after so many
 
 
 class Window:
@@ -33,9 +34,11 @@ class Window:
         self._started = time.perf_counter()
 
     def add(self, metrics: Any, *, steps: int) -> None:
-        """The metrics of a call, still on the devices."""
+        """The metrics of a call, still on the devices; waits for those of the AHEADth before."""
         self._metrics.append(metrics)
         self._pictures += steps * self._batch_size
+        if len(self._metrics) > AHEAD:
+            jax.block_until_ready(self._metrics[-1 - AHEAD])
 
     def add_untimed(self, metrics: Any) -> None:
         """The metrics of a call whose time does not count; waits for it and restarts the clock."""
