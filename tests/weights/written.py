@@ -17,11 +17,12 @@ Arrays = dict[str, np.ndarray]
 
 
 def random_weights(model: str, classes: int = 10) -> Arrays:
-    """Our arrays by name, parameters and statistics."""
+    """Our arrays by name, parameters and statistics, of which a network makes finite numbers."""
     net = abstract_net(model, classes=classes, image_size=32)
     shapes = {**flatten(net.params), **flatten(net.stats)}
     random = np.random.default_rng(0)
-    return {name: random.standard_normal(leaf.shape, np.float32) for name, leaf in shapes.items()}
+    made = {name: random.standard_normal(leaf.shape, np.float32) for name, leaf in shapes.items()}
+    return {name: 0.1 * (np.abs(a) if name.endswith(".var") else a) for name, a in made.items()}
 
 
 def as_torchvision(model: str, ours: Mapping[str, np.ndarray]) -> Arrays:
