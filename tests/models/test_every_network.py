@@ -1,5 +1,6 @@
 """Every network of the registry trains one step and evaluates on four devices."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -19,13 +20,10 @@ from tests.models.cases import COMPILER_OPTIONS
 
 DEVICES, CLASSES = 4, 10
 BATCH = 2 * DEVICES
-# Shallow networks. The others are traced always and run with `-m slow`; `test_golden.py` runs one
-# of each of their families always.
+# Networks that compile soon. The others run with `-m slow` and are traced always, but for the
+# deepest, which are others of more blocks; `test_golden.py` runs one of each family always.
 FAST = (
     "resnet18",
-    "vgg11_bn",
-    "mobilenet_v2",
-    "shufflenet_v2_x0_5",
     "cifar_resnet20",
     "all_cnn_small",
     "two_conv_cnn",
@@ -35,6 +33,7 @@ FAST = (
     "handbook_mlp",
 )
 SLOW = [name for name in registry.list_models() if name not in FAST]
+DEEPEST = ("resnet101", "resnet152", "wide_resnet101_2", "cifar_resnet110")
 
 
 class Run:
@@ -68,7 +67,12 @@ class Run:
         return new_state(params, stats, self.optimizer, ema=False)
 
 
-@pytest.mark.parametrize("name", [*FAST, *(pytest.param(x, marks=pytest.mark.slow) for x in SLOW)])
+def slow_among(names: Sequence[str], slow: Sequence[str]) -> list[Any]:
+    """Test cases of which some are marked as slow."""
+    return [pytest.param(x, marks=pytest.mark.slow) if x in slow else x for x in names]
+
+
+@pytest.mark.parametrize("name", slow_among([*FAST, *SLOW], SLOW))
 def test_trains_and_evaluates(name: str) -> None:
     # VGG's own head has 100 million weights.
     run = Run(name, head="flatten" if name.startswith("vgg") else None)
@@ -96,7 +100,7 @@ def test_trains_and_evaluates(name: str) -> None:
     assert all(path.endswith("conv.bias") for path in still)
 
 
-@pytest.mark.parametrize("name", SLOW)
+@pytest.mark.parametrize("name", slow_among(SLOW, DEEPEST))
 def test_the_step_of_a_large_network_is_traced(name: str) -> None:
     run = Run(name)
     before = jax.eval_shape(run.state, run.net.params, run.net.stats)
