@@ -226,7 +226,9 @@ def run_command(words: Sequence[str]) -> None:
         if process is not None:
             process.send_signal(PASSED_ON[number])
 
-    before = {each: signal.signal(each, pass_on) for each in PASSED_ON}
+    # What nohup has us ignore stays ignored.
+    deaf = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()
+    before = {each: signal.signal(each, pass_on) for each in PASSED_ON.keys() - deaf}
     problem = ""
     try:
         # In a session of its own a command gets a terminal's signals from here, and only once.

@@ -226,6 +226,25 @@ def test_a_signal_reaches_the_command_as_one_it_saves_on(
     assert int(got.read_text()) == (signal.SIGTERM if number == signal.SIGHUP else number)
 
 
+def test_a_command_under_nohup_outlives_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reproduce, "PROGRAM", (sys.executable, "-c", "print('ready')"))
+    said: list[str] = []
+
+    def send(line: str) -> None:
+        said.append(line)
+        if line == "ready":
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    monkeypatch.setattr(reproduce, "say", send)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        reproduce.run_command([])
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert said[-1] == "ready"
+
+
 def test_damaged_results_are_refused_and_stay(made: Reproduction) -> None:
     made.results.parent.mkdir(parents=True)
     made.results.write_text('{"rows": ')

@@ -31,8 +31,12 @@ def test_every_row_is_a_recipe_with_flags_that_fit(name: str, profile: Profile) 
         config = recipe.load(row.recipe, row.flags)
         assert (config, row.start) not in made
         made.append((config, row.start))
-        if any(flag.startswith("--model") for flag in row.flags):  # test_recipe.py builds others
-            networks[config.model] = config
+        own = recipe.load(row.recipe)
+        if not chosen.sweep:  # one of whose values may be the recipe's own
+            assert (config == own) == (not row.flags)
+        shape = config.model, config.data.picture_side
+        if shape != (own.model, own.data.picture_side):  # whose network test_recipe.py builds
+            networks[shape] = config
         if row.start:
             begun = chosen.row(row.start)
             assert config.model.name == recipe.load(begun.recipe, begun.flags).model.name
