@@ -47,6 +47,10 @@ def fails(capfd: pytest.CaptureFixture, words: list[str]) -> str:
         (["train", QUICKSTART, "--data.batch-szie", "64"], "did you mean '--data.batch_size'"),
         (["train", QUICKSTART, "--outptu-dir", "x"], "did you mean '--output_dir'"),
         (["train", QUICKSTART, "--model.name", "resnet81"], "did you mean 'resnet18'"),
+        (
+            ["train", QUICKSTART, "--stopped-status", "256"],
+            "--stopped-status is 256; allowed",
+        ),
         (["train", QUICKSTART, "--data.dataset", "mnits"], "did you mean 'mnist'"),
         (["train", QUICKSTART, "--data.backgrounds", "photo"], "did you mean 'photos'"),
         (["train", QUICKSTART, "--optim.name", "adan"], "did you mean 'adam"),

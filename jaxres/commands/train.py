@@ -7,7 +7,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from jaxres import recipe as recipes
-from jaxres.errors import Interrupted
+from jaxres.errors import InputError, Interrupted
 from jaxres.recipe import DEFAULTS, Settings, split_settings
 from jaxres.screen import quiet_libraries, say
 
@@ -22,13 +22,18 @@ class Train:
     """Run directory; default: runs/ and the recipe's name. If it holds a run, go on with it."""
     profile: bool = False
     """Write a jax.profiler trace of some steps to the run directory."""
+    stopped_status: int = 0
+    """Exit status of a run that a signal stopped and that is saved, for schedulers which start a
+    job again by its status."""
     settings: Settings = DEFAULTS
 
 
 def train(words: Sequence[str]) -> int:
-    """`jaxres train`: status 0 also when a signal stopped a run that is saved."""
+    """`jaxres train`; of a run that a signal stopped, once saved, `stopped_status`."""
     own, flags = split_settings(words)
     args = recipes.parse(Train, own, prog="jaxres train")
+    if not 0 <= args.stopped_status <= 255:
+        raise InputError(f"--stopped-status is {args.stopped_status}; allowed: 0 to 255")
     config = recipes.load(args.recipe, flags)
     run_dir = args.output_dir or default_run_dir(args.recipe)
     quiet_libraries()
@@ -38,7 +43,7 @@ def train(words: Sequence[str]) -> int:
         summary = loop.train(config, run_dir, profile=args.profile)
     except Interrupted as stopped:
         say(str(stopped))
-        return 0
+        return args.stopped_status
     if not summary:  # the first of several processes speaks for all
         return 0
     test = summary["test"]

@@ -31,6 +31,7 @@ class Source(NamedTuple):
     images: Images
     labels: Int32[np.ndarray, " n"]
     class_names: tuple[str, ...]
+    partial: str | None = None  # what the prepared set lacks
 
     @property
     def grey(self) -> bool:
@@ -151,7 +152,7 @@ def _load_flowers(name: str, selection: Selection) -> Source:
     chosen = chosen[shuffled(len(chosen), TENTH_SEED)]
     encoded = [examples[index]["image"] for index in chosen]
     images = EncodedPictures(encoded, selection.canvas, prepared.folder)
-    return Source(images, labels[chosen], DATASETS[name].class_names)
+    return Source(images, labels[chosen], DATASETS[name].class_names, prepared.partial)
 
 
 def _load_modified_mnist(name: str, selection: Selection) -> Source:
@@ -247,7 +248,8 @@ def _decode(prepared: records.Prepared, split: str, indices: Sequence[int]) -> S
         images.append(image)
     if not images:
         raise prepared.damaged(prepared.folder, f"its split '{split}' is empty")
-    return Source(np.stack(images), labels, DATASETS[prepared.name].class_names)
+    names = DATASETS[prepared.name].class_names
+    return Source(np.stack(images), labels, names, prepared.partial)
 
 
 DATASETS: dict[str, Dataset] = {

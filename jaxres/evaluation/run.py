@@ -24,6 +24,7 @@ from jaxres.screen import track
 from jaxres.training.checkpoint import Checkpoints, abstract_like, open_run
 from jaxres.training.parallel import make_mesh
 from jaxres.training.state import abstract_network
+from jaxres.training.step import normalisation
 
 SWEPT = ("accuracy", "loss", "examples")  # what a sweep tells of each value
 
@@ -155,8 +156,7 @@ def sweep(
         each = zip(values, configs, strict=True)
         for value, config in track(each, len(values), f"evaluate, values of {setting}", shown):
             pictures = open_split(config, split)
-            data = config.data
-            seen = data.picture_side, data.mean, data.std, data.divisor, len(pictures.class_names)
+            seen = config.data.picture_side, normalisation(config), len(pictures.class_names)
             if last and last[0] == seen:
                 loaded, evaluator = last[1], last[2].on(pictures, config)
             else:

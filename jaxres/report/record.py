@@ -132,3 +132,10 @@ def _require_ended(summary: dict[str, Any]) -> None:
             raise ValueError(f"{key} is no text")
     for key in ("devices", "versions"):
         dict(summary[key])
+    if "data" in summary:  # which older results lack
+        splits = [summary["data"][split] for split in ("train", "validation", "test")]
+        _require_numbers(each["examples"] for each in splits)
+        if not all(isinstance(each["checksum"], str) for each in splits):
+            raise ValueError("a checksum is no text")
+        if not isinstance(summary["data"]["partial"], str | None):
+            raise ValueError("partial is no text")

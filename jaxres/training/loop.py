@@ -66,7 +66,7 @@ def train(config: Config, run_dir: Path, *, profile: bool = False) -> dict[str, 
     if not peers.first:
         return {}
     parameters = sum(leaf.size for leaf in jax.tree.leaves(run.net.params))
-    summary = summarise(config, parameters, run.progress, test, run.mesh)
+    summary = summarise(config, parameters, run.pictures, run.progress, test, run.mesh)
     summary["wall_s"] = time.perf_counter() - started
     _write(run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
@@ -278,6 +278,8 @@ class Run:
             f"{self.mesh.size} x {device.device_kind} by {config.train.parallel}, "
             f"rendered on the {config.data.render}"
         )
+        if partial := self.pictures["train"].source.partial:
+            self.log.say(f"{config.data.dataset} is partial: {partial}")
         if self.started_from:
             self.log.say(f"starting from the {self.started_from}")
         if self.stage.trained is not None:

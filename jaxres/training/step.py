@@ -33,15 +33,23 @@ def images_of(config: Config, resident: Resident, batch: Batch) -> UInt8[Array, 
     )
 
 
-def normalise(config: Config, images: UInt8[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-    """(pixels / data.divisor - data.mean) / data.std in the model's dtype.
+def normalisation(config: Config) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+    """What `normalise` depends on: data.divisor, and the mean and deviation by channel.
 
-    A mean or standard deviation that the settings leave open is 0 or 1. Rendered once for all
-    readers.
+    A mean or standard deviation that the settings leave open is 0 or 1.
     """
-    mean = jnp.array(config.data.mean or (0.0, 0.0, 0.0))
-    std = jnp.array(config.data.std or (1.0, 1.0, 1.0))
-    values = images.astype(jnp.float32) * (1 / (config.data.divisor * std)) - mean / std
+    data = config.data
+    return data.divisor, data.mean or (0.0, 0.0, 0.0), data.std or (1.0, 1.0, 1.0)
+
+
+def normalise(config: Config, images: UInt8[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    """(pixels / divisor - mean) / deviation in the model's dtype, as `normalisation` has them.
+
+    Rendered once for all readers.
+    """
+    divisor, *moments = normalisation(config)
+    mean, std = (jnp.array(each) for each in moments)
+    values = images.astype(jnp.float32) * (1 / (divisor * std)) - mean / std
     return materialise(values.astype(config.model.dtype))
 
 

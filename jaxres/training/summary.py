@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from jax.sharding import Mesh
 
 from jaxres import __version__
 from jaxres.config import Config
+from jaxres.data.pictures import Pictures
 from jaxres.training.progress import Progress
 
 PACKAGES = (
@@ -29,9 +31,17 @@ PACKAGES = (
 
 
 def summarise(
-    config: Config, parameters: int, progress: Progress, test: dict[str, Any], mesh: Mesh
+    config: Config,
+    parameters: int,
+    pictures: Mapping[str, Pictures],
+    progress: Progress,
+    test: dict[str, Any],
+    mesh: Mesh,
 ) -> dict[str, Any]:
     """The contents of `summary.json`.
+
+    Of the data it holds each split's number of `examples` and `checksum` (`Pictures.checksum`),
+    and what a `partial` data set lacks.
 
     Speed and waiting are over all timed steps of all processes that worked on the run; compiling
     and the first step after it, evaluation and checkpoints are left out. `compile_cache` says how
@@ -42,6 +52,13 @@ def summarise(
     return {
         "model": config.model.name,
         "dataset": config.data.dataset,
+        "data": {
+            **{
+                split: {"examples": len(each), "checksum": f"{each.checksum():08x}"}
+                for split, each in pictures.items()
+            },
+            "partial": pictures["train"].source.partial,
+        },
         "parameters": parameters,
         "test": test,
         "best": progress.best,

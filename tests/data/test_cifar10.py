@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ import tensorflow_datasets as tfds
 from jaxres.cli import main
 from jaxres.config import Split
 from jaxres.data import cifar10, prepare, records, sources
+from jaxres.data.pictures import open_split
 from jaxres.errors import InputError
+from jaxres.training import loop
 from tests.data.conftest import CIFAR_BATCH, Served, cifar_bytes
 
 
@@ -157,6 +160,23 @@ def test_a_partial_set_says_so(cifar_dir: Path, tmp_path: Path, capfd: pytest.Ca
     whole = prepare_quietly(cifar_dir, data_dir, partial=True, overwrite=True)
     assert whole.partial is None
     assert whole.examples["train"] == 5 * CIFAR_BATCH
+
+
+def test_a_run_tells_of_its_data(
+    cifar_dir: Path, tmp_path: Path, tiny_config, capfd: pytest.CaptureFixture[str]
+):
+    (cifar_dir / "data_batch_2.gz").unlink()
+    prepare_quietly(cifar_dir, tmp_path, partial=True)
+    flags = ["--data.dataset=cifar10", "--data.composition=plain", f"--data.data-dir={tmp_path}"]
+    flags += ["--data.validation-examples=30", "--train.epochs=1", "--train.devices=1"]
+    config = tiny_config(*flags)
+    told = loop.train(config, tmp_path / "run")["data"]
+    assert "cifar10 is partial: without data_batch_2\n" in capfd.readouterr().err
+    assert told["partial"] == "without data_batch_2"
+    for split in sources.SPLITS:
+        opened = open_split(config, split)
+        shown = opened.source.labels.tobytes() + np.asarray(opened.source.images).tobytes()
+        assert told[split] == {"examples": len(opened), "checksum": f"{zlib.crc32(shown):08x}"}
 
 
 @pytest.mark.parametrize("kept", [[cifar10.TEST], ["data_batch_1", "data_batch_4"], []])

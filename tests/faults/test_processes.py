@@ -84,11 +84,11 @@ def test_the_quickstart_gives_the_same_bits(assert_same_bits, mode: str) -> None
 def test_a_signal_to_one_process_saves_and_ends_all_and_the_run_goes_on_with_fewer(
     tmp_path: pathlib.Path, tiny_flags: list[str], number: signal.Signals
 ) -> None:
-    flags = [*tiny_flags, *FLAGS, "--train.epochs=400"]
+    flags = [*tiny_flags, *FLAGS, "--train.epochs=400", "--stopped-status=75"]
     with run(tmp_path / "run", flags, processes=2) as several:
         several.wait_for_step(5)
         several.send(number, process=1)
-        assert several.wait() == [0, 0], several.tails()
+        assert several.wait() == [75, 75], several.tails()
         said = [several.said(k).splitlines()[-1] for k in range(2)]
     assert said[0] == said[1]
     assert "saved step" in said[0]

@@ -27,12 +27,25 @@ def test_the_numbers_are_those_of_the_runs(runs: list[pathlib.Path], written: st
         assert f"<td>{100 * summary['test']['accuracy']:.2f} %</td>" in written
         assert f"<td>{summary['test']['loss']:.4f}</td>" in written
         assert f"<td>{summary['parameters']:,}</td>" in written
+        for split in ("train", "validation", "test"):
+            given = summary["data"][split]
+            told = f"{split} {given['examples']:,} (checksum <code>{given['checksum']}</code>)"
+            assert told in written
         for one in summary["test"]["per_class"]:
             assert f"<td>{one['f1']:.4f}</td><td>{one['support']}</td>" in written
         for row in summary["test"]["confusion"]:
             cells = "".join(rf'<td style="--share:[\d.]+">{count}</td>' for count in row)
             assert re.search(cells, written)
         assert html.escape(summary["command"], quote=False) in html.unescape(written)
+
+
+def test_a_partial_data_set_is_told(runs: list[pathlib.Path], tmp_path: pathlib.Path) -> None:
+    run = record.read(runs[0])
+    run["data"]["partial"] = "without data_batch_2"
+    page.write_runs([run], tmp_path / "report.html")
+    assert (
+        "<strong>partial</strong>: without data_batch_2" in (tmp_path / "report.html").read_text()
+    )
 
 
 def test_it_tells_what_differs_and_nothing_else(written: str) -> None:

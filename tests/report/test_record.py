@@ -85,6 +85,17 @@ def test_damaged_files_are_refused(copied: pathlib.Path, name: str, text: str) -
 
 
 @pytest.mark.parametrize(
+    "data", [{}, {"partial": 1}, {"train": {"examples": 9, "checksum": None}}, {"test": {}}]
+)
+def test_damaged_words_of_the_data_are_refused(copied: pathlib.Path, data: dict) -> None:
+    summary = json.loads((copied / "summary.json").read_text())
+    summary["data"] = summary["data"] | data if data else {}
+    (copied / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(InputError, match="are damaged"):
+        record.read(copied)
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [("accuracy", None), ("confusion", [[1, 2], [3]]), ("per_class", [{"precision": 1.0}])],
 )
