@@ -65,7 +65,7 @@ def row(benchmark: str, case: str, **measured: Any) -> dict[str, Any]:
     Raises:
         ValueError: a number that is not finite.
     """
-    known = {"benchmark": benchmark, "case": case, **_environment(), **measured}
+    known = {"benchmark": benchmark, "case": case, **made_by(), **measured}
     ordered = {key: known.pop(key, None) for key in SCHEMA} | known
     plain = {key: _plain(value) for key, value in ordered.items()}
     _require_finite(plain, case)
@@ -128,7 +128,8 @@ def number(text: str) -> int:
 
 
 @functools.cache
-def _environment() -> dict[str, Any]:
+def made_by() -> dict[str, Any]:
+    """Commit, date, command, device, processor, versions and XLA flags of this process."""
     known = environment(make_mesh(None))
     return {
         "commit": known["commit"],
@@ -143,9 +144,10 @@ def _environment() -> dict[str, Any]:
 
 
 def command() -> str:
-    """The command line that makes this row again, from the root of the repository."""
-    module = Path(sys.argv[0]).stem
-    return shlex.join(["python", "-m", f"benchmarks.{module}", *sys.argv[1:]])
+    """The command line that started this program, from the root of the repository."""
+    spec = sys.modules["__main__"].__spec__
+    module = spec.name.removesuffix(".__main__") if spec else f"benchmarks.{Path(sys.argv[0]).stem}"
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
 
 
 def _peer_versions() -> dict[str, str]:

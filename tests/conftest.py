@@ -11,8 +11,9 @@ from collections.abc import Iterator
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "true"
-# The same operations in slower machine code: what the tests compile takes a third less time so.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+if "PYTEST_VERSION" in os.environ:  # not in the programs of tests/faults, which import this too
+    # The same operations in slower machine code, of which the compilation takes a third less time.
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # The workers and the processes that tests start have it from here. It goes with the session.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxres-compiled-")

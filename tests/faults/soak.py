@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from benchmarks.rows import made_by
 from tests.conftest import TINY_FLAGS
 from tests.faults.runs import Run, run
 
@@ -56,6 +57,8 @@ def main() -> int:
     print(f"gained: {json.dumps(gained)}, {'flat' if flat else 'NOT FLAT'}")
     if args.json:
         whole = {
+            **made_by(),
+            "device_count": 1,
             "settings": settings,
             "minutes": args.minutes,
             "kills": args.kills,

@@ -27,6 +27,7 @@ def main() -> int:
     seed = random.SystemRandom().randrange(2**32) if given.seed is None else given.seed
     keep = given.keep or Path(tempfile.mkdtemp(prefix="jaxres-fuzz-"))
     environment()
+    from benchmarks.rows import made_by
     from tests.faults.fuzz.readers import READERS
 
     if given.only and given.only not in READERS:
@@ -49,7 +50,8 @@ def main() -> int:
     longest = {key: max(row[key] for row in rows) for key in ("slowest_s", "peak_mib")}
     print_row(cells({"reader": "all", **total, "unhandled": unhandled, **longest}))
     if given.json:
-        given.json.write_text(json.dumps({"seed": seed, "rows": rows}, indent=2) + "\n")
+        found = {**made_by(), "seed": seed, "rows": rows}
+        given.json.write_text(json.dumps(found, indent=2) + "\n")
     if unhandled:
         print(f"{unhandled} unhandled; inputs are kept in {keep}")
         return 1
