@@ -11,9 +11,6 @@ from collections.abc import Iterator
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "true"
-if "PYTEST_VERSION" in os.environ:  # not in the programs of tests/faults, which import this too
-    # The same operations in slower machine code, of which the compilation takes a third less time.
-    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # The workers and the processes that tests start have it from here. It goes with the session.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxres-compiled-")
@@ -24,14 +21,31 @@ import cv2
 import pytest
 
 cv2.setNumThreads(1)
+COMPILE_QUICKLY = "jax_disable_most_optimizations"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once() -> None:
-    """What one test has compiled no other compiles again."""
+    """What one test has compiled no other compiles again, and to slower code in a third less time.
+
+    Processes that tests start compile as users' do.
+    """
+    import jax
+
     from jaxres import compilation
 
     compilation.use_cache("default")
+    jax.config.update(COMPILE_QUICKLY, True)
+
+
+@pytest.fixture
+def optimised() -> Iterator[None]:
+    """What the test compiles is optimised as users' programs are."""
+    import jax
+
+    jax.config.update(COMPILE_QUICKLY, False)
+    yield
+    jax.config.update(COMPILE_QUICKLY, True)
 
 
 @pytest.fixture

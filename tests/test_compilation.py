@@ -20,7 +20,7 @@ from tests.training.test_loop import assert_same_end
 
 
 @pytest.fixture
-def enabled(monkeypatch: pytest.MonkeyPatch):
+def enabled(optimised: None, monkeypatch: pytest.MonkeyPatch):
     """No cache is in use at first; one that is switched on keeps whatever program compiles."""
     compilation.use_cache("off")
     monkeypatch.setattr(compilation, "MIN_COMPILE_S", 0.0)

@@ -134,6 +134,7 @@ def test_occlusion_finds_the_corner_a_network_looks_at(setting) -> None:
     np.testing.assert_allclose(against, [-one] * 6, atol=1e-6)
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("patch", [1, 5, 32])
 def test_occlusion_is_the_mean_drop_of_the_patches_over_a_pixel(setting, patch: int) -> None:
     net = corner_net()
