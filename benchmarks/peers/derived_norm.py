@@ -37,11 +37,11 @@ def batch_norm(
     *,
     epsilon: float,
     rectify: bool,
+    ceiling: float | None = None,
     axis_name: str | None = None,
 ) -> tuple[Array, Array, Array]:
     """What `norm.batch_norm` gives, without its gradient."""
     mean, var = norm.moments(images, axis_name)
-    outputs = norm.normalise(
-        images, mean, var, scale, bias, shortcut, epsilon=epsilon, rectify=rectify
-    )
+    given = {"epsilon": epsilon, "rectify": rectify, "ceiling": ceiling}
+    outputs = norm.normalise(images, mean, var, scale, bias, shortcut, **given)
     return outputs, *jax.lax.stop_gradient((mean, var))

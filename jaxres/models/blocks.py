@@ -94,9 +94,10 @@ class BatchNorm(nnx.Module):
         *,
         train: bool,
         rectify: bool = False,
+        ceiling: float | None = None,
     ) -> Float[Array, "n h w c"]:
         """Normalise, by the running statistics unless `train` and not frozen; add `shortcut`;
-        rectify if asked."""
+        rectify if asked, cutting what is above a `ceiling`."""
         images = images.astype(self.dtype)
         scale, bias = self.scale[...], self.bias[...]
         if not train or self.frozen:
@@ -109,6 +110,7 @@ class BatchNorm(nnx.Module):
                 shortcut,
                 epsilon=self.epsilon,
                 rectify=rectify,
+                ceiling=ceiling,
             )
         outputs, mean, var = batch_norm(
             images,
@@ -117,6 +119,7 @@ class BatchNorm(nnx.Module):
             shortcut,
             epsilon=self.epsilon,
             rectify=rectify,
+            ceiling=ceiling,
             axis_name=self.axis_name,
         )
         kept = self.momentum
@@ -166,9 +169,11 @@ class ConvNorm(nnx.Module):
         *,
         train: bool,
         rectify: bool = False,
+        ceiling: float | None = None,
     ) -> Float[Array, "n oh ow co"]:
-        """Convolve, normalise, add `shortcut`, then rectify if asked."""
-        return self.norm(self.conv(images), shortcut, train=train, rectify=rectify)
+        """Convolve, normalise, add `shortcut`, then rectify if asked, up to a `ceiling`."""
+        maps = self.conv(images)
+        return self.norm(maps, shortcut, train=train, rectify=rectify, ceiling=ceiling)
 
 
 class Linear(nnx.Module):

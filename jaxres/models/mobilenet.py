@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -21,11 +20,7 @@ STAGES = (
     (6, 320, 1, 1),
 )
 STEM, LAST = 32, 1280  # channels
-
-
-def relu6(values: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Clip rectified values at 6."""
-    return jnp.minimum(values, jnp.asarray(6, values.dtype))
+CEILING = 6.0  # of what is rectified: ReLU6
 
 
 class InvertedResidual(nnx.Module):
@@ -54,8 +49,8 @@ class InvertedResidual(nnx.Module):
         """The projection, added to the input where sizes and channels are equal."""
         maps = images
         if self.expand is not None:
-            maps = relu6(self.expand(maps, train=train, rectify=True))
-        maps = relu6(self.depthwise(maps, train=train, rectify=True))
+            maps = self.expand(maps, train=train, rectify=True, ceiling=CEILING)
+        maps = self.depthwise(maps, train=train, rectify=True, ceiling=CEILING)
         return self.project(maps, images if self.adds else None, train=train)
 
 
@@ -83,10 +78,10 @@ class MobileNetV2(Network):
     ) -> Float[Array, "n oh ow 1280"]:
         """The last feature maps, 1/32 of the picture's side."""
         del key
-        maps = relu6(self.stem(images, train=train, rectify=True))
+        maps = self.stem(images, train=train, rectify=True, ceiling=CEILING)
         for block in self.blocks:
             maps = block(maps, train=train)
-        return relu6(self.last(maps, train=train, rectify=True))
+        return self.last(maps, train=train, rectify=True, ceiling=CEILING)
 
 
 MODELS = {"mobilenet_v2": partial(MobileNetV2)}

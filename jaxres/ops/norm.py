@@ -1,4 +1,4 @@
-"""Batch normalisation, addition of a shortcut and rectification as one operation."""
+"""Batch normalisation, addition of a shortcut and rectification, up to a ceiling, as one."""
 
 from functools import partial
 from typing import Any
@@ -19,9 +19,12 @@ def batch_norm(
     *,
     epsilon: float,
     rectify: bool,
+    ceiling: float | None = None,
     axis_name: str | None = None,
 ) -> tuple[Float[Array, "n h w c"], Float[Array, " c"], Float[Array, " c"]]:
     """Normalise by the batch's moments; add `shortcut`; with `rectify`, zero what is negative.
+
+    What is rectified may have a `ceiling`, to which larger values are cut: 6 for ReLU6.
 
     Gives the result in the dtype of `images` and the float32 mean and (biased) variance of each
     channel, which pass no gradient on. With `axis_name` the moments are over all devices.
@@ -30,7 +33,7 @@ def batch_norm(
     result (the next convolution keeps it too) and numbers per channel, where the derived one also
     keeps images less their mean.
     """
-    return _batch_norm(images, scale, bias, shortcut, epsilon, rectify, axis_name)
+    return _batch_norm(images, scale, bias, shortcut, epsilon, rectify, ceiling, axis_name)
 
 
 def normalise(
@@ -43,6 +46,7 @@ def normalise(
     *,
     epsilon: float,
     rectify: bool,
+    ceiling: float | None = None,
 ) -> Float[Array, "n h w c"]:
     """The same with given moments: one multiply-add per value, in float32 at least."""
     factor = scale * lax.rsqrt(var + epsilon)
@@ -50,7 +54,7 @@ def normalise(
     if shortcut is not None:
         outputs = outputs + _wide(shortcut)
     if rectify:
-        outputs = jnp.maximum(outputs, 0)
+        outputs = jnp.clip(outputs, 0, ceiling)
     return materialise(outputs.astype(images.dtype))
 
 
@@ -69,7 +73,7 @@ def moments(
     return mean, jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
 def _batch_norm(
     images: Array,
     scale: Array,
@@ -77,10 +81,12 @@ def _batch_norm(
     shortcut: Array | None,
     epsilon: float,
     rectify: bool,
+    ceiling: float | None,
     axis_name: str | None,
 ) -> tuple[Array, Array, Array]:
     mean, var = moments(images, axis_name)
-    outputs = normalise(images, mean, var, scale, bias, shortcut, epsilon=epsilon, rectify=rectify)
+    given = {"epsilon": epsilon, "rectify": rectify, "ceiling": ceiling}
+    outputs = normalise(images, mean, var, scale, bias, shortcut, **given)
     return outputs, mean, var
 
 
@@ -91,9 +97,10 @@ def _forward(
     shortcut: Array | None,
     epsilon: float,
     rectify: bool,
+    ceiling: float | None,
     axis_name: str | None,
 ) -> tuple[tuple[Array, Array, Array], tuple[Any, ...]]:
-    results: Any = _batch_norm(images, scale, bias, shortcut, epsilon, rectify, axis_name)
+    results: Any = _batch_norm(images, scale, bias, shortcut, epsilon, rectify, ceiling, axis_name)
     outputs, mean, var = results
     kept = outputs if rectify else None
     return results, (images, mean, var, scale, kept, shortcut is not None)
@@ -102,6 +109,7 @@ def _forward(
 def _backward(
     epsilon: float,
     rectify: bool,
+    ceiling: float | None,
     axis_name: str | None,
     saved: tuple[Any, ...],
     gradients: tuple[Array, Array, Array],
@@ -110,7 +118,10 @@ def _backward(
     images, mean, var, scale, outputs, has_shortcut = saved
     gradient = gradients[0]
     if rectify:
-        gradient = jnp.where(outputs > 0, gradient, jnp.zeros((), gradient.dtype))
+        passes = outputs > 0
+        if ceiling is not None:
+            passes &= outputs < ceiling
+        gradient = jnp.where(passes, gradient, jnp.zeros((), gradient.dtype))
     wide, values = _wide(gradient), _wide(images)
     inverse = lax.rsqrt(var + epsilon)
     count = images.size // images.shape[-1]

@@ -15,13 +15,11 @@ TOLERANCE = {"float32": 5e-5, "bfloat16": 3e-2}
 EPSILON = 1e-5
 
 
-def reference(images, scale, bias, shortcut, *, rectify):
-    """Ioffe and Szegedy's algorithm 1, an addition and a maximum, for autodiff in float64."""
+def reference(images, scale, bias, shortcut):
+    """Ioffe and Szegedy's algorithm 1 and an addition, for autodiff in float64."""
     mean, var = images.mean((0, 1, 2)), images.var((0, 1, 2))
     outputs = scale * (images - mean) / jnp.sqrt(var + EPSILON) + bias
-    if shortcut is not None:
-        outputs = outputs + shortcut
-    return jnp.maximum(outputs, 0) if rectify else outputs
+    return outputs if shortcut is None else outputs + shortcut
 
 
 @settings(max_examples=20, deadline=None)
@@ -29,10 +27,11 @@ def reference(images, scale, bias, shortcut, *, rectify):
     shape=st.tuples(st.integers(2, 5), st.integers(1, 6), st.integers(1, 6), st.integers(1, 9)),
     has_shortcut=st.booleans(),
     rectify=st.booleans(),
+    ceiling=st.sampled_from([None, 0.75]),
     dtype=st.sampled_from(["float32", "bfloat16"]),
     offset=st.sampled_from([0.0, 3.0]),
 )
-def test_outputs_and_gradients(shape, has_shortcut, rectify, dtype, offset):
+def test_outputs_and_gradients(shape, has_shortcut, rectify, ceiling, dtype, offset):
     # Two values become +1 and -1 whatever they are: their gradient is all cancellation.
     assume(math.prod(shape[:3]) > 2)
     rng = np.random.default_rng(0)
@@ -42,7 +41,7 @@ def test_outputs_and_gradients(shape, has_shortcut, rectify, dtype, offset):
     inputs = (images, scale, bias) + ((shortcut,) if has_shortcut else ())
 
     def ours(*inputs):
-        return batch_norm(*inputs, epsilon=EPSILON, rectify=rectify)[0]
+        return batch_norm(*inputs, epsilon=EPSILON, rectify=rectify, ceiling=ceiling)[0]
 
     outputs, pull = jax.vjp(jax.jit(ours), *inputs)  # by jit one program, not sixty small ones
     found = (outputs, *pull(cotangent))
@@ -50,13 +49,14 @@ def test_outputs_and_gradients(shape, has_shortcut, rectify, dtype, offset):
         wide = [jnp.asarray(np.asarray(value, np.float64)) for value in inputs]
 
         def theirs(images, scale, bias, shortcut=None):
-            return reference(images, scale, bias, shortcut, rectify=False)
+            return reference(images, scale, bias, shortcut)
 
         before, pull = jax.vjp(jax.jit(theirs), *wide)
-        # The kink: values that rounding may put on its other side are not compared.
-        passed = np.asarray(outputs > 0) if rectify else np.ones(shape, bool)
+        # The kinks: values that rounding may put on the other side are not compared.
+        least, most = (0, ceiling or np.inf) if rectify else (-np.inf, np.inf)
+        passed = np.asarray((outputs > least) & (outputs < most))
         gradients = pull(jnp.asarray(np.asarray(cotangent, np.float64) * passed))
-        expected = (np.maximum(before, 0) if rectify else before, *gradients)
+        expected = (np.clip(before, least, most), *gradients)
     for ours_is, wanted in zip(found, expected, strict=True):
         wanted = np.asarray(wanted)
         scale_of = max(np.abs(wanted).max(), 1.0)
