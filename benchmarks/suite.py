@@ -78,7 +78,7 @@ LISTS = {
         Entry("step_resnet50_64", "step --case resnet50:64:32 --peer torch,flax"),
         Entry("step_resnet18_224", "step --case resnet18:224:16 --peer torch,flax"),
         Entry("step_resnet50_224", "step --case resnet50:224:16 --peer torch,flax"),
-        Entry("step_mobilenet_v2_128", "step --case mobilenet_v2:128:32 --peer torch"),
+        Entry("step_mobilenet_v2_128", "step --case mobilenet_v2:128:32 --peer torch", quick=""),
         Entry(
             "step_resnet18_64_peers",
             "step --case resnet18:64:64 --peer torch_compiled,keras",
