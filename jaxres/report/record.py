@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxres import recipe
 from jaxres.config import Config, flatten, to_dict
+from jaxres.data.sources import SPLITS
 from jaxres.errors import InputError
 from jaxres.models import count
 from jaxres.training.state import abstract_network
@@ -133,7 +134,7 @@ def _require_ended(summary: dict[str, Any]) -> None:
     for key in ("devices", "versions"):
         dict(summary[key])
     if "data" in summary:  # which older results lack
-        splits = [summary["data"][split] for split in ("train", "validation", "test")]
+        splits = [summary["data"][split] for split in SPLITS]
         _require_numbers(each["examples"] for each in splits)
         if not all(isinstance(each["checksum"], str) for each in splits):
             raise ValueError("a checksum is no text")

@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.rows import made_by
 from jaxres.screen import quiet_libraries
 from tests.conftest import TINY_FLAGS
-from tests.faults.runs import LONGEST_S, Run, last_step, run, weights
+from tests.faults.runs import LONGEST_S, Run, last_step, made_by, run, weights
 
 FLAGS = [
     *TINY_FLAGS,
@@ -49,7 +48,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         report = disturb(pathlib.Path(folder), kills=args.kills, seed=seed)
     if args.json:
-        args.json.write_text(json.dumps(made_by() | {"device_count": 1} | report, indent=2) + "\n")
+        args.json.write_text(json.dumps(made_by() | report, indent=2) + "\n")
     print(json.dumps({key: value for key, value in report.items() if key != "killed"}, indent=2))
     whole = report["kills"] == args.kills and report["bit_equal"] and not report["left_over"]
     return 0 if whole else 1

@@ -12,13 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO
+from typing import IO, Any
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import SingleDeviceSharding
 
+from benchmarks import rows as results
 from jaxres.training.checkpoint import open_run
 from jaxres.training.processes import VARIABLES
 
@@ -155,6 +156,11 @@ def run(
         yield started
     finally:
         started.kill()
+
+
+def made_by() -> dict[str, Any]:
+    """What made a report of runs, of which each has one device, whatever this process has."""
+    return results.made_by() | {"device_count": 1}
 
 
 def variables(processes: int) -> list[dict[str, str]]:

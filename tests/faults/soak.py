@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.rows import made_by
 from tests.conftest import TINY_FLAGS
-from tests.faults.runs import Run, run
+from tests.faults.runs import Run, made_by, run
 
 FLAGS = [
     *TINY_FLAGS,
@@ -58,7 +57,6 @@ def main() -> int:
     if args.json:
         whole = {
             **made_by(),
-            "device_count": 1,
             "settings": settings,
             "minutes": args.minutes,
             "kills": args.kills,

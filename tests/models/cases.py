@@ -23,8 +23,6 @@ LOGITS = 2e-5
 GRADIENTS = 1e-6
 # The gradient of a bias before batch norm is zero but for rounding.
 ZERO = 1e-6
-# The arithmetic is the same, the compilation takes half as long.
-COMPILER_OPTIONS: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
 # Those that a source needs.
 PACKAGES = {
     "from_torchvision": ("torch", "torchvision"),
@@ -136,8 +134,8 @@ def gradients(case: Case, weights: Weights) -> Weights:
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As a user compiles it, but for LLVM's optimisation."""
-    return jax.jit(function, compiler_options=target.compiler_options() | COMPILER_OPTIONS)
+    """With the options that users' programs have."""
+    return jax.jit(function, compiler_options=target.compiler_options())
 
 
 def _split(net: Net, weights: Weights) -> tuple[Any, Any]:

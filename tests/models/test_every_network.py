@@ -16,7 +16,6 @@ from jaxres.training import optim, parallel
 from jaxres.training.state import abstract_network, new_state
 from jaxres.training.step import AXIS, make_eval_step, make_train_step
 from tests.models import drawn
-from tests.models.cases import COMPILER_OPTIONS
 
 DEVICES, CLASSES = 4, 10
 BATCH = 2 * DEVICES
@@ -87,10 +86,10 @@ def test_trains_and_evaluates(name: str) -> None:
     with force_lowering("patches"):
         evaluates = jax.jit(run.evaluate).lower(state, batch["image"], batch["label"])
         trains = run.train.lower(state, None, batch)
-    found = evaluates.compile(COMPILER_OPTIONS)(state, batch["image"], batch["label"])
+    found = evaluates.compile()(state, batch["image"], batch["label"])
     assert np.all(np.isfinite(found["loss"]))
     assert found["loss"].shape == found["predicted"].shape == (BATCH,)
-    new, metrics = jax.device_get(trains.compile(COMPILER_OPTIONS)(state, None, batch))
+    new, metrics = jax.device_get(trains.compile()(state, None, batch))
     assert new["step"] == 1
     assert np.isfinite(metrics["loss"])
     moved = flatten(new["params"]) | flatten(new["stats"])

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from jaxres.weights import keras as keras_weights
-from tests.models.cases import CLASSES, COMPILER_OPTIONS, LABELS, Case
+from tests.models.cases import CLASSES, LABELS, Case
 from tests.models.drawn import Weights
 
 os.environ["KERAS_BACKEND"] = "jax"
@@ -61,7 +61,7 @@ class KerasReference:
     def logits(self, weights: Weights, images: np.ndarray) -> np.ndarray:
         """In evaluation."""
         with float64():
-            evaluate = _compiled(lambda *arrays: self._call(*arrays, training=False))
+            evaluate = jax.jit(lambda *arrays: self._call(*arrays, training=False))
             return np.asarray(evaluate(*self._arrays(weights), images.astype(np.float64)))
 
     def gradients(self, weights: Weights, images: np.ndarray) -> Weights:
@@ -73,7 +73,7 @@ class KerasReference:
 
         with float64():
             trained, tracked = self._arrays(weights)
-            found = _compiled(jax.grad(loss))(trained, tracked, images.astype(np.float64))
+            found = jax.jit(jax.grad(loss))(trained, tracked, images.astype(np.float64))
         by_path = {
             variable.path: np.asarray(gradient)
             for variable, gradient in zip(self.model.trainable_variables, found, strict=True)
@@ -118,10 +118,6 @@ def reference(case: Case) -> KerasReference:
         rows = keras.layers.Dense(outputs, "relu", name=f"fc{place + 1}")(rows)
     logits = keras.layers.Dense(CLASSES, name="predictions")(rows)
     return KerasReference(keras.Model(body.input, logits), case.model)
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return jax.jit(function, compiler_options=COMPILER_OPTIONS)
 
 
 def _swapped(path: str, values: np.ndarray) -> np.ndarray:
