@@ -1,8 +1,9 @@
-"""Compile a recipe's training step for TPU topologies with no TPU: does it fit, what does it send?
+"""Compile a recipe's training step for chips that are not there: does it fit, what does it move?
 
 The step is the one that `jaxres train` runs by `train.parallel jit`, device rendering and all,
-one step per call. Nothing runs, so nothing here is a measured speed. It needs libtpu, the extra
-`tpu`. Where the recipe's data sets are not prepared, their sizes are assumed, and said.
+one step per call. Nothing runs, so nothing here is a measured speed. TPUs need libtpu, the extra
+`tpu`, GPUs JAX's CUDA plugin, the extra `gpu-aot`. Where the recipe's data sets are not prepared,
+their sizes are assumed, and said.
 """
 
 import os
@@ -23,17 +24,18 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
-from benchmarks import measure, rows, topology
+from benchmarks import measure, rows, topology, variants
 from benchmarks.collectives import summarise
+from benchmarks.kernels import CLASSES, Kernel, by_class, kernels, scattered_twice
 from benchmarks.topology import Topology, Workload
-from benchmarks.traffic import main_memory_bytes
 from jaxres import recipe as recipes
 from jaxres.config import Config
 from jaxres.errors import InputError
+from jaxres.files import write_whole
 from jaxres.recipe import split_settings
 from jaxres.screen import quiet_libraries, say
 
@@ -44,7 +46,7 @@ PER_MIB = 1 / 2**20
 NEEDED = re.compile(r"(?:Used |required for HLO temporaries \()([\d.]+)([KMGT])")
 IN_MIB = {"K": 2**-10, "M": 1.0, "G": 2.0**10, "T": 2.0**20}
 MEMORY_COLUMNS = {
-    "case": "topology",
+    "case": "label",
     "chip": "device",
     "devices": "device_count",
     "batch each": "batch_per_device",
@@ -58,19 +60,24 @@ MEMORY_COLUMNS = {
     "verdict": "verdict",
 }
 WORK_COLUMNS = {
-    "case": "topology",
+    "case": "label",
     "all-reduce": "collectives.all-reduce.count",
     "MB": "collectives.all-reduce.mb",
     "others": "other_collectives",
     "GFLOP": "gflop",
     "a picture": "gflop_per_image",
-    "GB accessed": "gb_accessed",
-    "in HBM": "hbm_gb",
+    "GB in HBM": "hbm_gb",
     "MB a picture": "hbm_mb_per_image",
+    "kernels": "kernels",
     "FLOP ms": "bound_ms.arithmetic",
     "HBM ms": "bound_ms.traffic",
     "bound ms": "bound_ms.step",
+    "roof ms": "roof_ms",
+    "img/s": "roof_images_per_s",
 }
+# JAX takes this share of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
+GPU_SHARE = 0.75
+AUTOTUNE = "--xla_gpu_autotune_level=0"  # it would run kernels
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,6 +87,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet_libraries()
     try:
         config = recipes.load(args.recipe, flags, prog="python -m benchmarks.aot")
+        if args.hlo is not None and len(args.topology) > 1:
+            raise InputError("--hlo keeps one program; allowed: one --topology with it")
+        ours = [None, *([args.against] if args.against else [])]
+        for name in filter(None, ours):
+            variants.find(name)
         devices = [topology.describe(name).devices for name in args.topology]
         batches = [batch_for(config, count, args.per_device_batch) for count in devices]
         work = topology.workload(config)
@@ -93,18 +105,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, (batch_size, why) in zip(args.topology, batches, strict=True):
         if why:
             print(f"{name}: {why}")
-        try:
-            made.append(apart(args.recipe, config, work, name, batch_size))
-        except BrokenProcessPool:
-            said = (
-                f"the compiler (libtpu {topology.libtpu_version()}) died; another version may not"
-            )
-            say(f"error: {name}: {said}")
-            failed = True
-        except Exception as error:
-            say(f"error: {name}: {type(error).__name__}: {' '.join(str(error).split())}")
-            failed = True
-        rows.write(made, args.json)
+        for variant in ours:
+            asked = Asked(args.recipe, name, batch_size, variant, args.hlo)
+            try:
+                made.append(apart(config, work, asked))
+            except BrokenProcessPool:
+                compiler = " ".join(map(str, *topology.compiler_version(name).items()))
+                say(f"error: {name}: the compiler ({compiler}) died; another version may not")
+                failed = True
+            except Exception as error:
+                say(f"error: {name}: {type(error).__name__}: {' '.join(str(error).split())}")
+                failed = True
+            rows.write(made, args.json)
     show(made)
     return 1 if failed else 0
 
@@ -124,6 +136,17 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="pictures per device and step, in place of data.batch_size over all devices",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="VARIANT",
+        help=f"compile this too and set it beside: {', '.join(variants.VARIANTS)}",
+    )
+    parser.add_argument(
+        "--hlo",
+        type=Path,
+        metavar="FILE",
+        help="keep the optimised program here, the variant's beside it as STEM.VARIANT.SUFFIX",
     )
     return parser
 
@@ -147,17 +170,38 @@ def batch_for(config: Config, devices: int, per_device: int | None) -> tuple[int
     return batch_size, f"batch of {batch_size}, as {asked} does not divide over {unit} parts"
 
 
-def apart(recipe: Path, config: Config, work: Workload, name: str, batch_size: int) -> Row:
+class Asked(NamedTuple):
+    """One program to compile."""
+
+    recipe: Path
+    topology: str
+    batch_size: int
+    variant: str | None = None
+    hlo: Path | None = None
+
+    @property
+    def label(self) -> str:
+        """As the tables name it."""
+        return self.topology if self.variant is None else f"{self.topology} {self.variant}"
+
+
+def apart(config: Config, work: Workload, asked: Asked) -> Row:
     """`row` in a process of its own: a compiler that dies takes no other row along.
 
     Raises:
         BrokenProcessPool: the process died.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(row, recipe, config, work, name, batch_size).result()
+    flags = os.environ.get("XLA_FLAGS", "")
+    if topology.is_gpu(asked.topology) and "xla_gpu_autotune_level" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {AUTOTUNE}".strip()
+    try:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(row, config, work, asked).result()
+    finally:
+        os.environ["XLA_FLAGS"] = flags
 
 
-def row(recipe: Path, config: Config, work: Workload, name: str, batch_size: int) -> Row:
+def row(config: Config, work: Workload, asked: Asked) -> Row:
     """Compile for one topology and say what came of it.
 
     Raises:
@@ -165,11 +209,16 @@ def row(recipe: Path, config: Config, work: Workload, name: str, batch_size: int
     """
     # What is reported is a compilation, not a look into the cache.
     jax.config.update("jax_enable_compilation_cache", False)
-    target = topology.describe(name)
-    lowered = topology.lower(config, work, target, batch_size)
+    target = topology.describe(asked.topology)
+    variant = variants.Variant("") if asked.variant is None else variants.find(asked.variant)
+    config, batch_size = variant.apply(config), asked.batch_size
+    with variant.tracing():
+        lowered = topology.lower(config, work, target, batch_size)
     known = {
         "topology": target.name,
-        "recipe": str(recipe),
+        "variant": asked.variant,
+        "label": asked.label,
+        "recipe": str(asked.recipe),
         "data": work.told,
         "device": target.kind,
         "device_count": target.devices,
@@ -183,25 +232,33 @@ def row(recipe: Path, config: Config, work: Workload, name: str, batch_size: int
     }
     began = time.perf_counter()
     try:
-        compiled = lowered.compile()
+        compiled = lowered.compile(compiler_options=dict(variant.compiler_options) or None)
     except Exception as error:
         if not measure.out_of_memory(error):
             raise
         found = refusal(str(error))
     else:
+        if asked.hlo is not None:
+            keep(compiled.as_text() or "", asked.hlo, asked.variant)
         found = figures(compiled, target, batch_size)
     known["compile_s"] = time.perf_counter() - began
-    made = rows.row("aot", f"{recipe.stem} {target.name}", **known, **found)
-    made["versions"] = made["versions"] | {"libtpu": topology.libtpu_version()}
+    made = rows.row("aot", f"{asked.recipe.stem} {asked.label}", **known, **found)
+    made["versions"] = made["versions"] | topology.compiler_version(asked.topology)
     return made
+
+
+def keep(text: str, path: Path, variant: str | None) -> None:
+    """Write a program, a variant's beside the recipe's."""
+    if variant is not None:
+        path = path.with_name(f"{path.stem}.{variant}{path.suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text)
 
 
 def figures(compiled: jax.stages.Compiled, target: Topology, batch_size: int) -> Row:
     """Memory, messages and work of one device and step."""
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    text = compiled.as_text()
+    memory, text = compiled.memory_analysis(), compiled.as_text()
     assert memory is not None
-    assert cost is not None
     assert text is not None
     parts = {
         "arguments": memory.argument_size_in_bytes,
@@ -211,27 +268,63 @@ def figures(compiled: jax.stages.Compiled, target: Topology, batch_size: int) ->
         "code": memory.generated_code_size_in_bytes,
     }
     total_mib = sum(parts.values()) * PER_MIB
-    fits = total_mib <= target.chip.hbm_gib * 1024
-    sent, moved = summarise(text), main_memory_bytes(text)
     per_device = batch_size / target.devices
-    flop, accessed = cost["flops"], cost["bytes accessed"]
+    sent, found = summarise(text), kernels(text)
+    moved = sum(kernel.bytes for kernel in found)
+    # The compiler counts for TPUs; for GPUs it gives nothing.
+    cost = compiled.cost_analysis() or {}
+    flop = cost.get("flops") or sum(kernel.times * kernel.flop for kernel in found)
+    reach = target.chip.reach
+    roof_s = sum(kernel.seconds(**reach) for kernel in found)
+    accessed = cost.get("bytes accessed")
     return {
-        "verdict": "fits" if fits else "does not fit",
+        "verdict": verdict(total_mib, target),
         "memory_mib": {name: size * PER_MIB for name, size in parts.items()},
+        "temporaries_bytes": memory.temp_size_in_bytes,
         "peak_memory_mib": total_mib,
         "collectives": {
             kind: {"count": each.count, "bytes": each.bytes, "mb": each.bytes / 1e6}
             for kind, each in sent.items()
         },
         "other_collectives": sum(each.count for kind, each in sent.items() if kind != "all-reduce"),
+        "unordered_scatters": scattered_twice(text),
         "gflop": flop / 1e9,
         "gflop_per_image": flop / 1e9 / per_device,
-        "gb_accessed": accessed / 1e9,
-        "mb_per_image": accessed / 1e6 / per_device,
+        "gb_accessed": None if accessed is None else accessed / 1e9,
+        "mb_per_image": None if accessed is None else accessed / 1e6 / per_device,
         "hbm_gb": moved / 1e9,
         "hbm_mb_per_image": moved / 1e6 / per_device,
+        "bytes_per_image": moved / per_device,
+        "kernels": sum(kernel.times for kernel in found),
+        "by_class": {
+            kind: class_row(each, per_device, reach) for kind, each in by_class(found).items()
+        },
         "bound_ms": target.chip.bound_ms(flop, moved),
+        "roof_ms": 1e3 * roof_s,
+        "roof_images_per_s": batch_size / roof_s if roof_s else None,
     }
+
+
+def class_row(found: Sequence[Kernel], images: float, reach: dict[str, float]) -> Row:
+    """The kernels of one class, bytes and FLOP per picture."""
+    return {
+        "kernels": sum(kernel.times for kernel in found),
+        "bytes_per_image": sum(kernel.bytes for kernel in found) / images,
+        "read": sum(kernel.times * kernel.read for kernel in found) / images,
+        "written": sum(kernel.times * kernel.written for kernel in found) / images,
+        "flop_per_image": sum(kernel.times * kernel.flop for kernel in found) / images,
+        "roof_ms": 1e3 * sum(kernel.seconds(**reach) for kernel in found),
+    }
+
+
+def verdict(total_mib: float, target: Topology) -> str:
+    """Whether a device has the memory, and on a GPU whether JAX takes enough of it unasked."""
+    share = total_mib / (target.chip.hbm_gib * 1024)
+    if share > 1:
+        return "does not fit"
+    if target.backend == "gpu" and share > GPU_SHARE:
+        return f"fits with XLA_PYTHON_CLIENT_MEM_FRACTION={min(0.99, share + 0.02):.2f}"
+    return "fits"
 
 
 def refusal(message: str) -> Row:
@@ -250,11 +343,38 @@ def show(made: Sequence[dict[str, Any]]) -> None:
         if "refused" in each:
             print(f"{each['topology']}: the compiler refused: {each['refused']}")
     rows.show("one step on one device", made, WORK_COLUMNS)
+    for name in dict.fromkeys(each["topology"] for each in made if "by_class" in each):
+        show_classes([each for each in made if each["topology"] == name and "by_class" in each])
+    for each in made:
+        for scatter in each.get("unordered_scatters", ()):
+            print(f"{each['label']}: adds in no fixed order: {scatter}")
     print(
         "FLOP ms and HBM ms are the compiled step's arithmetic and memory traffic at the chip's\n"
-        "specified speeds; the bound is the longer one: a least time, not a measurement.\n"
-        "GB accessed is the compiler's count, on-chip memory included."
+        "specified speeds; the bound is the longer one. The roof takes, kernel by kernel, the\n"
+        "longest of arithmetic, traffic and launch, of GPUs at the share of the specification that\n"
+        "an H200 was seen to reach. All are least times, not measurements."
     )
+
+
+def show_classes(made: Sequence[Row]) -> None:
+    """The traffic of one topology by class, variants side by side."""
+    kinds = [kind for kind in CLASSES if any(kind in each["by_class"] for each in made)]
+    columns = {"case": "class"}
+    lines: list[Row] = [{"class": kind} for kind in [*kinds, "all"]]
+    for place, each in enumerate(made):
+        label = each["variant"] or "the recipe"
+        names = {"kernels": "kernels", "MB a picture": "mb", "roof ms": "roof_ms"}
+        columns |= {f"{label}: {shown}": f"{place}.{key}" for shown, key in names.items()}
+        whole = {
+            "kernels": each["kernels"],
+            "bytes_per_image": each["bytes_per_image"],
+            "roof_ms": each["roof_ms"],
+        }
+        for line in lines:
+            found = whole if line["class"] == "all" else each["by_class"].get(line["class"])
+            if found:
+                line[str(place)] = found | {"mb": found["bytes_per_image"] / 1e6}
+    rows.show(f"{made[0]['topology']}: memory traffic by class", lines, columns)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A training step lowered for TPU chips that are not there: shapes in place of arrays."""
+"""A training step lowered for chips that are not there: shapes in place of arrays."""
 
 import dataclasses
 import importlib.metadata
@@ -14,7 +14,7 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from benchmarks.chips import CHIPS, Chip
+from benchmarks.chips import CHIPS, GPUS, Chip, target_config
 from jaxres.config import Config
 from jaxres.data import backgrounds, sources
 from jaxres.data.paths import data_dir
@@ -28,8 +28,11 @@ from jaxres.training.checkpoint import abstract_like
 from jaxres.training.state import abstract_network, new_state
 from jaxres.training.step import AXIS, make_train_step
 
-EXAMPLES = ("v5e:2x2", "v5e:4x4", "v5p:2x2x1", "v6e:2x2")
-_NAME = re.compile(rf"({'|'.join(CHIPS)}):(\d+(?:x\d+){{1,2}})")
+EXAMPLES = ("v5e:2x2", "v5p:2x2x1", "v6e:2x2", "h100", "h100:8", "h100:2x8")
+TPUS = [name for name in CHIPS if name not in GPUS]
+_TPU = re.compile(rf"({'|'.join(TPUS)}):(\d+(?:x\d+){{1,2}})")
+_GPU = re.compile(rf"({'|'.join(GPUS)})(?::(?:(\d+)x)?(\d+))?")  # hosts x devices of each
+GPU_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
 
 # What is assumed where the data sets of a recipe are not prepared: MNIST without the validation
 # examples over 400 squares of photographs or 256 textures, or CIFAR-10.
@@ -59,6 +62,7 @@ class Topology(NamedTuple):
     name: str
     chip: Chip
     mesh: Mesh
+    backend: str = "tpu"  # or "gpu"
 
     @property
     def devices(self) -> int:
@@ -81,29 +85,60 @@ class Workload(NamedTuple):
     told: str
 
 
+def is_gpu(name: str) -> bool:
+    """Whether a topology's name is one of GPUs."""
+    return _GPU.fullmatch(name) is not None
+
+
 def describe(name: str) -> Topology:
-    """The topology of a name such as v5e:2x2.
+    """The topology of a name such as v5e:2x2, h100 or h100:2x8.
 
     Raises:
-        InputError: no TPU topology is called so, libtpu is missing, or another process holds it.
+        InputError: no topology is called so, its compiler is missing, or another process holds it.
     """
-    allowed = f"allowed: {', '.join(CHIPS)} with a shape, such as {', '.join(EXAMPLES)}"
-    named = _NAME.fullmatch(name)
-    if not named:
-        raise InputError(f"unknown topology '{name}': only TPUs can be compiled for; {allowed}")
+    if gpu := _GPU.fullmatch(name):
+        return _describe_gpu(name, gpu[1], int(gpu[2] or 1), int(gpu[3] or 1))
+    if tpu := _TPU.fullmatch(name):
+        return _describe_tpu(name, tpu[1], [int(side) for side in tpu[2].split("x")])
+    raise InputError(f"unknown topology '{name}'; {_allowed()}")
+
+
+def _allowed() -> str:
+    return (
+        f"allowed: {', '.join(TPUS)} with a shape, {', '.join(GPUS)} with a number of devices or "
+        f"hosts x devices, such as {', '.join(EXAMPLES)}"
+    )
+
+
+def _describe_gpu(name: str, chip: str, hosts: int, devices: int) -> Topology:
+    if not any(map(importlib.util.find_spec, GPU_PLUGINS)):
+        raise InputError(
+            "JAX's CUDA plugin is not installed; it comes with pip install 'jaxres[gpu-aot]', "
+            "in a checkout pip install -e '.[gpu-aot]'"
+        )
+    config = target_config(GPUS[chip], bytes_per_s=1e9 * CHIPS[chip].hbm_gbs)
+    try:
+        described = topologies.get_topology_desc(
+            platform="cuda", target_config=config, topology=f"1x{hosts}x{devices}"
+        )
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise InputError(f"no topology '{name}' ({said}); {_allowed()}") from None
+    return Topology(name, CHIPS[chip], _mesh(described.devices), "gpu")
+
+
+def _describe_tpu(name: str, kind: str, sides: list[int]) -> Topology:
     if importlib.util.find_spec("libtpu") is None:
         raise InputError(
             "libtpu is not installed; it comes with pip install 'jaxres[tpu]', "
             "in a checkout pip install -e '.[tpu]'"
         )
-    chip, sides = CHIPS[named[1]], [int(side) for side in named[2].split("x")]
+    chip = CHIPS[kind]
     options: dict[str, Any] = {} if chip.config is None else {"chip_config_name": chip.config}
     if math.prod(sides) < 4:  # less than the board of four that a host is taken to have
         options["chips_per_host_bounds"] = [*sides, 1][:3]
     try:
-        devices = topologies.get_topology_desc(
-            platform="tpu", topology_name=name, **options
-        ).devices
+        described = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
     except Exception as error:
         said = " ".join(str(error).split())
         if "lockfile" in said:
@@ -111,16 +146,26 @@ def describe(name: str) -> Topology:
                 "another process holds libtpu on this machine; wait until it ends, or set "
                 f"ALLOW_MULTIPLE_LIBTPU_LOAD=1 ({said})"
             ) from None
-        raise InputError(f"unknown topology '{name}' ({said}); {allowed}") from None
+        raise InputError(f"unknown topology '{name}' ({said}); {_allowed()}") from None
+    return Topology(name, chip, _mesh(described.devices))
+
+
+def _mesh(devices: Any) -> Mesh:
     axis_types = (AxisType.Auto,)
-    mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=axis_types, devices=devices)
-    return Topology(name, chip, mesh)
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=axis_types, devices=devices)
 
 
-def libtpu_version() -> str | None:
-    """The compiler's version; None where it is not installed as a package."""
+def compiler_version(name: str) -> dict[str, str | None]:
+    """The compiler of a topology and its version; None where it is not installed as a package."""
+    if not is_gpu(name):
+        return {"libtpu": _version("libtpu")}
+    plugin = next((each for each in GPU_PLUGINS if _version(each)), GPU_PLUGINS[0])
+    return {plugin: _version(plugin)}
+
+
+def _version(package: str) -> str | None:
     try:
-        return importlib.metadata.version("libtpu")
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
@@ -188,6 +233,6 @@ def lower(config: Config, work: Workload, target: Topology, batch_size: int) -> 
         work.example,
     )
     step = make_train_step(net, optimizer, rate, config, trained=trained)
-    with target_backend("tpu"):
+    with target_backend(target.backend):
         call: Any = parallel.Jit(target.mesh).compile(step, 1)
         return call.lower(abstract_like(state, whole), abstract_like(work.resident, whole), batch)

@@ -34,6 +34,10 @@ class ModelConfig:
     """Type of the activations; parameters, statistics, logits and loss are float32."""
     sync_batch_norm: bool = False
     """Normalise with the statistics of the whole batch rather than of each device's part."""
+    fold_norm: Literal["auto", "always", "never"] = "auto"
+    """Train with batch norm folded into the 1x1 convolutions before it and the max pooling after
+    it, which saves memory traffic: `auto`, on accelerators; `always`, on CPU too, where it is
+    slower; or `never`."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -8,9 +8,11 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxres.models.initial import variance_scaling
+from jaxres.ops import folded_norm, pool, pooled_norm, target
 from jaxres.ops.conv import Padding, conv2d
 from jaxres.ops.norm import batch_norm, normalise
 
@@ -83,7 +85,9 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros(features, jnp.float32))
         self.var = nnx.BatchStat(jnp.ones(features, jnp.float32))
         self.epsilon = epsilon
-        self.frozen = False  # set by `pure.apply`: normalise by the running statistics always
+        # Both set by `pure.apply`: normalise by the running statistics always; `model.fold_norm`.
+        self.frozen = False
+        self.fold_rule = "auto"
         self.axis_name = axis_name
         self.dtype = dtype
 
@@ -122,10 +126,56 @@ class BatchNorm(nnx.Module):
             ceiling=ceiling,
             axis_name=self.axis_name,
         )
+        self.track(mean, var)
+        return outputs
+
+    @property
+    def folds(self) -> bool:
+        """Whether training takes it in with what stands beside it: see `ModelConfig.fold_norm`."""
+        if self.frozen or self.fold_rule == "never":
+            return False
+        return self.fold_rule == "always" or target.backend() != "cpu"
+
+    def track(self, mean: Float[Array, " c"], var: Float[Array, " c"]) -> None:
+        """Move the running statistics a tenth of the way to a batch's."""
         kept = self.momentum
         self.mean[...] = kept * self.mean[...] + (1 - kept) * mean
         self.var[...] = kept * self.var[...] + (1 - kept) * var
-        return outputs
+
+
+def conv_norm(
+    conv: Conv,
+    norm: BatchNorm,
+    images: Float[Array, "n h w ci"],
+    shortcut: Float[Array, "n oh ow co"] | None = None,
+    *,
+    train: bool,
+    rectify: bool = False,
+    ceiling: float | None = None,
+) -> Float[Array, "n oh ow co"]:
+    """Convolve, normalise, add `shortcut`, then rectify if asked, up to a `ceiling`.
+
+    In training as one operation where that is possible and pays: see `ops/folded_norm.py`.
+    """
+    channels, features = conv.kernel.shape[-2:]
+    pointwise = conv.kernel.shape[:2] == (1, 1) and conv.groups == 1 and conv.padding in (0, "SAME")
+    possible = train and pointwise and ceiling is None
+    if not (possible and norm.folds and folded_norm.pays(channels, features)):
+        return norm(conv(images), shortcut, train=train, rectify=rectify, ceiling=ceiling)
+    outputs, mean, var = folded_norm.conv_batch_norm(
+        images.astype(conv.dtype),
+        conv.kernel[...][0, 0],
+        norm.scale[...],
+        norm.bias[...],
+        shortcut,
+        stride=conv.stride,
+        epsilon=norm.epsilon,
+        rectify=rectify,
+        axis_name=norm.axis_name,
+    )
+    # A bias of the convolution is taken off again with the mean: it only moves the running one.
+    norm.track(mean if conv.bias is None else mean + lax.stop_gradient(conv.bias[...]), var)
+    return outputs
 
 
 class ConvNorm(nnx.Module):
@@ -171,9 +221,40 @@ class ConvNorm(nnx.Module):
         rectify: bool = False,
         ceiling: float | None = None,
     ) -> Float[Array, "n oh ow co"]:
-        """Convolve, normalise, add `shortcut`, then rectify if asked, up to a `ceiling`."""
-        maps = self.conv(images)
-        return self.norm(maps, shortcut, train=train, rectify=rectify, ceiling=ceiling)
+        """See `conv_norm`."""
+        given = {"train": train, "rectify": rectify, "ceiling": ceiling}
+        return conv_norm(self.conv, self.norm, images, shortcut, **given)
+
+
+def conv_norm_pool(
+    layer: ConvNorm,
+    images: Float[Array, "n h w ci"],
+    *,
+    window: int,
+    stride: int,
+    padding: int = 0,
+    train: bool,
+) -> Float[Array, "n oh ow co"]:
+    """Convolve, normalise, rectify and take the largest of each window.
+
+    In training the last three as one operation where that pays: see `ops/pooled_norm.py`.
+    """
+    if not (train and layer.norm.folds and pooled_norm.pays()):
+        maps = layer(images, train=train, rectify=True)
+        return pool.max_pool(maps, window=window, stride=stride, padding=padding)
+    norm = layer.norm
+    outputs, mean, var = pooled_norm.batch_norm_max_pool(
+        layer.conv(images).astype(norm.dtype),
+        norm.scale[...],
+        norm.bias[...],
+        window=window,
+        stride=stride,
+        padding=padding,
+        epsilon=norm.epsilon,
+        axis_name=norm.axis_name,
+    )
+    norm.track(mean, var)
+    return outputs
 
 
 class Linear(nnx.Module):

@@ -20,6 +20,7 @@ class Options:
     spatial_dropout: float | None = None
     dtype: jax.typing.DTypeLike = jnp.float32  # of arithmetic and activations
     sync_batch_norm: bool = False
+    fold_norm: str = "auto"
 
     @property
     def axis_name(self) -> str | None:

@@ -40,10 +40,9 @@ def create_net(name: str, *, key: PRNGKeyArray, **options: Any) -> Net:
     Raises:
         InputError: no model has this name, or the model does not take an option's value.
     """
-    graph, params, stats = _split(
-        registry.create(name, Options(**options), rngs=nnx.Rngs(params=key))
-    )
-    return Net(params, stats, _apply_of(graph))
+    asked = Options(**options)
+    graph, params, stats = _split(registry.create(name, asked, rngs=nnx.Rngs(params=key)))
+    return Net(params, stats, _apply_of(graph, asked.fold_norm))
 
 
 def abstract_net(name: str, **options: Any) -> Net:
@@ -55,7 +54,7 @@ def abstract_net(name: str, **options: Any) -> Net:
     asked = Options(**options)
     model = nnx.eval_shape(lambda: registry.create(name, asked, rngs=nnx.Rngs(params=0)))
     graph, params, stats = _split(model)
-    return Net(params, stats, _apply_of(graph))
+    return Net(params, stats, _apply_of(graph, asked.fold_norm))
 
 
 def flatten(tree: PyTree) -> dict[str, Any]:
@@ -74,7 +73,7 @@ def _split(model: nnx.Module) -> tuple[nnx.GraphDef, PyTree, PyTree]:
     return graph, _plain(params), _plain(stats)
 
 
-def _apply_of(graph: nnx.GraphDef) -> Callable[..., tuple[Array, PyTree]]:
+def _apply_of(graph: nnx.GraphDef, fold_norm: str) -> Callable[..., tuple[Array, PyTree]]:
     def apply(
         params: PyTree,
         stats: PyTree,
@@ -86,12 +85,12 @@ def _apply_of(graph: nnx.GraphDef) -> Callable[..., tuple[Array, PyTree]]:
         see: See | None = None,
     ) -> tuple[Float[Array, "n classes"], PyTree]:
         model = nnx.merge(graph, _state(params), _state(stats))
+        for path, module in nnx.iter_modules(model) if train else ():
+            if isinstance(module, BatchNorm):
+                module.frozen = ".".join(map(str, path)) in frozen_norms
+                module.fold_rule = fold_norm
         if see is not None:
             _show_layers(model, see)
-        if frozen_norms:
-            for path, module in nnx.iter_modules(model):
-                if isinstance(module, BatchNorm):
-                    module.frozen = ".".join(map(str, path)) in frozen_norms
         logits = model(images, train=train, key=key)
         return logits, _plain(nnx.state(model, nnx.BatchStat)) if train else stats
 

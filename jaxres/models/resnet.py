@@ -11,10 +11,10 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxres.errors import InputError
-from jaxres.models.blocks import BatchNorm, Conv, ConvNorm
+from jaxres.models.blocks import BatchNorm, Conv, ConvNorm, conv_norm, conv_norm_pool
 from jaxres.models.network import Head, Network
 from jaxres.models.options import Options
-from jaxres.ops import pool
+from jaxres.ops.target import apart
 
 KERAS_EPSILON = 1.001e-5
 
@@ -85,10 +85,11 @@ class Bottleneck(nnx.Module):
         self, images: Float[Array, "n h w ci"], *, train: bool
     ) -> Float[Array, "n oh ow co"]:
         """Add the residual to the shortcut, then rectify."""
-        residual = self.norm1(self.conv1(images), train=train, rectify=True)
+        reduced = images if self.shortcut is None else apart(images)
+        residual = self.norm1(self.conv1(reduced), train=train, rectify=True)
         residual = self.norm2(self.conv2(residual), train=train, rectify=True)
         kept = images if self.shortcut is None else self.shortcut(images, train=train)
-        return self.norm3(self.conv3(residual), kept, train=train, rectify=True)
+        return conv_norm(self.conv3, self.norm3, residual, kept, train=train, rectify=True)
 
 
 def _layers(
@@ -171,9 +172,10 @@ class ResNet(Network):
     ) -> Float[Array, "n oh ow k"]:
         """The last feature maps, 1/32 of the picture's side (1/8 with the small stem)."""
         del key
-        maps = self.stem(images, train=train, rectify=True)
         if self.pools_stem:
-            maps = pool.max_pool(maps, window=3, stride=2, padding=1)
+            maps = conv_norm_pool(self.stem, images, window=3, stride=2, padding=1, train=train)
+        else:
+            maps = self.stem(images, train=train, rectify=True)
         for stage in self.stages:
             for block in stage:
                 maps = block(maps, train=train)

@@ -28,6 +28,7 @@ def _network_options(config: Config, classes: int) -> dict[str, Any]:
         "spatial_dropout": model.spatial_dropout,
         "dtype": jnp.dtype(model.dtype),
         "sync_batch_norm": model.sync_batch_norm,
+        "fold_norm": model.fold_norm,
     }
 
 

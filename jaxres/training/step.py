@@ -1,21 +1,21 @@
 """The training and evaluation steps: pure functions of one device's part of a batch."""
 
-import functools
 from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int32, PyTree, UInt8
+from jaxtyping import Array, Float, Int32, UInt8
 
 from jaxres.config import Config
 from jaxres.data import plan, render_device
 from jaxres.data.pictures import Batch
 from jaxres.models.pure import Net
+from jaxres.ops import target
 from jaxres.ops.target import materialise
 from jaxres.training import transfer
+from jaxres.training.averages import global_norm, in_one_row, ordered_mean
 from jaxres.training.optim import Schedule
 from jaxres.training.state import State
 
@@ -56,8 +56,11 @@ def normalise(config: Config, images: UInt8[Array, "n h w c"]) -> Float[Array, "
 def cross_entropy(
     logits: Float[Array, "n classes"], labels: Int32[Array, " n"], *, smoothing: float = 0.0
 ) -> Float[Array, " n"]:
-    """Per-example cross-entropy against labels smoothed as by Szegedy et al. 2016, section 7."""
-    if smoothing == 0.0:
+    """Per-example cross-entropy against labels smoothed as by Szegedy et al. 2016, section 7.
+
+    On a GPU never by index, whose gradient is a scatter: additions in no fixed order.
+    """
+    if smoothing == 0.0 and target.backend() != "gpu":
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     targets = jax.nn.one_hot(labels, logits.shape[-1])
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
@@ -141,6 +144,7 @@ def make_train_step(
         )
         mean = jax.lax.pmean if config.train.reduction == "all_reduce" else ordered_mean
         grads, stats, loss, accuracy = mean((grads, stats, loss, accuracy), AXIS)
+        grads = in_one_row(grads)
         updates, opt_state = optimizer.update(grads, state["opt_state"], params)
         new = {
             "step": state["step"] + 1,
@@ -160,8 +164,8 @@ def make_train_step(
             "loss": loss,
             "accuracy": accuracy,
             "learning_rate": jnp.asarray(learning_rate(state["step"]), jnp.float32),
-            "grad_norm": optax.tree.norm(grads),
-            "update_norm": optax.tree.norm(updates),
+            "grad_norm": global_norm(grads),
+            "update_norm": global_norm(updates),
         }
         if config.train.on_nan == "skip":
             finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["update_norm"])
@@ -171,14 +175,6 @@ def make_train_step(
         return new, metrics
 
     return step
-
-
-def ordered_mean(tree: PyTree, axis_name: str) -> PyTree:
-    """The mean of float32 leaves over an axis of devices, each adding in the devices' order."""
-
-    flat, restore = ravel_pytree(tree)
-    each = jax.lax.all_gather(flat, axis_name)
-    return restore(functools.reduce(jnp.add, each) / len(each))
 
 
 def make_eval_step(
