@@ -351,8 +351,8 @@ def show(made: Sequence[dict[str, Any]]) -> None:
     print(
         "FLOP ms and HBM ms are the compiled step's arithmetic and memory traffic at the chip's\n"
         "specified speeds; the bound is the longer one. The roof takes, kernel by kernel, the\n"
-        "longest of arithmetic, traffic and launch, of GPUs at the share of the specification that\n"
-        "an H200 was seen to reach. All are least times, not measurements."
+        "longest of arithmetic, traffic and launch, of GPUs at the shares of the specification\n"
+        "that an H200 was seen to reach. All are least times, not measurements."
     )
 
 

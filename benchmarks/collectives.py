@@ -1,14 +1,14 @@
 """The messages between devices that a compiled program holds, read from its text."""
 
-import math
 import re
 from typing import NamedTuple
+
+from benchmarks.hlo import bytes_of, shapes_of
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 # `%name = SHAPE all-reduce(...)`; between the name and the operation no other "=" may stand.
 _CALL = re.compile(rf" = ([^=]*?) ({'|'.join(KINDS)})(-start)?\(")
-_ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
 _COMMENT = re.compile(r"/\*.*?\*/")
 
 
@@ -30,16 +30,14 @@ def summarise(hlo_text: str) -> dict[str, Collective]:
     for line in hlo_text.splitlines():
         if call := _CALL.search(_COMMENT.sub("", line)):
             shape, kind, start = call.groups()
-            asynchronous = start and kind != "all-reduce"
-            found[kind].append(_bytes(_result(shape) if asynchronous else shape))
+            # Of all-reduces only those of several arrays on GPUs name their operands too.
+            doubled = start and (kind != "all-reduce" or shape.startswith("(("))
+            found[kind].append(_bytes(_result(shape) if doubled else shape))
     return {kind: Collective(len(sizes), sum(sizes)) for kind, sizes in found.items()}
 
 
 def _result(shape: str) -> str:
-    """The results in the shape of an asynchronous start: (operands, results, more...).
-
-    Only all-reduce-start has the shape of its result alone.
-    """
+    """The results in the shape of an asynchronous start: (operands, results, more...)."""
     parts, depth = [""], 0
     for letter in shape[1:-1]:
         depth += (letter in "([{") - (letter in ")]}")
@@ -51,17 +49,5 @@ def _result(shape: str) -> str:
 
 
 def _bytes(shape: str) -> int:
-    """The size of all arrays that a shape names, without padding."""
-    return sum(bytes_of(dtype, sizes) for dtype, sizes in _ARRAY.findall(shape))
-
-
-def bytes_of(dtype: str, sizes: str) -> int:
-    """The size of an array such as f32[8,4], of which `sizes` is "8,4".
-
-    A pred is a byte and a token nothing; of the others the name says the bits (bf16, f8e4m3fn).
-    """
-    if dtype == "token":
-        return 0
-    bits = re.search(r"\d+", dtype)
-    elements = math.prod(int(size) for size in sizes.split(",") if size)
-    return elements * (int(bits[0]) if bits else 8) // 8
+    """The size of all arrays that a shape names, in whatever memory, without padding."""
+    return sum(bytes_of(each.dtype, each.elements) for each in shapes_of(shape))

@@ -121,10 +121,9 @@ def _traffic(module: Module, body: Computation, instruction: Instruction) -> tup
     results = instruction.shapes
     if instruction.opcode in COPIES:
         # The two ends and the context: as much as the smaller end, at each end in main memory.
-        smaller = min(shape._replace(in_main_memory=True).bytes for shape in results[:2])
-        read = [body[name].shapes[0] for name in instruction.operands[:1] if name in body]
-        ends = [*results[:1], *(read or results[1:2])]
-        return smaller * ends[-1].in_main_memory, smaller * ends[0].in_main_memory
+        written, read = results[:2] if instruction.opcode == "copy-start" else results[1::-1]
+        smaller = min(each._replace(in_main_memory=True).bytes for each in (read, written))
+        return smaller * read.in_main_memory, smaller * written.in_main_memory
     written = sum(shape.bytes for shape in results)
     arrays: dict[tuple[str, int], int] = {}
     fused = module.computations.get(instruction.called[0], {}) if _is_fusion(instruction) else {}

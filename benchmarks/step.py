@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         help="cases one by one, in place of the three lists",
     )
     add("--dtype", type=rows.names, default=["float32"], help="float32, bfloat16")
-    add("--peer", type=rows.names, default=[], help=f"any of {', '.join(peers.PEERS)}")
+    add("--peer", type=rows.names, default=[], help=f"any of {', '.join(peers.NAMES)}")
     add("--classes", type=_positive, default=1000)
     add("--repeats", type=_positive, default=7, help="samples, or pairs with a peer")
     add("--warmup", type=_positive, default=1, help="samples before the clock starts")

@@ -69,6 +69,7 @@ TORCH = "--peer torch,torch_compiled"
 BATCHES, HALF = "64,128,256,512,1024", "128,512"
 LARGE = "--batch-size 256 --dtype bfloat16"
 V5E = "--topology v5e:2x2"
+GPUS = "--topology h100,h200,a100,l4 --data.batch-size 256"
 RESNET50 = step("resnet50")  # what the variants after it differ from
 SCALING = "scaling --model resnet50 --image-size 224 --batch-size 256 --dtype bfloat16"
 
@@ -98,6 +99,7 @@ LISTS = {
         # libtpu 0.0.42.1, of jax 0.10.2, overflows its stack on v6e; 0.0.43.2 does not.
         Entry("aot_v6e", f"aot {S1} --topology v6e:2x2", quick=""),
         Entry("aot_sync_batch_norm", f"aot {S1} --model.sync-batch-norm true {V5E}", quick=""),
+        Entry("aot_gpu", f"aot {S1} {GPUS} --against unfolded", quick=f"aot {S1} --topology h100"),
     ],
     "gpu": [
         Entry("step_resnet50", step("resnet50", more=TORCH)),
@@ -109,8 +111,10 @@ LISTS = {
         Entry("step_resnet50_profile", step("resnet50", more="--profile {out}/profile_resnet50")),
         Entry("conv_resnet50", conv("resnet50", more=LARGE)),
         Entry("train_s1", f"train {S1} --data.batch-size 256"),
-        Entry("ab_baseline", RESNET50),
+        Entry("ab_unfolded", f"{RESNET50} --peer unfolded"),
         Entry("ab_derived_norm", f"{RESNET50} --peer derived_norm"),
+        Entry("ab_no_excess_precision", f"{RESNET50} --peer no_excess_precision"),
+        Entry("ab_baseline", RESNET50),
         Entry("ab_steps_per_call_8", f"{RESNET50} --steps-per-call 8"),
         Entry("ab_space_to_depth", f"{RESNET50} --lowering space_to_depth"),
         Entry("ab_four_channels", f"{RESNET50} --lowering four_channels"),

@@ -1,6 +1,7 @@
 """Our training step on synthetic data that stays on the devices: what `step` and others time."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -24,7 +25,14 @@ class Training:
     compiled: jax.stages.Compiled
     compile_s: float
 
-    def __init__(self, config: Config, *, classes: int, devices: int | None = None):
+    def __init__(
+        self,
+        config: Config,
+        *,
+        classes: int,
+        devices: int | None = None,
+        compiler_options: Mapping[str, Any] | None = None,
+    ):
         """Build and compile for the first `devices` devices (default: all).
 
         Raises:
@@ -39,7 +47,8 @@ class Training:
         self.steps_per_call = config.train.steps_per_call
         self.batch = self.way.put_batch(_batch(config, classes), self.steps_per_call)
         began = time.perf_counter()
-        self.compiled = jitted.lower(self.state, None, self.batch).compile()
+        lowered = jitted.lower(self.state, None, self.batch)
+        self.compiled = lowered.compile(compiler_options=dict(compiler_options or {}) or None)
         self.compile_s = time.perf_counter() - began
 
     def run(self, steps: int) -> None:

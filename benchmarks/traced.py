@@ -34,7 +34,7 @@ def convolutions(
     """
     program = _program(name, image_size, batch_size, dtype, classes=classes, **options)
     found: dict[Geometry, int] = {}
-    for equation in _equations(program, CONVOLUTION):
+    for equation in equations(program, CONVOLUTION):
         geometry = _geometry(equation)
         found[geometry] = found.get(geometry, 0) + 1
     return found
@@ -43,7 +43,7 @@ def convolutions(
 def first_layer_flop(name: str, image_size: int, *, classes: int = 1000) -> int:
     """FLOP for one picture of the layer that reads it, a convolution or a product."""
     program = _program(name, image_size, 1, "float32", classes=classes)
-    first = next(_equations(program, CONVOLUTION, "dot_general"))
+    first = next(equations(program, CONVOLUTION, "dot_general"))
     if first.primitive.name == CONVOLUTION:
         return flop_of(_geometry(first))
     _, kernel = first.invars
@@ -60,7 +60,7 @@ def _program(name: str, image_size: int, batch_size: int, dtype: str, **options:
         ).jaxpr
 
 
-def _equations(program: core.Jaxpr, *primitives: str) -> Iterator[core.JaxprEqn]:
+def equations(program: core.Jaxpr, *primitives: str) -> Iterator[core.JaxprEqn]:
     """Every operation of these names, inner programs included."""
     for equation in program.eqns:
         if equation.primitive.name in primitives:
@@ -68,7 +68,7 @@ def _equations(program: core.Jaxpr, *primitives: str) -> Iterator[core.JaxprEqn]
         for value in equation.params.values():
             inner = getattr(value, "jaxpr", value)
             if isinstance(inner, core.Jaxpr):
-                yield from _equations(inner, *primitives)
+                yield from equations(inner, *primitives)
 
 
 def _geometry(equation: core.JaxprEqn) -> Geometry:

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks.peers.variants import VARIANTS
+from benchmarks.peers.resnets import RESNETS
+from benchmarks.variants import VARIANTS
 from benchmarks.workload import Workload
 from jaxres.errors import InputError, unknown_name
 from jaxres.models.registry import list_models
@@ -37,14 +38,14 @@ class _Source(NamedTuple):
 
 
 TORCH_INSTALL = "pip install torch==2.13.0"
-TORCHVISIONS = ("vgg*", "mobilenet_v2", "shufflenet_v2_*")  # beyond VARIANTS, where it is installed
+TORCHVISIONS = ("vgg*", "mobilenet_v2", "shufflenet_v2_*")  # beyond RESNETS, where it is installed
 PEERS = {
     "torch": _Source("torch_step", "eager", "torch", TORCH_INSTALL),
     "torch_compiled": _Source("torch_step", "compiled", "torch", TORCH_INSTALL),
     "keras": _Source("keras_step", "build", "keras", "pip install '.[peers]'"),
     "flax": _Source("flax_step", "build", "flax", "pip install flax"),
-    "derived_norm": _Source("derived_norm", "build", "jaxres", "pip install -e ."),
 }
+NAMES = (*PEERS, *VARIANTS)
 
 
 def check(names: Sequence[str], models: Sequence[str]) -> None:
@@ -54,8 +55,10 @@ def check(names: Sequence[str], models: Sequence[str]) -> None:
         InputError: naming what is allowed or what to install.
     """
     for name in names:
+        if name in VARIANTS:  # ours, which has every model
+            continue
         if name not in PEERS:
-            raise unknown_name("peer", name, PEERS)
+            raise unknown_name("peer", name, NAMES)
         source = PEERS[name]
         if importlib.util.find_spec(source.package) is None:
             raise InputError(
@@ -70,12 +73,14 @@ def check(names: Sequence[str], models: Sequence[str]) -> None:
 def _models_of(source: _Source) -> list[str]:
     """The networks that a peer has."""
     if source.module == "torch_step" and importlib.util.find_spec("torchvision") is not None:
-        return [*VARIANTS, *itertools.chain.from_iterable(map(list_models, TORCHVISIONS))]
-    return list(VARIANTS)
+        return [*RESNETS, *itertools.chain.from_iterable(map(list_models, TORCHVISIONS))]
+    return list(RESNETS)
 
 
 def build(name: str, work: Workload, platform: str) -> Peer:
     """A peer with its weights and the batch on the first device of `platform` (cpu, gpu)."""
+    if name in VARIANTS:
+        return importlib.import_module(f"{__name__}.ours").build(name, work)
     source = PEERS[name]
     module = importlib.import_module(f"{__name__}.{source.module}")
     return getattr(module, source.function)(work, platform)

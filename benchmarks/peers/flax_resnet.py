@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from benchmarks.peers.variants import Variant
+from benchmarks.peers.resnets import Residual
 
 he_normal_fan_out = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 Options = dict  # dtype and rngs, as every layer takes them
@@ -33,7 +33,7 @@ def norm(features: int, options: Options) -> nnx.BatchNorm:
 class Block(nnx.Module):
     """Convolutions, each normalised, and a shortcut; the stride is in the first 3x3."""
 
-    def __init__(self, channels: int, width: int, stride: int, variant: Variant, options: Options):
+    def __init__(self, channels: int, width: int, stride: int, variant: Residual, options: Options):
         inner = width * variant.width_factor
         if variant.bottleneck:
             features = 4 * width
@@ -62,7 +62,7 @@ class ResNet(nnx.Module):
     """Stem, four stages of blocks, the average over positions and a linear layer."""
 
     def __init__(
-        self, variant: Variant, *, classes: int, dtype: jax.typing.DTypeLike, rngs: nnx.Rngs
+        self, variant: Residual, *, classes: int, dtype: jax.typing.DTypeLike, rngs: nnx.Rngs
     ):
         options: Options = {"dtype": dtype, "rngs": rngs}
         self.stem = conv(3, 64, 7, 2, options)

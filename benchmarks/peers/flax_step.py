@@ -14,14 +14,14 @@ from flax import nnx
 
 from benchmarks.peers import Peer
 from benchmarks.peers.flax_resnet import ResNet
-from benchmarks.peers.variants import VARIANTS
+from benchmarks.peers.resnets import RESNETS
 from benchmarks.workload import LEARNING_RATE, MEAN, MOMENTUM, STD, Workload
 
 
 def build(work: Workload, platform: str) -> Peer:
     """Compile the step; the state is donated."""
     model = ResNet(
-        VARIANTS[work.model],
+        RESNETS[work.model],
         classes=work.classes,
         dtype=jnp.dtype(work.dtype),
         rngs=nnx.Rngs(0),

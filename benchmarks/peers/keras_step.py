@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from benchmarks.peers import Peer
-from benchmarks.peers.variants import VARIANTS, Variant
+from benchmarks.peers.resnets import RESNETS, Residual
 from benchmarks.workload import LEARNING_RATE, MEAN, MOMENTUM, STD, Workload
 
 os.environ["KERAS_BACKEND"] = "jax"
@@ -66,11 +66,11 @@ def network(name: str, image_size: int, classes: int) -> tuple[Any, str]:
         )
         logits, source = made.output, "keras.applications"
     else:
-        logits, source = _resnet(values, VARIANTS[name], classes), "benchmarks.peers.keras_step"
+        logits, source = _resnet(values, RESNETS[name], classes), "benchmarks.peers.keras_step"
     return keras.Model(images, layers.Activation("linear", dtype="float32")(logits)), source
 
 
-def _resnet(maps: Any, variant: Variant, classes: int) -> Any:
+def _resnet(maps: Any, variant: Residual, classes: int) -> Any:
     maps = layers.ReLU()(_conv_norm(maps, 64, 7, 2))
     maps = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(maps))
     for stage, depth in enumerate(variant.depths):
@@ -80,7 +80,7 @@ def _resnet(maps: Any, variant: Variant, classes: int) -> Any:
     return layers.Dense(classes)(layers.GlobalAveragePooling2D()(maps))
 
 
-def _block(maps: Any, width: int, stride: int, variant: Variant) -> Any:
+def _block(maps: Any, width: int, stride: int, variant: Residual) -> Any:
     inner = width * variant.width_factor
     features = 4 * width if variant.bottleneck else width
     if variant.bottleneck:

@@ -3,7 +3,7 @@
 import torch  # pyright: ignore[reportMissingImports]
 from torch import nn  # pyright: ignore[reportMissingImports]
 
-from benchmarks.peers.variants import Variant
+from benchmarks.peers.resnets import Residual
 
 
 def conv(channels: int, features: int, window: int, stride: int) -> nn.Conv2d:
@@ -14,7 +14,7 @@ def conv(channels: int, features: int, window: int, stride: int) -> nn.Conv2d:
 class Block(nn.Module):
     """Convolutions, each normalised, and a shortcut; the stride is in the first 3x3."""
 
-    def __init__(self, channels: int, width: int, stride: int, variant: Variant):
+    def __init__(self, channels: int, width: int, stride: int, variant: Residual):
         super().__init__()
         inner = width * variant.width_factor
         if variant.bottleneck:
@@ -42,7 +42,7 @@ class Block(nn.Module):
         return self.relu(residual)
 
 
-def resnet(variant: Variant, classes: int) -> nn.Module:
+def resnet(variant: Residual, classes: int) -> nn.Module:
     """Stem, four stages of blocks, the average over positions and a linear layer."""
     layers = [
         conv(3, 64, 7, 2),

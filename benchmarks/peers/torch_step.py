@@ -13,7 +13,7 @@ import torch  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
 from benchmarks.peers import Peer, torch_resnet
-from benchmarks.peers.variants import VARIANTS
+from benchmarks.peers.resnets import RESNETS
 from benchmarks.workload import LEARNING_RATE, MEAN, MOMENTUM, STD, Workload
 
 REGISTRATIONS = "torchvision._meta_registrations"
@@ -40,7 +40,7 @@ def compiled(work: Workload, platform: str) -> Peer:
 def network(model: str, classes: int) -> tuple[torch.nn.Module, str]:
     """torchvision's model where it is installed, else our writing of it; and which it is."""
     if importlib.util.find_spec("torchvision") is None:
-        return torch_resnet.resnet(VARIANTS[model], classes), "benchmarks.peers.torch_resnet"
+        return torch_resnet.resnet(RESNETS[model], classes), "benchmarks.peers.torch_resnet"
     # A wheel built for another torch fails in registering its detection operators, which no
     # classifier needs.
     sys.modules.setdefault(REGISTRATIONS, types.ModuleType(REGISTRATIONS))

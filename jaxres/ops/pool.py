@@ -239,7 +239,11 @@ def _max_pool_backward(
     saved: tuple[Array, ...],
     gradient: Array,
 ) -> tuple[Array]:
-    first = saved[0] if len(saved) == 1 else first_of(*saved, window, stride, padding)
+    if len(saved) == 1:
+        (first,) = saved
+    else:
+        images, largest = saved
+        first = first_of(images, largest, window, stride, padding)
     inner = to_first(gradient, target.materialise(first), size, window, stride, padding)
     return (target.materialise(inner.astype(gradient.dtype)),)
 

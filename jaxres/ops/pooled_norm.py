@@ -23,7 +23,7 @@ Window = tuple[int, int, Padding]  # side, stride, padding
 
 
 def pays() -> bool:
-    """Whether the pooling is taken in where batch norm is: not on TPU, whose XLA does well alone."""
+    """Whether the pooling is taken in: not on TPU, whose compiler does well with the parts."""
     return target.backend() != "tpu"
 
 

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import types
 from concurrent.futures.process import BrokenProcessPool
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import aot, topology
+from benchmarks.aot import Asked
 from benchmarks.chips import CHIPS
 from benchmarks.topology import Topology
 from jaxres.errors import InputError
@@ -81,7 +83,7 @@ def test_what_does_not_fit_is_a_row_and_what_breaks_is_a_failure(
 ):
     messages = iter([FULL, "INTERNAL: the compiler\nbroke"])
 
-    def compile_():
+    def compile_(**_):
         raise RuntimeError(next(messages))
 
     monkeypatch.setattr(topology, "lower", lambda *_: types.SimpleNamespace(compile=compile_))
@@ -96,10 +98,10 @@ def test_what_does_not_fit_is_a_row_and_what_breaks_is_a_failure(
 
 
 def test_a_compiler_that_dies_is_one_failure(recipe, on_cpu, monkeypatch, tmp_path, capsys):
-    def die_on_the_first(recipe, config, work, name, batch_size):
-        if name == "4":
+    def die_on_the_first(config, work, asked):
+        if asked.topology == "4":
             raise BrokenProcessPool("terminated abruptly")
-        return aot.row(recipe, config, work, name, batch_size)
+        return aot.row(config, work, asked)
 
     monkeypatch.setattr(aot, "apart", die_on_the_first)
     file = tmp_path / "rows.json"
@@ -127,7 +129,7 @@ def test_a_step_above_the_chips_memory_does_not_fit():
             generated_code_size_in_bytes=2**30,
         ),
         cost_analysis=lambda: {"flops": 197e12, "bytes accessed": 6e9},
-        as_text=lambda: "\nENTRY %main {\n  %a = f32[1000000]{0} all-reduce(%x)\n}",
+        as_text=lambda: "ENTRY %main () -> f32[] {\n  %a = f32[1000000]{0} all-reduce(%x)\n}",
     )
     found = aot.figures(compiled, Topology("v5e:2x2", CHIPS["v5e"], make_mesh(4)), 8)
     assert found["verdict"] == "does not fit"
@@ -161,17 +163,60 @@ def test_a_batch_per_device_is_checked(tiny_config, parts, allowed):
         aot.batch_for(config, 4, -1)
 
 
-@pytest.mark.parametrize("name", ["h100", "cuda:2x2", "v5e", "v9:2x2", "v5e:4", "v5e:2x2:2"])
-def test_only_tpu_topologies_are_known(recipe, name, refusal):
+@pytest.mark.parametrize(
+    "name", ["h100:", "h100:2x2x2", "cuda:2x2", "v5e", "v9:2x2", "v5e:4", "v5e:2x2:2"]
+)
+def test_unknown_topologies_are_refused(recipe, name, refusal):
     said = refusal(aot.main([*recipe, "--topology", name]))
-    assert said.startswith(f"error: unknown topology '{name}': only TPUs can be compiled for; ")
-    assert "allowed: v4, v5e, v5p, v6e with a shape" in said
+    assert said.startswith(f"error: unknown topology '{name}'; allowed: v4, v5e, v5p, v6e with a ")
+    assert "a100, h100, h200, l4 with a number of devices or hosts x devices" in said
 
 
-def test_missing_libtpu_says_what_to_install(recipe, monkeypatch, capsys):
+def test_an_unknown_variant_is_refused(recipe, on_cpu, refusal):
+    said = refusal(aot.main([*recipe, "--topology", "4", "--against", "unfoldet"]))
+    assert "unknown variant 'unfoldet'" in said
+    assert "unfolded" in said
+
+
+def test_a_variant_is_set_beside_the_recipe_and_programs_are_kept(recipe, on_cpu, tmp_path, capsys):
+    file, hlo = tmp_path / "rows.json", tmp_path / "kept" / "step.hlo"
+    asked = ["--topology", "2", "--against", "derived_norm", "--json", str(file)]
+    assert aot.main([*recipe, *asked, "--hlo", str(hlo)]) == 0
+    own, other = json.loads(file.read_text())["rows"]
+    assert (own["variant"], other["variant"]) == (None, "derived_norm")
+    assert hlo.read_text().startswith("HloModule")
+    assert (tmp_path / "kept" / "step.derived_norm.hlo").read_text().startswith("HloModule")
+    for row in (own, other):
+        classes = row["by_class"]
+        assert row["kernels"] == sum(each["kernels"] for each in classes.values())
+        total = sum(each["bytes_per_image"] for each in classes.values())
+        assert row["bytes_per_image"] == pytest.approx(total) == 1e6 * row["hbm_mb_per_image"]
+        assert row["temporaries_bytes"] == row["memory_mib"]["temporaries"] * 2**20
+        assert row["roof_images_per_s"] == pytest.approx(1e3 * row["batch_size"] / row["roof_ms"])
+    printed = capsys.readouterr().out
+    assert "2: memory traffic by class" in printed
+    assert "derived_norm: MB a picture" in printed
+
+
+def test_one_program_is_kept_of_one_topology(recipe, on_cpu, tmp_path, refusal):
+    asked = ["--topology", "2,4", "--hlo", str(tmp_path / "step.hlo")]
+    assert "--hlo keeps one program" in refusal(aot.main([*recipe, *asked]))
+
+
+@pytest.mark.parametrize(
+    ("gib", "expected"),
+    [(20, "fits"), (70, "fits with XLA_PYTHON_CLIENT_MEM_FRACTION=0.90"), (80, "does not fit")],
+)
+def test_a_gpu_of_which_jax_takes_three_quarters_unasked(gib, expected):
+    target = Topology("h100", CHIPS["h100"], make_mesh(1), "gpu")
+    assert aot.verdict(gib * 1024, target) == expected
+
+
+@pytest.mark.parametrize(("name", "extra"), [("v5e:2x2", "tpu"), ("h100:8", "gpu-aot")])
+def test_a_missing_compiler_says_what_to_install(recipe, name, extra, monkeypatch, refusal):
     monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
-    assert aot.main([*recipe, "--topology", "v5e:2x2"]) == 2
-    assert "pip install -e '.[tpu]'" in capsys.readouterr().err
+    said = refusal(aot.main([*recipe, "--topology", name]))
+    assert f"pip install -e '.[{extra}]'" in said
 
 
 @pytest.mark.parametrize(
@@ -225,8 +270,8 @@ def test_pmap_is_refused(tiny_config):
 
 def test_what_goes_wrong_in_the_process_of_a_compilation_is_raised_here(tiny_config):
     work = topology.workload(tiny_config())
-    with pytest.raises(InputError, match="unknown topology 'h100'"):
-        aot.apart(Path("small.yaml"), tiny_config(), work, "h100", 4)
+    with pytest.raises(InputError, match="unknown topology 'h900'"):
+        aot.apart(tiny_config(), work, Asked(Path("small.yaml"), "h900", 4))
 
 
 def test_a_network_compiles_for_four_chips_and_sends_one_message(recipe, monkeypatch, tmp_path):
@@ -240,3 +285,21 @@ def test_a_network_compiles_for_four_chips_and_sends_one_message(recipe, monkeyp
     assert four["collectives"]["all-reduce"]["count"] == 1
     assert four["verdict"] == one["verdict"] == "fits"
     assert four["gflop"] > 0
+
+
+def test_a_network_compiles_for_gpus(recipe, monkeypatch, tmp_path):
+    if not any(map(importlib.util.find_spec, topology.GPU_PLUGINS)):
+        pytest.skip("JAX's CUDA plugin (extra gpu-aot) is not installed")
+    monkeypatch.setenv("XLA_FLAGS", aot.AUTOTUNE)
+    monkeypatch.setattr(aot, "apart", aot.row)  # another process does not know `tiny`
+    file = tmp_path / "rows.json"
+    asked = ["--topology", "h100,l4,h100:2x2", "--json", str(file)]
+    assert aot.main([*recipe, *asked]) == 0
+    one, small, four = json.loads(file.read_text())["rows"]
+    assert (one["device"], small["device"]) == ("NVIDIA H100 80GB HBM3", "NVIDIA L4")
+    assert one["collectives"]["all-reduce"]["count"] == 0
+    assert (four["device_count"], four["collectives"]["all-reduce"]["count"] > 0) == (4, True)
+    for row in (one, small, four):
+        assert row["unordered_scatters"] == []
+        assert row["gflop"] > 0
+        assert row["by_class"]["convolution forward"]["flop_per_image"] > 0

@@ -15,6 +15,7 @@ FUSED = (
     "/*index=3*/pred[5]{0}) all-reduce(f32[64]{0} %a, %b, %c, %d), replica_groups={{0,1,2,3}}"
 )
 START = "  %all-reduce-start.1 = (f32[10]{0}, f32[6]{0}) all-reduce-start(%a, %b), channel_id=2"
+PAIRS = "  %ar.2 = ((f32[10], f32[6]), (f32[10], f32[6])) all-reduce-start(%a, %b), channel_id=3"
 DONE = "  %all-reduce-done.1 = (f32[10]{0}, f32[6]{0}) all-reduce-done(%all-reduce-start.1)"
 GATHER = "  %ag = (f32[8]{0}, f32[32]{0}) all-gather-start(f32[8]{0} %x), dimensions={0}"
 GATHERS = "  %ag = ((f32[8]{0}, u8[2]{0}), (f32[32]{0}, u8[8]{0})) all-gather-start(%x, %y)"
@@ -35,6 +36,7 @@ NONE = (
         (ONE, "all-reduce", 4 * 32),
         (FUSED, "all-reduce", 4 * 64 + 2 * 9 * 64 * 64 + 4 + 5),
         (START, "all-reduce", 4 * 16),
+        (PAIRS, "all-reduce", 4 * 16),
         (GATHER, "all-gather", 4 * 32),
         (GATHERS, "all-gather", 4 * 32 + 8),
         (PERMUTE, "collective-permute", 2 * 8),

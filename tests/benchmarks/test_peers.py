@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from benchmarks import peers
-from benchmarks.peers import derived_norm, flax_resnet
-from benchmarks.peers.variants import VARIANTS, Variant
+from benchmarks import peers, variants
+from benchmarks.peers import flax_resnet
+from benchmarks.peers.resnets import RESNETS, Residual
 from benchmarks.workload import Workload
 from jaxres.errors import InputError
 from jaxres.models import registry, resnet
@@ -31,9 +31,7 @@ WORK = Workload("resnet18", 32, 4, "float32", 10)
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "wide_resnet50_2"])
 def test_flax_has_as_many_parameters_as_ours(name):
     model = nnx.eval_shape(
-        lambda: flax_resnet.ResNet(
-            VARIANTS[name], classes=1000, dtype=jnp.float32, rngs=nnx.Rngs(0)
-        )
+        lambda: flax_resnet.ResNet(RESNETS[name], classes=1000, dtype=jnp.float32, rngs=nnx.Rngs(0))
     )
     assert _size(nnx.state(model, nnx.Param)) == _parameters(name)
 
@@ -43,7 +41,7 @@ def test_flax_computes_what_ours_computes():
 
     def forward(images):
         model = flax_resnet.ResNet(
-            VARIANTS["resnet50"], classes=1000, dtype=jnp.float32, rngs=nnx.Rngs(0)
+            RESNETS["resnet50"], classes=1000, dtype=jnp.float32, rngs=nnx.Rngs(0)
         )
         return model(images)
 
@@ -54,8 +52,8 @@ def test_flax_computes_what_ours_computes():
 
 
 def test_variants_are_the_tables_of_ours():
-    assert [*VARIANTS] == list_models("resnet*") + list_models("wide_resnet*")
-    for name, variant in VARIANTS.items():
+    assert [*RESNETS] == list_models("resnet*") + list_models("wide_resnet*")
+    for name, variant in RESNETS.items():
         ours = registry._MODELS[name]
         block = resnet.Bottleneck if variant.bottleneck else resnet.BasicBlock
         assert ours.args == (block, variant.depths)
@@ -71,7 +69,7 @@ def test_a_missing_package_is_named_with_its_installation(monkeypatch):
 
 
 def test_flax_trains(monkeypatch):
-    monkeypatch.setitem(VARIANTS, "resnet18", Variant(False, (1, 0, 0, 0)))
+    monkeypatch.setitem(RESNETS, "resnet18", Residual(False, (1, 0, 0, 0)))
     peer = peers.build("flax", WORK, "cpu")
     peer.run(2)
     assert peer.compile_s is not None
@@ -90,7 +88,7 @@ def test_derived_norm_is_our_step_with_another_gradient_of_batch_norm():
         arrays = (images, jnp.full(5, 2.0), jnp.ones(5), shortcut)
         return jax.grad(total, argnums=(0, 1, 2, 3))(*arrays)
 
-    found, wanted = gradients(derived_norm.batch_norm), gradients(norm.batch_norm)
+    found, wanted = gradients(variants.batch_norm), gradients(norm.batch_norm)
     for one, other in zip(found, wanted, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
     peer = peers.build("derived_norm", WORK._replace(model="all_cnn_small"), "cpu")
@@ -99,13 +97,13 @@ def test_derived_norm_is_our_step_with_another_gradient_of_batch_norm():
 
 
 @pytest.mark.reference
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", RESNETS)
 def test_torch_has_as_many_parameters_as_ours(name):
     torch = pytest.importorskip("torch", reason="torch is not installed")
     from benchmarks.peers import torch_resnet
 
     with torch.device("meta"):
-        model = torch_resnet.resnet(VARIANTS[name], 1000)
+        model = torch_resnet.resnet(RESNETS[name], 1000)
     assert sum(p.numel() for p in model.parameters()) == _parameters(name)
 
 

@@ -1,11 +1,16 @@
 """Residual networks: sizes of the published models, stems, heads and refused options."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxres.errors import InputError
-from jaxres.models.pure import abstract_net
+from jaxres.models import registry, resnet
+from jaxres.models.pure import Net, abstract_net, create_net
+from jaxres.ops.target import target_backend
 
 
 def parameters(name, **options):
@@ -80,3 +85,76 @@ def test_stride_is_in_the_3x3_convolution():
 def test_refused_options_are_named(options, message):
     with pytest.raises(InputError, match=message):
         parameters("resnet18", **options)
+
+
+@pytest.fixture
+def images():
+    return jax.random.normal(jax.random.key(1), (4, 40, 40, 3)) + 0.5
+
+
+@pytest.fixture(params=["torchvision's", "keras's"])
+def folded_or_not(request, monkeypatch):
+    """`make(rule)`: a network of two bottlenecks with its batch norm folded by a rule."""
+    keras = request.param == "keras's"  # biases in the convolutions, strides in the first 1x1
+    small = partial(resnet.ResNet, resnet.Bottleneck, (1, 1, 0, 0), keras=keras)
+    monkeypatch.setitem(registry._MODELS, "two_bottlenecks", small)
+
+    def make(rule: str) -> Net:
+        options = {"classes": 7, "image_size": 40, "fold_norm": rule}
+        net = create_net("two_bottlenecks", key=jax.random.key(0), **options)
+        # The last scales of blocks start at zero, which hides what is before them.
+        rng = np.random.default_rng(0)
+        moved = jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape), net.params)
+        return net._replace(params=jax.tree.map(jnp.float32, moved))
+
+    return make
+
+
+def trained(net: Net, images, **options):
+    """Logits and statistics of a training batch, and the gradients of a loss."""
+
+    def loss(params):
+        logits, stats = net.apply(params, net.stats, images, train=True, **options)
+        return jnp.square(logits - 1).mean(), (logits, stats)
+
+    grads, (logits, stats) = jax.jit(jax.grad(loss, has_aux=True))(net.params)
+    return logits, stats, grads
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_folded_batch_norm_trains_as_by_itself(folded_or_not, images, backend):
+    with target_backend(backend):
+        found = trained(folded_or_not("always"), images)
+    expected = trained(folded_or_not("never"), images)
+    for (path, one), other in zip(
+        jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True
+    ):
+        length = float(jnp.linalg.norm(other)) + 1e-3 * other.size**0.5
+        # Of a bias before batch norm the gradient is zero, which the two operations round.
+        assert float(jnp.linalg.norm(one - other)) < 1e-3 * length, jax.tree_util.keystr(path)
+
+
+def test_folding_follows_the_rule(folded_or_not, images):
+    def counted(rule, backend="cpu", **options):
+        net = folded_or_not(rule)
+        run = partial(net.apply, train=True, **options)
+        with target_backend(backend):
+            return str(jax.make_jaxpr(run)(net.params, net.stats, images)).count("custom_vjp_call")
+
+    plain = counted("never")
+    assert counted("auto") == plain
+    # Of two blocks the two shortcuts and the two last convolutions, and the stem with its pooling:
+    # one operation each where there were two or three.
+    assert counted("always") != plain
+    assert counted("auto", "gpu") == counted("always", "gpu") != counted("never", "gpu")
+    norms = ("stages.0.0.norm3", "stages.0.0.shortcut.norm", "stages.1.0.norm3", "stem.norm")
+    frozen = {"frozen_norms": (*norms, "stages.1.0.shortcut.norm")}
+    assert counted("always", **frozen) == counted("never", **frozen)
+
+
+def test_evaluation_is_the_same_whatever_is_folded(folded_or_not, images):
+    always, never = folded_or_not("always"), folded_or_not("never")
+    logits = [
+        net.apply(never.params, never.stats, images, train=False)[0] for net in (always, never)
+    ]
+    np.testing.assert_array_equal(*logits)

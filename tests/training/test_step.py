@@ -7,14 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.traced import equations
 from jaxres.config import Config
 from jaxres.data.pictures import open_split
 from jaxres.data.pipeline import train_batches
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import resident_of
 from jaxres.models.pure import Net
+from jaxres.ops.target import target_backend
 from jaxres.training import optim, parallel, step
-from jaxres.training.state import network, new_state
+from jaxres.training.state import abstract_network, network, new_state
 
 
 def run(config: Config, *, devices: int, steps: int = 5) -> tuple[dict[str, np.ndarray], Any]:
@@ -222,3 +224,36 @@ def test_bad_device_counts_and_batches_are_refused() -> None:
     ):
         parallel.check_batch(10, 4, 3)
     parallel.check_batch(24, 4, 3)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--model.name=resnet50", "--data.canvas=64"),
+        ("--model.name=vgg16", "--data.canvas=64", "--train.on-nan=skip"),
+        ("--model.name=mobilenet_v2", "--data.canvas=64", "--optim.label-smoothing=0.1"),
+        ("--model.name=de_novo_cnn", "--data.composition=scatter_digits", "--data.canvas=64"),
+    ],
+    ids=lambda flags: flags[0].partition("=")[2],
+)
+def test_nothing_in_a_gpus_step_adds_in_any_order(tiny_config, flags) -> None:
+    """A GPU scatters with atomic additions: sums that differ from run to run."""
+    config = tiny_config(*flags)
+    pictures = open_split(config, "train")
+    net = abstract_network(config, classes=10)
+    optimizer = optim.create(config.optim, 10)
+    state = jax.eval_shape(
+        lambda: new_state(net.params, net.stats, optimizer, ema=False, trained=None)
+    )
+    made = step.make_train_step(net, optimizer, optim.learning_rate(config.optim, 10), config)
+    batch = next(train_batches(pictures, config))
+    with target_backend("gpu"):
+        call: Any = parallel.Jit(parallel.make_mesh(1)).compile(made, 1)
+        program = call.trace(state, resident_of(pictures), batch).jaxpr.jaxpr
+    scatters = ("scatter-add", "scatter_add", "scatter", "scatter-mul", "select_and_scatter_add")
+    found = [
+        equation
+        for equation in equations(program, *scatters)
+        if not equation.params.get("unique_indices")
+    ]
+    assert not found

@@ -1,0 +1,86 @@
+"""What a kernel reads, writes and computes, on programs as XLA prints them."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kernels import by_class, kernels, scattered_twice
+
+TPU = """
+%other (x: f32[8]) -> f32[8] {
+  %x.1 = f32[8]{0} parameter(0)
+  ROOT %y.1 = f32[8]{0} add(%x.1, %x.1)
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0:T(256)} parameter(0)
+  %chip = f32[16]{0:T(256)S(1)} parameter(1)
+LINE
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "size"),
+    [
+        ("  %y = f32[8]{0:T(256)} fusion(%x, %chip), kind=kLoop, calls=%other", 32 + 32),
+        ("  ROOT %y = f32[8]{0:T(256)S(1)} fusion(%chip), kind=kLoop, calls=%other", 0),
+        ("  %y = (f32[8]{0}, /*index=1*/bf16[4]{0}) fusion(%chip), calls=%other", 32 + 8),
+        ("  %y = (f32[8]{0:S(1)}, f32[8]{0}, u32[]{:S(2)}) copy-start(%x)", 32),
+        ("  %y = (f32[8]{0}, f32[8]{0}, u32[]{:S(2)}) copy-start(%x)", 64),
+        ("  %y = ((f32[8]{0}), f32[2]{0:S(1)}, s32[]{:S(2)}) slice-start(%x), slice={[0:2]}", 8),
+        ("  %y = f32[8]{0:S(1)} copy-done(%z)", 0),
+        ("  %y = f32[8]{0} bitcast(%x)", 0),
+        ("", 0),
+    ],
+)
+def test_only_main_memory_counts(line, size):
+    assert sum(kernel.bytes for kernel in kernels(TPU.replace("LINE", line))) == size
+
+
+GPU = (Path(__file__).parent / "programs" / "gpu.hlo").read_text()
+
+
+def test_kernels_of_a_gpus_program():
+    found = {kernel.name: kernel for kernel in kernels(GPU)}
+    maps, image, kernel = 2 * 2 * 8 * 8 * 16, 2 * 2 * 16 * 16 * 3, 2 * 16 * 3 * 3 * 3
+    flop = 2 * (2 * 8 * 8 * 16) * 3 * 3 * 3
+    for name, kind, read, written in (
+        ("conv.1", "convolution forward", image + kernel, maps),
+        ("wgrad.1", "convolution kernel gradient", image + maps, kernel),
+        ("dgrad.1", "convolution input gradient", maps + kernel, image),
+    ):
+        each = found[name]
+        assert (each.kind, each.read, each.written, each.flop) == (kind, read, written, flop)
+    assert found["stats.1"][1:5] == ("batch norm statistics", maps, 4 * 16, 0)
+    assert found["stats.1"].source == "ops/norm.py:1 normalise"
+
+
+def test_an_array_under_two_names_is_read_once():
+    gram = next(kernel for kernel in kernels(GPU) if kernel.name == "gram.1")
+    assert (gram.kind, gram.read) == ("batch norm statistics", 2 * 2 * 8 * 8 * 16)
+    assert gram.flop == 2 * 16 * 16 * 128
+
+
+def test_of_what_is_cut_the_pieces_are_read_and_loops_run_as_often_as_known():
+    found = {kernel.name: kernel for kernel in kernels(GPU)}
+    assert (found["cut.1"].read, found["cut.1"].written) == (40, 40)
+    assert (found["next.1"].times, found["next.1"].bytes) == (5, 5 * 64)
+
+
+def test_the_least_time_is_the_longest_of_three():
+    conv = next(kernel for kernel in kernels(GPU) if kernel.name == "conv.1")
+    given = {"flop_per_s": 1e12, "bytes_per_s": 1e12, "launch_s": 0.0}
+    assert conv.seconds(**given | {"flop_per_s": conv.flop}) == 1.0
+    assert conv.seconds(**given | {"bytes_per_s": conv.bytes / 2}) == 2.0
+    assert conv.seconds(**given | {"launch_s": 3.0}) == 3.0
+
+
+def test_classes_hold_every_kernel():
+    found = kernels(GPU)
+    assert sum(map(len, by_class(found).values())) == len(found)
+
+
+def test_scatters_that_may_add_twice_are_named():
+    assert scattered_twice(GPU) == ["scatter.1 (ops/norm.py:1 normalise)"]
+    assert scattered_twice(GPU.replace("to_apply=%sum, meta", "unique_indices=true, meta")) == []

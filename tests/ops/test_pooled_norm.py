@@ -1,0 +1,91 @@
+"""Batch norm, rectifier and max pooling as one operation, against the three."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxres.ops import pool
+from jaxres.ops.norm import batch_norm
+from jaxres.ops.pooled_norm import batch_norm_max_pool
+from jaxres.ops.target import target_backend
+
+WINDOW = {"window": 3, "stride": 2, "padding": 1}
+
+
+def inputs(dtype="float32"):
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.standard_normal((3, 11, 10, 6)) + 0.5, dtype)
+    # Also scales below zero, of which the smallest value of a window wins.
+    scale = jnp.asarray([1.0, -1.5, 0.3, -0.2, 2.0, 1.0], jnp.float32)
+    bias = jnp.asarray(rng.standard_normal(6), jnp.float32)
+    return images, scale, bias
+
+
+def apart(images, scale, bias):
+    outputs, *moments = batch_norm(images, scale, bias, epsilon=1e-5, rectify=True)
+    return pool.max_pool(outputs, **WINDOW), *moments
+
+
+def as_one(images, scale, bias):
+    return batch_norm_max_pool(images, scale, bias, epsilon=1e-5, **WINDOW)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_outputs_moments_and_gradients(backend, dtype):
+    weights = jnp.asarray(np.random.default_rng(1).standard_normal((3, 6, 5, 6)), dtype)
+
+    def found(function, *arrays):
+        outputs, pull, moments = jax.vjp(
+            lambda *a: (lambda all_: (all_[0], all_[1:]))(function(*a)), *arrays, has_aux=True
+        )
+        return outputs, *moments, *pull(weights.astype(outputs.dtype))
+
+    with target_backend(backend):
+        ours = found(as_one, *inputs(dtype))
+    # In float32: values of bfloat16 that rounding makes tie choose another pixel.
+    theirs = found(apart, *(each.astype(jnp.float32) for each in inputs(dtype)))
+    tolerance = 2e-5 if dtype == "float32" else 2e-2
+    for one, other in zip(ours, theirs, strict=True):
+        scale = max(float(jnp.abs(other).max()), 1.0)
+        np.testing.assert_allclose(
+            np.asarray(one, np.float32) / scale, np.asarray(other) / scale, atol=tolerance
+        )
+    assert ours[0].dtype == ours[3].dtype == jnp.dtype(dtype)
+
+
+def test_second_order():
+    weights = jnp.asarray(np.random.default_rng(1).standard_normal((3, 6, 5, 6)), jnp.float32)
+
+    def penalty(function):
+        def loss(*arrays):
+            return (weights * jnp.square(function(*arrays)[0])).sum()
+
+        def length(*arrays):
+            gradients = jax.grad(loss, argnums=(0, 1, 2))(*arrays)
+            return sum(jnp.square(gradient).sum() for gradient in gradients)
+
+        return jax.jit(jax.grad(length, argnums=(0, 1, 2)))(*inputs())
+
+    for one, other in zip(penalty(as_one), penalty(apart), strict=True):
+        scale = float(jnp.abs(other).max())
+        np.testing.assert_allclose(one / scale, other / scale, atol=1e-4)
+
+
+@pytest.mark.parametrize(("window", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 1, 1)])
+def test_a_gpus_max_pooling_is_that_of_the_cpu_ties_and_all(window, stride, padding):
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 4, (2, 9, 8, 3)), jnp.float32)
+
+    def found(backend):
+        def pooled(images):
+            return pool.max_pool(images, window=window, stride=stride, padding=padding)
+
+        with target_backend(backend):
+            outputs, pull = jax.vjp(pooled, images)
+            return outputs, pull(jnp.arange(outputs.size, dtype=jnp.float32).reshape(outputs.shape))
+
+    for one, other in zip(
+        jax.tree.leaves(found("gpu")), jax.tree.leaves(found("cpu")), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
