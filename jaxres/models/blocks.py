@@ -233,14 +233,13 @@ def conv_norm_pool(
     window: int,
     stride: int,
     padding: int = 0,
-    train: bool,
 ) -> Float[Array, "n oh ow co"]:
-    """Convolve, normalise, rectify and take the largest of each window.
+    """Convolve, normalise, rectify and take the largest of each window, in training.
 
-    In training the last three as one operation where that pays: see `ops/pooled_norm.py`.
+    The last three as one operation where that pays: see `ops/pooled_norm.py`.
     """
-    if not (train and layer.norm.folds and pooled_norm.pays()):
-        maps = layer(images, train=train, rectify=True)
+    if not (layer.norm.folds and pooled_norm.pays()):
+        maps = layer(images, train=True, rectify=True)
         return pool.max_pool(maps, window=window, stride=stride, padding=padding)
     norm = layer.norm
     outputs, mean, var = pooled_norm.batch_norm_max_pool(

@@ -14,6 +14,7 @@ from jaxres.errors import InputError
 from jaxres.models.blocks import BatchNorm, Conv, ConvNorm, conv_norm, conv_norm_pool
 from jaxres.models.network import Head, Network
 from jaxres.models.options import Options
+from jaxres.ops import pool
 from jaxres.ops.target import apart
 
 KERAS_EPSILON = 1.001e-5
@@ -172,10 +173,12 @@ class ResNet(Network):
     ) -> Float[Array, "n oh ow k"]:
         """The last feature maps, 1/32 of the picture's side (1/8 with the small stem)."""
         del key
-        if self.pools_stem:
-            maps = conv_norm_pool(self.stem, images, window=3, stride=2, padding=1, train=train)
+        if self.pools_stem and train:
+            maps = conv_norm_pool(self.stem, images, window=3, stride=2, padding=1)
         else:
             maps = self.stem(images, train=train, rectify=True)
+        if self.pools_stem and not train:
+            maps = pool.max_pool(maps, window=3, stride=2, padding=1)
         for stage in self.stages:
             for block in stage:
                 maps = block(maps, train=train)

@@ -5,6 +5,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 from benchmarks import aot, topology
@@ -30,14 +31,22 @@ def recipe(tmp_path, tiny_flags):
 
 
 @pytest.fixture
-def on_cpu(monkeypatch):
+def in_this_process(monkeypatch):
+    """Programs are compiled here, as another process does not know `tiny`."""
+    cached = jax.config.read("jax_enable_compilation_cache")
+    monkeypatch.setattr(aot, "apart", aot.row)
+    yield
+    jax.config.update("jax_enable_compilation_cache", cached)
+
+
+@pytest.fixture
+def on_cpu(in_this_process, monkeypatch):
     """Topologies of this machine's CPU devices in place of TPUs."""
 
     def describe(name):
         return Topology(name, CHIPS["v5e"], make_mesh(int(name)))
 
     monkeypatch.setattr(topology, "describe", describe)
-    monkeypatch.setattr(aot, "apart", aot.row)
 
 
 def test_rows_hold_memory_messages_and_work(recipe, on_cpu, tmp_path, capsys):
@@ -274,9 +283,8 @@ def test_what_goes_wrong_in_the_process_of_a_compilation_is_raised_here(tiny_con
         aot.apart(tiny_config(), work, Asked(Path("small.yaml"), "h900", 4))
 
 
-def test_a_network_compiles_for_four_chips_and_sends_one_message(recipe, monkeypatch, tmp_path):
+def test_a_network_compiles_for_four_chips_and_sends_one_message(recipe, in_this_process, tmp_path):
     pytest.importorskip("libtpu", reason="libtpu (extra tpu) is not installed")
-    monkeypatch.setattr(aot, "apart", aot.row)  # another process does not know `tiny`
     file = tmp_path / "rows.json"
     assert aot.main([*recipe, "--topology", "v5e:2x2,v5e:1x1", "--json", str(file)]) == 0
     four, one = json.loads(file.read_text())["rows"]
@@ -287,11 +295,10 @@ def test_a_network_compiles_for_four_chips_and_sends_one_message(recipe, monkeyp
     assert four["gflop"] > 0
 
 
-def test_a_network_compiles_for_gpus(recipe, monkeypatch, tmp_path):
+def test_a_network_compiles_for_gpus(recipe, in_this_process, monkeypatch, tmp_path):
     if not any(map(importlib.util.find_spec, topology.GPU_PLUGINS)):
         pytest.skip("JAX's CUDA plugin (extra gpu-aot) is not installed")
     monkeypatch.setenv("XLA_FLAGS", aot.AUTOTUNE)
-    monkeypatch.setattr(aot, "apart", aot.row)  # another process does not know `tiny`
     file = tmp_path / "rows.json"
     asked = ["--topology", "h100,l4,h100:2x2", "--json", str(file)]
     assert aot.main([*recipe, *asked]) == 0

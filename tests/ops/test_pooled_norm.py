@@ -1,5 +1,7 @@
 """Batch norm, rectifier and max pooling as one operation, against the three."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from jaxres.ops.norm import batch_norm
 from jaxres.ops.pooled_norm import batch_norm_max_pool
 from jaxres.ops.target import target_backend
 
-WINDOW = {"window": 3, "stride": 2, "padding": 1}
+WINDOW: Any = {"window": 3, "stride": 2, "padding": 1}
 
 
 def inputs(dtype="float32"):
