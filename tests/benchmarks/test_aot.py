@@ -33,10 +33,11 @@ def recipe(tmp_path, tiny_flags):
 @pytest.fixture
 def in_this_process(monkeypatch):
     """Programs are compiled here, as another process does not know `tiny`."""
-    cached = jax.config.read("jax_enable_compilation_cache")
+    config: Any = jax.config  # the values of its options are not among its declared attributes
+    cached = config.jax_enable_compilation_cache
     monkeypatch.setattr(aot, "apart", aot.row)
     yield
-    jax.config.update("jax_enable_compilation_cache", cached)
+    config.update("jax_enable_compilation_cache", cached)
 
 
 @pytest.fixture
