@@ -28,9 +28,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from benchmarks import measure, rows, topology, variants
+from benchmarks import aot_tables, measure, rows, topology, variants
 from benchmarks.collectives import summarise
-from benchmarks.kernels import CLASSES, Kernel, by_class, kernels, scattered_twice
+from benchmarks.hlo import parse
+from benchmarks.kernels import Kernel, by_class, kernels, scattered_twice
 from benchmarks.topology import Topology, Workload
 from jaxres import recipe as recipes
 from jaxres.config import Config
@@ -45,36 +46,6 @@ PER_MIB = 1 / 2**20
 # The compiler has two ways of saying it, the second of temporaries alone.
 NEEDED = re.compile(r"(?:Used |required for HLO temporaries \()([\d.]+)([KMGT])")
 IN_MIB = {"K": 2**-10, "M": 1.0, "G": 2.0**10, "T": 2.0**20}
-MEMORY_COLUMNS = {
-    "case": "label",
-    "chip": "device",
-    "devices": "device_count",
-    "batch each": "batch_per_device",
-    "compile s": "compile_s",
-    "args MiB": "memory_mib.arguments",
-    "outputs": "memory_mib.outputs",
-    "temps": "memory_mib.temporaries",
-    "code": "memory_mib.code",
-    "total": "peak_memory_mib",
-    "HBM": "hbm_mib",
-    "verdict": "verdict",
-}
-WORK_COLUMNS = {
-    "case": "label",
-    "all-reduce": "collectives.all-reduce.count",
-    "MB": "collectives.all-reduce.mb",
-    "others": "other_collectives",
-    "GFLOP": "gflop",
-    "a picture": "gflop_per_image",
-    "GB in HBM": "hbm_gb",
-    "MB a picture": "hbm_mb_per_image",
-    "kernels": "kernels",
-    "FLOP ms": "bound_ms.arithmetic",
-    "HBM ms": "bound_ms.traffic",
-    "bound ms": "bound_ms.step",
-    "roof ms": "roof_ms",
-    "img/s": "roof_images_per_s",
-}
 # JAX takes this share of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
 GPU_SHARE = 0.75
 AUTOTUNE = "--xla_gpu_autotune_level=0"  # it would run kernels
@@ -117,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 say(f"error: {name}: {type(error).__name__}: {' '.join(str(error).split())}")
                 failed = True
             rows.write(made, args.json)
-    show(made)
+    aot_tables.show(made)
     return 1 if failed else 0
 
 
@@ -269,7 +240,8 @@ def figures(compiled: jax.stages.Compiled, target: Topology, batch_size: int) ->
     }
     total_mib = sum(parts.values()) * PER_MIB
     per_device = batch_size / target.devices
-    sent, found = summarise(text), kernels(text)
+    program = parse(text)
+    sent, found = summarise(text), kernels(program)
     moved = sum(kernel.bytes for kernel in found)
     # The compiler counts for TPUs; for GPUs it gives nothing.
     cost = compiled.cost_analysis() or {}
@@ -287,7 +259,7 @@ def figures(compiled: jax.stages.Compiled, target: Topology, batch_size: int) ->
             for kind, each in sent.items()
         },
         "other_collectives": sum(each.count for kind, each in sent.items() if kind != "all-reduce"),
-        "unordered_scatters": scattered_twice(text),
+        "unordered_scatters": scattered_twice(program),
         "gflop": flop / 1e9,
         "gflop_per_image": flop / 1e9 / per_device,
         "gb_accessed": None if accessed is None else accessed / 1e9,
@@ -332,49 +304,6 @@ def refusal(message: str) -> Row:
     said = {"verdict": "does not fit", "refused": " ".join(message.split())[:500]}
     needed = NEEDED.search(message)
     return said | ({"peak_memory_mib": float(needed[1]) * IN_MIB[needed[2]]} if needed else {})
-
-
-def show(made: Sequence[dict[str, Any]]) -> None:
-    """Both tables."""
-    if not made:
-        return
-    rows.show("memory of one device", made, MEMORY_COLUMNS)
-    for each in made:
-        if "refused" in each:
-            print(f"{each['topology']}: the compiler refused: {each['refused']}")
-    rows.show("one step on one device", made, WORK_COLUMNS)
-    for name in dict.fromkeys(each["topology"] for each in made if "by_class" in each):
-        show_classes([each for each in made if each["topology"] == name and "by_class" in each])
-    for each in made:
-        for scatter in each.get("unordered_scatters", ()):
-            print(f"{each['label']}: adds in no fixed order: {scatter}")
-    print(
-        "FLOP ms and HBM ms are the compiled step's arithmetic and memory traffic at the chip's\n"
-        "specified speeds; the bound is the longer one. The roof takes, kernel by kernel, the\n"
-        "longest of arithmetic, traffic and launch, of GPUs at the shares of the specification\n"
-        "that an H200 was seen to reach. All are least times, not measurements."
-    )
-
-
-def show_classes(made: Sequence[Row]) -> None:
-    """The traffic of one topology by class, variants side by side."""
-    kinds = [kind for kind in CLASSES if any(kind in each["by_class"] for each in made)]
-    columns = {"case": "class"}
-    lines: list[Row] = [{"class": kind} for kind in [*kinds, "all"]]
-    for place, each in enumerate(made):
-        label = each["variant"] or "the recipe"
-        names = {"kernels": "kernels", "MB a picture": "mb", "roof ms": "roof_ms"}
-        columns |= {f"{label}: {shown}": f"{place}.{key}" for shown, key in names.items()}
-        whole = {
-            "kernels": each["kernels"],
-            "bytes_per_image": each["bytes_per_image"],
-            "roof_ms": each["roof_ms"],
-        }
-        for line in lines:
-            found = whole if line["class"] == "all" else each["by_class"].get(line["class"])
-            if found:
-                line[str(place)] = found | {"mb": found["bytes_per_image"] / 1e6}
-    rows.show(f"{made[0]['topology']}: memory traffic by class", lines, columns)
 
 
 if __name__ == "__main__":

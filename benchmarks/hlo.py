@@ -11,6 +11,20 @@ _COMMENT = re.compile(r"/\*.*?\*/")
 _ON_CHIP = re.compile(r"S\(\d+\)")  # the memory space of a layout; main memory's is not written
 
 
+COLLECTIVES = (
+    "all-reduce",
+    "all-gather",
+    "all-to-all",
+    "reduce-scatter",
+    "collective-permute",
+    "collective-broadcast",
+)
+MOVES = {
+    *("copy", "copy-start", "copy-done", "transpose", "reshape", "bitcast", "broadcast"),
+    *("slice", "dynamic-slice", "dynamic-update-slice", "concatenate", "pad", "reverse", "iota"),
+}
+
+
 class Shape(NamedTuple):
     """An array's dtype as XLA writes it, its sizes, and whether it lies in main memory."""
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from benchmarks.hlo import Computation, Instruction, Module, Shape, parse
+from benchmarks.hlo import COLLECTIVES, MOVES, Computation, Instruction, Module, Shape
 
 CLASSES = (
     "convolution forward",
@@ -29,22 +29,10 @@ CLASSES = (
     "casts and copies",
     "collectives",
 )
-COLLECTIVES = (
-    "all-reduce",
-    "all-gather",
-    "all-to-all",
-    "reduce-scatter",
-    "collective-permute",
-    "collective-broadcast",
-)
 # Names for what is there already, and the ends of what is counted where it starts.
 ALIASES = ("bitcast", "get-tuple-element", "optimization-barrier", "opt-barrier", "tuple")
 SILENT = (*ALIASES, "constant", "parameter", "after-all", "iota", "partition-id", "replica-id")
 COPIES = ("copy-start", "slice-start")
-MOVES = {
-    *("copy", "copy-start", "transpose", "reshape", "bitcast", "broadcast", "slice", "pad"),
-    *("slice-start", "concatenate", "convert", "reverse", "dynamic-slice", "dynamic-update-slice"),
-}
 CUTS = ("slice", "dynamic-slice", "gather")
 RENDERING = ("ops/resize.py", "ops/warp.py", "ops/blend.py", "ops/hashing.py", "data/")
 
@@ -71,15 +59,13 @@ class Kernel(NamedTuple):
         return self.times * max(self.flop / flop_per_s, traffic, launch_s)
 
 
-def kernels(text: str) -> list[Kernel]:
-    """The kernels of `Compiled.as_text()` in their order."""
-    module = parse(text)
+def kernels(module: Module) -> list[Kernel]:
+    """The kernels of a program in their order."""
     return list(_kernels(module, module.computations[module.entry], 1))
 
 
-def scattered_twice(text: str) -> list[str]:
+def scattered_twice(module: Module) -> list[str]:
     """Scatters of a program that may add to one place more than once: in no order, on a GPU."""
-    module = parse(text)
     return [
         f"{instruction.name} ({module.source(instruction)})"
         for computation in module.computations.values()
@@ -126,7 +112,8 @@ def _traffic(module: Module, body: Computation, instruction: Instruction) -> tup
         return smaller * read.in_main_memory, smaller * written.in_main_memory
     written = sum(shape.bytes for shape in results)
     arrays: dict[tuple[str, int], int] = {}
-    fused = module.computations.get(instruction.called[0], {}) if _is_fusion(instruction) else {}
+    is_fusion = instruction.opcode == "fusion"
+    fused = module.computations.get(instruction.called[0], {}) if is_fusion else {}
     parameters = {
         int(inner.arguments): inner.name for inner in fused.values() if inner.opcode == "parameter"
     }
@@ -140,10 +127,6 @@ def _traffic(module: Module, body: Computation, instruction: Instruction) -> tup
                 size = min(size, written)
             arrays[key] = max(arrays.get(key, 0), size)
     return sum(arrays.values()), max(written, 0)
-
-
-def _is_fusion(instruction: Instruction) -> bool:
-    return instruction.opcode == "fusion" and bool(instruction.called)
 
 
 def _buffers(body: Computation, name: str) -> Iterator[tuple[tuple[str, int], Shape]]:
@@ -201,7 +184,7 @@ def _kind(module: Module, instruction: Instruction, inner: Sequence[Instruction]
         return "pooling"
     if any(name.startswith(RENDERING) for name in files):
         return "rendering"
-    if opcodes <= MOVES | {*SILENT, "fusion"}:
+    if opcodes <= MOVES | {*SILENT, "convert", "slice-start", "fusion"}:
         return "casts and copies"
     if not any("jvp(" in each.op_name for each in inner):
         return "optimiser" if any(each.op_name for each in inner) else "casts and copies"
@@ -256,8 +239,6 @@ def _gradient_of(module: Module, convolution: Instruction) -> str:
 
 def _flop(module: Module, body: Computation, instruction: Instruction) -> float:
     """Of the convolutions and products of a kernel, 2 per multiply-add."""
-    if instruction.opcode == "custom-call":
-        return _flop_of(instruction, body)
     total = _flop_of(instruction, body)
     for name in instruction.called if instruction.opcode == "fusion" else ():
         fused = module.computations.get(name, {})

@@ -2,20 +2,8 @@
 
 from typing import NamedTuple
 
-from benchmarks.hlo import Instruction, parse
+from benchmarks.hlo import COLLECTIVES, MOVES, Instruction, parse
 
-COLLECTIVES = (
-    "all-reduce",
-    "all-gather",
-    "all-to-all",
-    "reduce-scatter",
-    "collective-permute",
-    "collective-broadcast",
-)
-MOVES = {
-    *("copy", "copy-start", "copy-done", "transpose", "reshape", "bitcast", "broadcast"),
-    *("slice", "dynamic-slice", "dynamic-update-slice", "concatenate", "pad", "reverse", "iota"),
-}
 SILENT = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
 CONTAINERS = {"while", "call", "conditional"}  # their inner operations are measured on their own
 CLASSES = (

@@ -177,8 +177,8 @@ class ResNet(Network):
             maps = conv_norm_pool(self.stem, images, window=3, stride=2, padding=1)
         else:
             maps = self.stem(images, train=train, rectify=True)
-        if self.pools_stem and not train:
-            maps = pool.max_pool(maps, window=3, stride=2, padding=1)
+            if self.pools_stem:
+                maps = pool.max_pool(maps, window=3, stride=2, padding=1)
         for stage in self.stages:
             for block in stage:
                 maps = block(maps, train=train)

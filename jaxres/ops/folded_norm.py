@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from jaxres.ops import target
 from jaxres.ops.conv import conv2d
-from jaxres.ops.norm import wide_dtype
+from jaxres.ops.norm import backward_line, wide_dtype
 
 
 def pays(channels: int, features: int) -> bool:
@@ -141,13 +141,8 @@ def _backward(
     # Means over this device's pixels of the gradient, and of the gradient by the normalised z.
     own_bias = to_bias / count
     own_scale = (kernel * (products - mean_in[:, None] * own_bias)).sum(0) * inverse
-    mean_bias, mean_scale = own_bias, own_scale
-    if axis_name is not None:
-        mean_bias, mean_scale = lax.pmean((own_bias, own_scale), axis_name)
-    # Of z: factor * gradient + slope * z + offset.
     factor = scale * inverse
-    slope = -factor * inverse * mean_scale
-    offset = -factor * mean_bias - slope * mean
+    slope, offset = backward_line((own_bias, own_scale), factor, mean, inverse, axis_name)
     to_kernel = count * (products * factor + own_products * slope + own_mean[:, None] * offset)
     back = _matmul(kernel * slope, kernel.T)
     shift = _matmul(kernel, offset).astype(images.dtype)

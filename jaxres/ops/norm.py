@@ -140,11 +140,22 @@ def _backward(
     to_bias, products = sums(_wide(added), _wide(weighed) * values)
     to_scale = (products - mean * to_bias) * inverse
     means = to_bias / count, to_scale / count
-    mean_bias, mean_scale = means if axis_name is None else lax.pmean(means, axis_name)
-    slope = -factor * inverse * mean_scale
-    offset = -factor * mean_bias - slope * mean
+    slope, offset = backward_line(means, factor, mean, inverse, axis_name)
     to_images = (_wide(spread) * factor + values * slope + offset).astype(images.dtype)
     return to_images, to_scale, to_bias, added if has_shortcut else None
+
+
+def backward_line(
+    means: tuple[Array, Array], factor: Array, mean: Array, inverse: Array, axis_name: str | None
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """Slope and offset by which the moments' share of the gradient follows from what is normalised.
+
+    The gradient of z is factor * gradient + slope * z + offset. `means` are over this device's
+    pixels: of the gradient, and of the gradient by the normalised z.
+    """
+    mean_bias, mean_scale = means if axis_name is None else lax.pmean(means, axis_name)
+    slope = -factor * inverse * mean_scale
+    return slope, -factor * mean_bias - slope * mean
 
 
 def _passes(positive: Array, results: Array, ceiling: float | None) -> Array:

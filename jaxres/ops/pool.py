@@ -1,15 +1,14 @@
 """Pooling of NHWC pictures: maximum and average over windows, over channels, over the picture."""
 
-import functools
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Integer, UInt8, UInt16
+from jaxtyping import Array, Float, Integer, UInt16
 
 from jaxres.ops import target
 from jaxres.ops.geometry import Padding, pads
@@ -152,7 +151,7 @@ def largest_of(
     images: Float[Array, "n h w c"], window: int, stride: int, padding: Padding
 ) -> Float[Array, "n oh ow c"]:
     """The largest value of each window; what is around pictures never wins."""
-    return functools.reduce(jnp.maximum, _taps(images, window, stride, padding))
+    return reduce(jnp.maximum, _taps(images, window, stride, padding))
 
 
 def first_of(
@@ -171,12 +170,13 @@ def first_of(
 
 def largest_and_first(
     images: Float[Array, "n h w c"], window: int, stride: int, padding: Padding
-) -> tuple[Float[Array, "n oh ow c"], UInt8[Array, "n oh ow c"]]:
+) -> tuple[Float[Array, "n oh ow c"], Integer[Array, "n oh ow c"]]:
     """The largest value of each window and its place, in one pass over the pictures."""
     taps = _taps(images, window, stride, padding)
-    largest, first = taps[0], jnp.zeros(taps[0].shape, jnp.uint8)
+    dtype = jnp.uint8 if len(taps) <= 256 else jnp.uint16
+    largest, first = taps[0], jnp.zeros(taps[0].shape, dtype)
     for place, tap in enumerate(taps[1:], 1):
-        first = jnp.where(tap > largest, jnp.uint8(place), first)
+        first = jnp.where(tap > largest, jnp.array(place, dtype), first)
         largest = jnp.maximum(largest, tap)
     return largest, first
 
@@ -224,7 +224,7 @@ def _max_pool_forward(
     images: Array, size: Size, window: int, stride: int, padding: Padding
 ) -> tuple[Array, tuple[Array, ...]]:
     """Keep the places that won; on CPU what they are found from, which the network keeps too."""
-    if target.backend() == "cpu" or window > 15:
+    if target.backend() == "cpu":
         largest = largest_of(images, window, stride, padding)
         return largest, (images, largest)
     largest, first = largest_and_first(images, window, stride, padding)

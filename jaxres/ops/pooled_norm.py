@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from jaxres.ops import pool, target
 from jaxres.ops.geometry import Padding
-from jaxres.ops.norm import moments, normalise, sums, wide_dtype
+from jaxres.ops.norm import backward_line, moments, normalise, sums, wide_dtype
 
 Window = tuple[int, int, Padding]  # side, stride, padding
 
@@ -85,10 +85,8 @@ def _backward(
     to_bias, products = sums(pooled, pooled * winners.astype(wide))
     to_scale = (products - mean * to_bias) * inverse
     means = to_bias / count, to_scale / count
-    mean_bias, mean_scale = means if axis_name is None else lax.pmean(means, axis_name)
     factor = scale * inverse
-    slope = -factor * inverse * mean_scale
-    offset = -factor * mean_bias - slope * mean
+    slope, offset = backward_line(means, factor, mean, inverse, axis_name)
     chosen = pool.to_first(gradient, first, images.shape[1:3], *window)
     to_images = (chosen * factor + images.astype(wide) * slope + offset).astype(images.dtype)
     return to_images, to_scale, to_bias

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.hlo import parse
 from benchmarks.kernels import by_class, kernels, scattered_twice
 
 TPU = """
@@ -35,14 +36,14 @@ LINE
     ],
 )
 def test_only_main_memory_counts(line, size):
-    assert sum(kernel.bytes for kernel in kernels(TPU.replace("LINE", line))) == size
+    assert sum(kernel.bytes for kernel in kernels(parse(TPU.replace("LINE", line)))) == size
 
 
 GPU = (Path(__file__).parent / "programs" / "gpu.hlo").read_text()
 
 
 def test_kernels_of_a_gpus_program():
-    found = {kernel.name: kernel for kernel in kernels(GPU)}
+    found = {kernel.name: kernel for kernel in kernels(parse(GPU))}
     maps, image, kernel = 2 * 2 * 8 * 8 * 16, 2 * 2 * 16 * 16 * 3, 2 * 16 * 3 * 3 * 3
     flop = 2 * (2 * 8 * 8 * 16) * 3 * 3 * 3
     for name, kind, read, written in (
@@ -57,19 +58,19 @@ def test_kernels_of_a_gpus_program():
 
 
 def test_an_array_under_two_names_is_read_once():
-    gram = next(kernel for kernel in kernels(GPU) if kernel.name == "gram.1")
+    gram = next(kernel for kernel in kernels(parse(GPU)) if kernel.name == "gram.1")
     assert (gram.kind, gram.read) == ("batch norm statistics", 2 * 2 * 8 * 8 * 16)
     assert gram.flop == 2 * 16 * 16 * 128
 
 
 def test_of_what_is_cut_the_pieces_are_read_and_loops_run_as_often_as_known():
-    found = {kernel.name: kernel for kernel in kernels(GPU)}
+    found = {kernel.name: kernel for kernel in kernels(parse(GPU))}
     assert (found["cut.1"].read, found["cut.1"].written) == (40, 40)
     assert (found["next.1"].times, found["next.1"].bytes) == (5, 5 * 64)
 
 
 def test_the_least_time_is_the_longest_of_three():
-    conv = next(kernel for kernel in kernels(GPU) if kernel.name == "conv.1")
+    conv = next(kernel for kernel in kernels(parse(GPU)) if kernel.name == "conv.1")
     given = {"flop_per_s": 1e12, "bytes_per_s": 1e12, "launch_s": 0.0}
     assert conv.seconds(**given | {"flop_per_s": conv.flop}) == 1.0
     assert conv.seconds(**given | {"bytes_per_s": conv.bytes / 2}) == 2.0
@@ -77,10 +78,11 @@ def test_the_least_time_is_the_longest_of_three():
 
 
 def test_classes_hold_every_kernel():
-    found = kernels(GPU)
+    found = kernels(parse(GPU))
     assert sum(map(len, by_class(found).values())) == len(found)
 
 
 def test_scatters_that_may_add_twice_are_named():
-    assert scattered_twice(GPU) == ["scatter.1 (ops/norm.py:1 normalise)"]
-    assert scattered_twice(GPU.replace("to_apply=%sum, meta", "unique_indices=true, meta")) == []
+    assert scattered_twice(parse(GPU)) == ["scatter.1 (ops/norm.py:1 normalise)"]
+    unique = GPU.replace("to_apply=%sum, meta", "unique_indices=true, meta")
+    assert scattered_twice(parse(unique)) == []
