@@ -106,7 +106,7 @@ def measured(
     config: Config, pictures: Pictures, peers: Mapping[str, Any], args: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """The rows: plans, host pictures in every way asked for, the feed, device rendering."""
-    way = parallel.create(config.train.parallel, parallel.make_mesh(config.train.devices))
+    way = parallel.create(config.train, parallel.make_mesh(config.train.devices))
     parallel.check_batch(config.data.batch_size, way.mesh.size, config.optim.accumulate_steps)
     run = functools.partial(_rates, seconds=args.seconds, repeats=args.repeats)
     common = {

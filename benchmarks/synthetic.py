@@ -42,7 +42,7 @@ class Training:
         self.mesh = parallel.make_mesh(devices)
         parts = config.optim.accumulate_steps
         parallel.check_batch(config.data.batch_size, self.mesh.size, parts)
-        self.way = parallel.create(config.train.parallel, self.mesh)
+        self.way = parallel.create(config.train, self.mesh)
         self.state, jitted = begin(config, self.way, classes=classes, total_steps=TOTAL_STEPS)
         self.steps_per_call = config.train.steps_per_call
         self.batch = self.way.put_batch(_batch(config, classes), self.steps_per_call)

@@ -234,5 +234,5 @@ def lower(config: Config, work: Workload, target: Topology, batch_size: int) -> 
     )
     step = make_train_step(net, optimizer, rate, config, trained=trained)
     with target_backend(target.backend):
-        call: Any = parallel.Jit(target.mesh).compile(step, 1)
+        call: Any = parallel.create(config.train, target.mesh).compile(step, 1)
         return call.lower(abstract_like(state, whole), abstract_like(work.resident, whole), batch)

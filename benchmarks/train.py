@@ -58,7 +58,7 @@ class EndToEnd:
         self.steps_per_call = config.train.steps_per_call
         self._log_every_steps = config.train.log_every_steps
         self._step = 0
-        way = parallel.create(config.train.parallel, mesh)
+        way = parallel.create(config.train, mesh)
         self._batches = train_batches(pictures, endless(config, pictures))
         lengths = itertools.repeat(self.steps_per_call)
         self._feed = Feed(self._batches, lengths, way.put_batch, depth=config.data.prefetch)

@@ -73,6 +73,9 @@ VARIANTS = {
         "every bfloat16 rounded where the program says so",
         compiler_options={"xla_allow_excess_precision": False},
     ),
+    "deterministic": Variant(
+        "the same bits in every run, on a GPU too", {"train.deterministic": True}
+    ),
 }
 
 

@@ -129,6 +129,11 @@ def test_saved_settings_are_read_back_equal() -> None:
             ["--train.reduction=ordered"],
             "train.reduction is ordered, but model.sync_batch_norm is true",
         ),
+        (
+            "train: {deterministic: true}",
+            ["--train.parallel=pmap"],
+            "train.deterministic is true, but train.parallel is pmap",
+        ),
         ("{}", ["--data.batch-size", "four"], "four"),
         ("data: {batch_size: 1.5}", [], "1.5"),
         ("{}", ["--data.batch-size"], "batch-size"),

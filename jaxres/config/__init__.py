@@ -74,6 +74,7 @@ FREE_KEYS = frozenset(
         "data.prefetch",
         "train.parallel",
         "train.reduction",
+        "train.deterministic",
         "train.devices",
         "train.log_every_steps",
         "train.compile_cache",

@@ -20,6 +20,9 @@ class TrainConfig:
     """How the devices' gradients are averaged: `all_reduce`, in whatever order is fastest; or
     `ordered`, gathered and added in the devices' order, so that the bits do not depend on how the
     devices are spread over processes, at as many times the traffic as there are devices."""
+    deterministic: bool = False
+    """On a GPU: only algorithms that give the same bits each time, chosen by rules and not by a
+    race, so that a resumed run ends with the bits of one left alone. On CPU and TPU it is so."""
     devices: int | None = None
     """Use only the first so many devices; default: all."""
     steps_per_call: int = 1
@@ -49,6 +52,11 @@ class TrainConfig:
             f"train.compile_cache is {self.compile_cache!r}; allowed: default, off or a folder",
         )
         require_path("train.compile_cache", self.compile_cache)
+        require(
+            not self.deterministic or self.parallel == "jit",
+            "train.deterministic is true, but train.parallel is pmap, which takes no options of "
+            "the compiler; allowed with it: jit",
+        )
         require_seed("train.seed", self.seed)
         for key in (
             "epochs",

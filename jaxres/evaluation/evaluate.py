@@ -91,7 +91,9 @@ class Evaluator:
         return jax.jit(
             mapped,
             out_shardings=NamedSharding(self._mesh, result),
-            compiler_options=target.compiler_options(),
+            compiler_options=target.compiler_options(
+                deterministic=self._config.train.deterministic
+            ),
         )
 
     def predict(self, variables: dict[str, Any], *, shown: bool = False) -> dict[str, np.ndarray]:

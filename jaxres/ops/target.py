@@ -66,9 +66,13 @@ def _apart_backward(saved: None, gradient: Array) -> tuple[Array]:
 _apart.defvjp(_apart_forward, _apart_backward)
 
 
-def compiler_options() -> dict[str, str]:
+def compiler_options(*, deterministic: bool = False) -> dict[str, str | bool]:
     """Options of `jax.jit` for programs that hold these operations.
 
-    XLA on CPU drops optimisation barriers before it merges operations, unless told not to.
+    XLA on CPU drops optimisation barriers before it merges operations, unless told not to. With
+    `deterministic` XLA on GPU takes no algorithm that adds in any order, and chooses among the
+    others by rules in place of a race, whose winner may be another one in the next process.
     """
-    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if backend() == "cpu" else {}
+    if backend() == "cpu":
+        return {"xla_disable_hlo_passes": "cse_barrier_expander"}
+    return {"xla_gpu_deterministic_ops": True} if deterministic and backend() == "gpu" else {}

@@ -93,7 +93,7 @@ class Run:
         self.starts = transfer.start_epochs(config.transfer, self.net, config.data.picture_side)
         self.stage = self._stage(0)
         self.learning_rate = optim.learning_rate(config.optim, self.total_steps)
-        self.way = parallel.create(config.train.parallel, self.mesh)
+        self.way = parallel.create(config.train, self.mesh)
         self.calls: dict[int, Callable[..., Any]] = {}  # by the number of steps they run
         self.profiler = StepProfiler(run_dir / "profile" if profile and peers.first else None)
 

@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxres.config.train import TrainConfig
 from jaxres.errors import InputError
 from jaxres.ops import target
 from jaxres.training.step import AXIS, Step
@@ -120,8 +121,9 @@ def scanned(step: Step, steps: int) -> Step:
 class Jit:
     """`jax.jit(jax.shard_map(step))`: the default."""
 
-    def __init__(self, mesh: Mesh):
+    def __init__(self, mesh: Mesh, *, deterministic: bool = False):
         self.mesh = mesh
+        self._deterministic = deterministic
 
     def compile(self, step: Step, steps: int) -> Callable[..., tuple[PyTree, PyTree]]:
         """(state, resident, batch) -> (state, metrics) over all devices, `steps` steps at a time.
@@ -138,7 +140,8 @@ class Jit:
             out_specs=(P(), P()),
             check_vma=False,
         )
-        return jax.jit(mapped, donate_argnums=0, compiler_options=target.compiler_options())
+        options = target.compiler_options(deterministic=self._deterministic)
+        return jax.jit(mapped, donate_argnums=0, compiler_options=options)
 
     def enter(self, state: PyTree) -> PyTree:
         """A state of replicated arrays as the compiled step takes it."""
@@ -226,9 +229,11 @@ class Pmap:
 Parallel = Jit | Pmap
 
 
-def create(mode: str, mesh: Mesh) -> Parallel:
-    """The way `train.parallel` names."""
-    return Pmap(mesh) if mode == "pmap" else Jit(mesh)
+def create(settings: TrainConfig, mesh: Mesh) -> Parallel:
+    """The way that `train.parallel` names, compiled as `train.deterministic` says."""
+    if settings.parallel == "pmap":
+        return Pmap(mesh)
+    return Jit(mesh, deterministic=settings.deterministic)
 
 
 _copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))

@@ -28,4 +28,5 @@ def test_barriers_stay_in_programs_with_our_options():
 def test_other_backends_get_neither_barrier_nor_option():
     with target.target_backend("gpu"):
         assert target.compiler_options() == {}
+        assert target.compiler_options(deterministic=True) == {"xla_gpu_deterministic_ops": True}
         assert "optimization_barrier" not in str(jax.make_jaxpr(target.materialise)(jnp.ones(2)))

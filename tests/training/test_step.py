@@ -9,10 +9,11 @@ import pytest
 
 from benchmarks.traced import equations
 from jaxres.config import Config
+from jaxres.config.train import TrainConfig
 from jaxres.data.pictures import open_split
 from jaxres.data.pipeline import train_batches
 from jaxres.errors import InputError
-from jaxres.evaluation.evaluate import resident_of
+from jaxres.evaluation.evaluate import Evaluator, resident_of
 from jaxres.models.pure import Net
 from jaxres.ops.target import target_backend
 from jaxres.training import optim, parallel, step
@@ -28,7 +29,7 @@ def run(config: Config, *, devices: int, steps: int = 5) -> tuple[dict[str, np.n
     optimizer = optim.create(config.optim, total)
     rate = optim.learning_rate(config.optim, total)
     mesh = parallel.make_mesh(devices)
-    way = parallel.create(config.train.parallel, mesh)
+    way = parallel.create(config.train, mesh)
     ema = config.optim.ema_decay > 0
     state = way.enter(
         parallel.replicate(mesh, new_state(net.params, net.stats, optimizer, ema=ema))
@@ -114,7 +115,7 @@ def test_several_steps_per_call_equal_single_steps(tiny_config) -> None:
         batches = train_batches(pictures, config)
         net = network(config, classes=10)
         optimizer = optim.create(config.optim, 20)
-        way = parallel.create(mode, parallel.make_mesh(4))
+        way = parallel.create(TrainConfig(parallel=mode), parallel.make_mesh(4))
         start = new_state(net.params, net.stats, optimizer, ema=False)
         state = way.enter(parallel.replicate(way.mesh, start))
         rate = optim.learning_rate(config.optim, 20)
@@ -224,6 +225,29 @@ def test_bad_device_counts_and_batches_are_refused() -> None:
     ):
         parallel.check_batch(10, 4, 3)
     parallel.check_batch(24, 4, 3)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_gpus_step_and_evaluation_are_compiled_as_asked_for(
+    tiny_config, monkeypatch, deterministic
+) -> None:
+    config = tiny_config(f"--train.deterministic={deterministic}")
+    options = []
+    jitted = jax.jit
+
+    def jit(*words: Any, **named: Any) -> Any:
+        options.append(named.pop("compiler_options", None))
+        return jitted(*words, **named)
+
+    mesh = parallel.make_mesh(1)
+    with target_backend("gpu"):
+        net = abstract_network(config, classes=10)
+        pictures = open_split(config, "test")
+        monkeypatch.setattr(jax, "jit", jit)
+        parallel.create(config.train, mesh).compile(lambda state, resident, batch: (state, {}), 1)
+        Evaluator(net, config, pictures, mesh)
+    wanted = {"xla_gpu_deterministic_ops": True} if deterministic else {}
+    assert [each for each in options if each is not None] == [wanted] * 3
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from jaxres.training.window import AHEAD, LAST, Window
 def test_no_more_than_so_many_calls_are_on_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
     feed = object.__new__(Feed)
     feed.wait_s = 0.0
-    window = Window(feed, parallel.create("jit", parallel.make_mesh(1)), batch_size=4)
+    window = Window(feed, parallel.Jit(parallel.make_mesh(1)), batch_size=4)
     calls = [
         {name: jnp.full(1, number, jnp.float32) for name in ("loss", "accuracy", *LAST)}
         for number in range(AHEAD + 3)
