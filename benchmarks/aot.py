@@ -16,19 +16,17 @@ if os.environ.setdefault("JAX_PLATFORMS", "cpu") == "cpu":
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
 
 import argparse
-import multiprocessing
 import re
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from benchmarks import aot_tables, measure, rows, topology, variants
+from benchmarks import aot_tables, apart, measure, rows, topology, variants
 from benchmarks.collectives import summarise
 from benchmarks.hlo import parse
 from benchmarks.kernels import Kernel, by_class, kernels, scattered_twice
@@ -79,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for variant in ours:
             asked = Asked(args.recipe, name, batch_size, variant, args.hlo)
             try:
-                made.append(apart(config, work, asked))
+                made.append(row_apart(config, work, asked))
             except BrokenProcessPool:
                 compiler = " ".join(map(str, *topology.compiler_version(name).items()))
                 say(f"error: {name}: the compiler ({compiler}) died; another version may not")
@@ -156,7 +154,7 @@ class Asked(NamedTuple):
         return self.topology if self.variant is None else f"{self.topology} {self.variant}"
 
 
-def apart(config: Config, work: Workload, asked: Asked) -> Row:
+def row_apart(config: Config, work: Workload, asked: Asked) -> Row:
     """`row` in a process of its own: a compiler that dies takes no other row along.
 
     Raises:
@@ -166,8 +164,7 @@ def apart(config: Config, work: Workload, asked: Asked) -> Row:
     if topology.is_gpu(asked.topology) and "xla_gpu_autotune_level" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {AUTOTUNE}".strip()
     try:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            return pool.submit(row, config, work, asked).result()
+        return apart.call(row, config, work, asked)
     finally:
         os.environ["XLA_FLAGS"] = flags
 

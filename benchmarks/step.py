@@ -7,14 +7,14 @@ The cases are all combinations of the lists, or those of --case, each on one dev
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from benchmarks import measure, peers, rows, versus
+from benchmarks import apart, measure, peers, rows, versus
 from benchmarks.workload import DTYPES, Workload, settings
 from jaxres.errors import InputError, unknown_name
 from jaxres.host_memory import keep_freed_memory
@@ -48,34 +48,54 @@ def main(words: Sequence[str] | None = None) -> int:
         for name in list_models():
             print(name, smallest_image(name))
         return 0
-    keep_freed_memory()  # as a training run does; peers in this process gain too
     if args.peer:
         # JAX would take three quarters of a GPU's memory, and leave a peer the rest.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    try:
-        works = _works(args)
-        mesh = parallel.make_mesh(args.devices)
-        for work in works:
-            parallel.check_batch(work.batch_size, mesh.size, 1)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     measured: list[dict[str, Any]] = []
     failures: list[str] = []
-    for work in works:
-        try:
-            for row in versus.rows_of(work, mesh, args):
+    try:
+        works = _works(args)
+        # Accelerators count the most memory that a process ever held: a process for each case.
+        alone = len(works) > 1 and apart.devices()[0] != "cpu"
+        if not alone:
+            _check_devices(works, args)
+        for work in works:
+            found = apart.call(_rows_alone, work, args) if alone else _rows(work, args)
+            for row in found:
                 if isinstance(row, versus.Failed):
                     failures.append(str(row))
                 else:
                     measured.append(row)
                     rows.write(measured, args.json)
-        except versus.Failed as failure:
-            failures.append(str(failure))  # without the traceback, which holds its arrays
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     rows.show("training step", measured, COLUMNS)
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _check_devices(works: Sequence[Workload], args: argparse.Namespace) -> None:
+    """Refuse more devices than there are, and batches that do not divide over them."""
+    mesh = parallel.make_mesh(args.devices)
+    for work in works:
+        parallel.check_batch(work.batch_size, mesh.size, 1)
+
+
+def _rows(work: Workload, args: argparse.Namespace) -> Iterator[dict[str, Any] | versus.Failed]:
+    """The rows of a case and what failed of it."""
+    keep_freed_memory()  # as a training run does; peers in this process gain too
+    try:
+        yield from versus.rows_of(work, parallel.make_mesh(args.devices), args)
+    except versus.Failed as failure:
+        yield versus.Failed(*failure.args)  # without the traceback, which holds its arrays
+
+
+def _rows_alone(work: Workload, args: argparse.Namespace) -> list[dict[str, Any] | versus.Failed]:
+    """The same, all at once, in a process that has this case alone."""
+    _check_devices([work], args)
+    return list(_rows(work, args))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -165,5 +185,6 @@ def _works(args: argparse.Namespace) -> list[Workload]:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_enable_compilation_cache", False)  # compile_s is of a cold compile
+    jax.config.update("jax_enable_compilation_cache", False)  # compile_s is of a cold compile,
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # also in the processes of cases
     sys.exit(main())

@@ -35,7 +35,7 @@ def in_this_process(monkeypatch):
     """Programs are compiled here, as another process does not know `tiny`."""
     config: Any = jax.config  # the values of its options are not among its declared attributes
     cached = config.jax_enable_compilation_cache
-    monkeypatch.setattr(aot, "apart", aot.row)
+    monkeypatch.setattr(aot, "row_apart", aot.row)
     yield
     config.update("jax_enable_compilation_cache", cached)
 
@@ -113,7 +113,7 @@ def test_a_compiler_that_dies_is_one_failure(recipe, on_cpu, monkeypatch, tmp_pa
             raise BrokenProcessPool("terminated abruptly")
         return aot.row(config, work, asked)
 
-    monkeypatch.setattr(aot, "apart", die_on_the_first)
+    monkeypatch.setattr(aot, "row_apart", die_on_the_first)
     file = tmp_path / "rows.json"
     assert aot.main([*recipe, "--topology", "4,2", "--json", str(file)]) == 1
     said = capsys.readouterr().err
@@ -281,7 +281,7 @@ def test_pmap_is_refused(tiny_config):
 def test_what_goes_wrong_in_the_process_of_a_compilation_is_raised_here(tiny_config):
     work = topology.workload(tiny_config())
     with pytest.raises(InputError, match="unknown topology 'h900'"):
-        aot.apart(tiny_config(), work, Asked(Path("small.yaml"), "h900", 4))
+        aot.row_apart(tiny_config(), work, Asked(Path("small.yaml"), "h900", 4))
 
 
 def test_a_network_compiles_for_four_chips_and_sends_one_message(recipe, in_this_process, tmp_path):

@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import pytest
 
@@ -139,6 +140,23 @@ def test_what_never_fits_is_said_and_the_next_case_runs(tmp_path, monkeypatch, c
     status, found = run(tmp_path, "--case", "tiny:64:8,tiny:32:8", "--classes", "5")
     assert (status, [row["image_size"] for row in found]) == (1, [32])
     assert "error: tiny 64px batch 8 float32 does not fit" in capsys.readouterr().err
+
+
+def test_on_accelerators_each_case_has_a_process_of_its_own(tmp_path, monkeypatch, capsys):
+    called = []
+
+    def call(function, work, args):
+        called.append(work.model)
+        return function(*pickle.loads(pickle.dumps((work, args))))
+
+    monkeypatch.setattr(step.apart, "devices", lambda: ("gpu", 1))
+    monkeypatch.setattr(step.apart, "call", call)
+    words = ("--case", "tiny:32:8,handbook_mlp:28:4", "--classes", "5")
+    status, found = run(tmp_path, *words)
+    assert (status, called) == (0, ["tiny", "handbook_mlp"])
+    assert [row["case"].split()[0] for row in found] == called
+    assert step.main([*words, "--devices", "99"]) == 2
+    assert "train.devices is 99" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("way", ["jit", "pmap"])

@@ -1,13 +1,17 @@
 import argparse
 import importlib
 import json
+import os
+import re
 import shlex
-import types
+import sys
+from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks import peers, step, suite
-from benchmarks.suite import LISTS, Entry
+from benchmarks.lists import LISTS, Entry
 from jaxres import recipe
 from jaxres.errors import InputError
 from jaxres.models.registry import list_models
@@ -20,9 +24,9 @@ MINI = ["--data.dataset", "digits", "--data.backgrounds", "embedded"]
 def short_list(monkeypatch):
     """A list on a machine with two CPU devices; its second entry fails."""
     entries = [
-        Entry("first", "fake --plot {out}/{name}.png", quick="fake --few"),
+        Entry("first", "fake --plot {out}/{name}.png", quick="fake --few", seconds=20),
         Entry("second", "fake --broken", quick=""),
-        Entry("third", "fake {data}", env={"XLA_FLAGS": "--a --b"}),
+        Entry("third", "fake {data}", env={"XLA_FLAGS": "--a --b"}, seconds=40),
         Entry("wide", "fake --wide", devices=4),
     ]
     monkeypatch.setitem(suite.LISTS, "cpu", entries)
@@ -35,18 +39,17 @@ def ran(monkeypatch):
     """The commands given, in place of running them, with XLA_FLAGS where an entry sets it."""
     commands = []
 
-    def fake(program, *, env, check):
-        assert not check
+    def fake(program, env, limit_s):
         words = program[3:]
         commands.append((words, env.get("XLA_FLAGS")))
         if "--broken" in words:
-            return types.SimpleNamespace(returncode=1)
+            return 1
         with open(words[-1], "w") as file:
             json.dump({"rows": [{"case": "x", "command": "?"}]}, file)
-        return types.SimpleNamespace(returncode=0)
+        return 0
 
     monkeypatch.delenv("XLA_FLAGS", raising=False)
-    monkeypatch.setattr(suite.subprocess, "run", fake)
+    monkeypatch.setattr(suite, "run_whole", fake)
     return commands
 
 
@@ -89,6 +92,61 @@ def test_a_dry_run_prints_the_commands_and_runs_none(short_list, ran, tmp_path, 
     assert not ran
 
 
+def test_of_the_missing_what_fits_in_the_minutes_is_run(short_list, ran, tmp_path, capsys):
+    words = ["--device", "cpu", "--out", str(tmp_path), "--minutes", "1"]
+    assert suite.main(words) == 0  # the second would take 300 s
+    said = capsys.readouterr().err
+    assert re.search(r"second: left out, \d\d s left of the 300 it may take", said)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["first.json", "third.json"]
+    assert suite.main(words) == 0
+    assert len(ran) == 2
+    assert "first.json is there" in capsys.readouterr().err
+
+
+def test_a_dry_run_takes_the_estimates_for_the_time(short_list, ran, tmp_path, capsys):
+    words = ["--device", "cpu", "--out", str(tmp_path), "--minutes", "0.9", "--dry-run"]
+    assert suite.main(words) == 0
+    assert re.search(r"third: left out, 3\d s left of the 40", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "soon"])
+def test_minutes_are_a_number_above_0(minutes, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        suite.main(["--device", "cpu", "--minutes", minutes])
+    assert stopped.value.code == 2
+    assert "allowed: a number above 0" in capsys.readouterr().err
+
+
+STARTS_ANOTHER = """
+import pathlib, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+pathlib.Path(sys.argv[1]).write_text(str(child.pid))
+time.sleep(float(sys.argv[2]))
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize(("sleeps", "status"), [("60", None), ("0", 3)])
+def test_what_a_program_has_started_ends_with_it(tmp_path, sleeps, status):
+    file = tmp_path / "pid"
+    program = [sys.executable, "-c", STARTS_ANOTHER, str(file), sleeps]
+    assert suite.run_whole(program, os.environ, 3.0) == status
+    pid = int(file.read_text())
+    _, alive = psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=5)
+    assert all(each.status() == psutil.STATUS_ZOMBIE for each in alive)
+
+
+def test_an_entry_that_runs_out_of_time_leaves_its_rows_aside(short_list, monkeypatch, tmp_path):
+    def stopped(program, env, limit_s):
+        Path(program[-1]).write_text('{"rows": [{}]}')
+        assert 0 < limit_s <= 60
+
+    monkeypatch.setattr(suite, "run_whole", stopped)
+    words = ["--device", "cpu", "--out", str(tmp_path), "--minutes", "1", "--only", "first"]
+    assert suite.main(words) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["first.partial.json"]
+
+
 def test_an_unknown_name_is_refused(short_list, ran, refusal):
     said = refusal(suite.main(["--device", "cpu", "--only", "thrid"]))
     assert "unknown benchmark in --only 'thrid': did you mean 'third'?" in said
@@ -110,6 +168,8 @@ def test_peers_that_are_not_installed_are_left_out(capsys):
     assert words == ["step", "--peer", "flax", "--dtype", "float32"]
     assert "no_peer is not installed: peer no_peer left out" in capsys.readouterr().err
     assert suite.without_missing_peers(["step", "--peer", "no_peer"]) == ["step"]
+    ours = ["step", "--peer", "unfolded,deterministic"]  # which no package holds
+    assert suite.without_missing_peers(ours) == ours
 
 
 def test_embedded_data_stands_in_where_none_is_prepared(monkeypatch, tmp_path, capsys):
