@@ -66,6 +66,13 @@ GPUS = {
     "h200": Gpu("NVIDIA H200", (9, 0), 132, 1.98, 150_110_011_392, 50 << 20, 228),
     "l4": Gpu("NVIDIA L4", (8, 9), 58, 2.04, 23_580_639_232, 48 << 20, 100, threads=1536),
 }
+TPUS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e"}
+
+
+def of_device(kind: str) -> Chip | None:
+    """The chip that JAX calls so (`device_kind`), if it is one of these."""
+    names = {gpu.name: name for name, gpu in GPUS.items()} | TPUS
+    return CHIPS[names[kind]] if kind in names else None
 
 
 def target_config(gpu: Gpu, *, bytes_per_s: float) -> str:

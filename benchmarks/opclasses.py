@@ -136,8 +136,10 @@ def _events(data: Any, known: Mapping[str, Operation]) -> Iterator[Event]:
     devices = sorted(name for name in planes if re.match(r"/device:(GPU|TPU)", name))
     plane = planes[devices[0]] if devices else planes["/host:CPU"]
     lines = list(plane.lines)
-    # A TPU's plane repeats the time of its operations as steps and modules.
-    lines = [line for line in lines if line.name == "XLA Ops"] or lines
+    if devices:
+        # A GPU's kernels are in lines of its streams, a TPU's in one; other lines hold the same
+        # time again (steps, modules), counters, or what tracing itself took.
+        lines = [line for line in lines if line.name.startswith(("Stream #", "XLA Ops"))]
     found, ends = [], {}
     for event in (event for line in lines for event in line.events):
         stats = dict(event.stats)

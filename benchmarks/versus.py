@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
-from benchmarks import bound, measure, opclasses, peers, roof, rows
+from benchmarks import beside_roof, bound, chips, measure, opclasses, peers, roof, rows
 from benchmarks.synthetic import Training
 from benchmarks.traced import convolutions, first_layer_flop
 from benchmarks.workload import Workload, settings
@@ -75,6 +75,16 @@ def rows_of(
         taken = opclasses.profile(own, args.profile / case_of(ran).replace(" ", "-"))
         opclasses.show(taken, case_of(ran))
         described["profile_ms"] = taken.by_class() | {"idle": taken.idle}
+        if (chip := chips.of_device(mesh.devices.flat[0].device_kind)) is not None:
+            beside = beside_roof.by_class(
+                taken,
+                own.compiled.as_text() or "",
+                chip,
+                ran.batch_size // mesh.size,
+                steps_per_call=args.steps_per_call,
+            )
+            beside_roof.show(beside, case_of(ran))
+            described["profile_by_class"] = beside
     failed = 0
     for name in args.peer:
         say(f"{case_of(ran)}: with {name}")

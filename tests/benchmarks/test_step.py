@@ -4,6 +4,7 @@ import pickle
 import pytest
 
 from benchmarks import peers, program, rows, step, versus
+from benchmarks.chips import CHIPS
 from benchmarks.roof import Roof
 from jaxres.models.count import count
 from jaxres.models.registry import list_models, smallest_image
@@ -71,7 +72,8 @@ def test_models_are_listed_with_their_smallest_pictures(capsys):
     assert ["resnet50", "32"] in listed
 
 
-def test_profile_is_in_the_row_and_printed(tmp_path, capsys):
+def test_profile_is_in_the_row_and_printed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(versus.chips, "of_device", lambda kind: CHIPS["h100"])
     words = ("--case", "tiny:32:8", "--classes", "10", "--profile", str(tmp_path / "traces"))
     _, (row,) = run(tmp_path, *words)
     assert row["profile_ms"]["convolution"] > 0
@@ -80,6 +82,10 @@ def test_profile_is_in_the_row_and_printed(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "ms per step while traced" in printed
     assert "ops/conv.py:" in printed
+    assert "classes beside their least time" in printed
+    whole = row["profile_by_class"][-1]
+    assert whole["class"] == "all"
+    assert whole["ms"] == pytest.approx(sum(row["profile_ms"].values()))
 
 
 def test_lists_are_crossed():
