@@ -72,12 +72,24 @@ def _wide(images: Array) -> Array:
 def sums(*arrays: Float[Array, "n h w c"]) -> Sequence[Float[Array, " c"]]:
     """The sum over pictures and pixels of each array, channel by channel.
 
-    On a GPU first over the pixels and then of all arrays at once over the pictures: as two kernels,
-    not one more for each array.
+    On a GPU first over strips of each picture and then of all arrays at once over the strips: as
+    two kernels, not one more for each array.
     """
     if target.backend() != "gpu":
         return [array.sum((0, 1, 2)) for array in arrays]
-    return [*jnp.stack([array.sum((1, 2)) for array in arrays]).sum(1)]
+    return [*jnp.stack([_strips(array).sum((1, 2)) for array in arrays]).sum(1)]
+
+
+def _strips(images: Float[Array, "n h w c"]) -> Float[Array, "n_strips h_strip w c"]:
+    """Pictures cut into strips of at most 512 pixels, where their height divides so.
+
+    For longer sums XLA takes the arithmetic for the bottleneck, and has masks written by one kernel
+    and read by another rather than found twice: 273 MB per picture of a ResNet-50 step, not 268.
+    """
+    count, height, width, channels = images.shape
+    divisors = (rows for rows in range(height, 0, -1) if height % rows == 0)
+    rows = next((rows for rows in divisors if rows * width <= 512), 1)
+    return images.reshape(count * height // rows, rows, width, channels)
 
 
 def moments(

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from jaxres.ops.norm import batch_norm, normalise
+from jaxres.ops.norm import batch_norm, normalise, sums
+from jaxres.ops.target import target_backend
 
 TOLERANCE = {"float32": 5e-5, "bfloat16": 3e-2}
 EPSILON = 1e-5
@@ -30,8 +31,9 @@ def reference(images, scale, bias, shortcut):
     ceiling=st.sampled_from([None, 0.75]),
     dtype=st.sampled_from(["float32", "bfloat16"]),
     offset=st.sampled_from([0.0, 3.0]),
+    backend=st.sampled_from(["cpu", "gpu"]),
 )
-def test_outputs_and_gradients(shape, has_shortcut, rectify, ceiling, dtype, offset):
+def test_outputs_and_gradients(shape, has_shortcut, rectify, ceiling, dtype, offset, backend):
     # Two values become +1 and -1 whatever they are: their gradient is all cancellation.
     assume(math.prod(shape[:3]) > 2)
     rng = np.random.default_rng(0)
@@ -43,8 +45,9 @@ def test_outputs_and_gradients(shape, has_shortcut, rectify, ceiling, dtype, off
     def ours(*inputs):
         return batch_norm(*inputs, epsilon=EPSILON, rectify=rectify, ceiling=ceiling)[0]
 
-    outputs, pull = jax.vjp(jax.jit(ours), *inputs)  # by jit one program, not sixty small ones
-    found = (outputs, *pull(cotangent))
+    with target_backend(backend):
+        outputs, pull = jax.vjp(jax.jit(ours), *inputs)  # one program, not sixty small ones
+        found = (outputs, *pull(cotangent))
     with jax.enable_x64(True):
         wide = [jnp.asarray(np.asarray(value, np.float64)) for value in inputs]
 
@@ -63,6 +66,21 @@ def test_outputs_and_gradients(shape, has_shortcut, rectify, ceiling, dtype, off
         error = np.abs(np.asarray(ours_is, np.float64) - wanted).max() / scale_of
         assert error < TOLERANCE[dtype]
     assert found[0].dtype == found[1].dtype == jnp.dtype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "rows"), [(56, 56, 8), (7, 7, 7), (31, 32, 1), (3, 700, 1)]
+)
+def test_a_gpu_sums_strips_of_at_most_512_pixels(height, width, rows):
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.standard_normal((2, height, width, 3)), jnp.float32)
+    with target_backend("gpu"):
+        program = jax.make_jaxpr(lambda images: sums(images, images * 2))(images)
+        total, doubled = sums(images, images * 2)
+    assert f"f32[{2 * height // rows},{rows},{width},3]" in str(program)
+    wanted = np.asarray(images, np.float64).sum((0, 1, 2))
+    np.testing.assert_allclose(total, wanted, atol=1e-3)
+    np.testing.assert_allclose(doubled, 2 * wanted, atol=2e-3)
 
 
 def test_moments_are_those_of_the_batch_and_pass_no_gradient():
