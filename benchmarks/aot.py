@@ -56,13 +56,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet_libraries()
     try:
         config = recipes.load(args.recipe, flags, prog="python -m benchmarks.aot")
-        if args.hlo is not None and len(args.topology) > 1:
-            raise InputError("--hlo keeps one program; allowed: one --topology with it")
+        if args.hlo is not None and len(args.topology) * len(args.per_device_batch or [0]) > 1:
+            raise InputError("--hlo keeps one program; allowed: one --topology and batch with it")
         ours = [None, *([args.against] if args.against else [])]
         for name in filter(None, ours):
             variants.find(name)
         devices = [topology.describe(name).devices for name in args.topology]
-        batches = [batch_for(config, count, args.per_device_batch) for count in devices]
+        cases = [
+            (name, *batch_for(config, count, each))
+            for name, count in zip(args.topology, devices, strict=True)
+            for each in args.per_device_batch or [None]
+        ]
         work = topology.workload(config)
     except InputError as error:
         say(f"error: {error}")
@@ -71,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (parts := config.optim.accumulate_steps) > 1:
         print(f"the compiler counts the work of a loop once: of one of {parts} accumulation parts")
     made, failed = [], False
-    for name, (batch_size, why) in zip(args.topology, batches, strict=True):
+    for name, batch_size, why in cases:
         if why:
             print(f"{name}: {why}")
         for variant in ours:
@@ -102,8 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--per-device-batch",
-        type=int,
-        metavar="N",
+        type=rows.numbers,
+        metavar="N,...",
         help="pictures per device and step, in place of data.batch_size over all devices",
     )
     parser.add_argument(
