@@ -172,15 +172,13 @@ def predict(steps: Steps, args: argparse.Namespace) -> list[Row]:
     Raises:
         InputError: a global batch does not divide over the devices.
     """
-    cases = [
-        (f"weak, {batch} each", count, batch) for batch in args.batch for count in args.devices
-    ]
+    cases = [(f"weak, {each} each", many, each) for each in args.batch for many in args.devices]
     for whole in args.global_batch:
-        for count in args.devices:
-            if whole % count:
-                raise InputError(f"--global-batch {whole} does not divide over {count} devices")
-            cases.append((f"strong, {whole:,} in all", count, whole // count))
-    return [_row(steps, case, count, batch, args.reached) for case, count, batch in cases]
+        for many in args.devices:
+            if whole % many:
+                raise InputError(f"--global-batch {whole} does not divide over {many} devices")
+            cases.append((f"strong, {whole:,} in all", many, whole // many))
+    return [_row(steps, case, many, each, args.reached) for case, many, each in cases]
 
 
 def _row(steps: Steps, case: str, devices: int, batch: int, reached: float) -> Row:
