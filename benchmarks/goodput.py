@@ -153,7 +153,7 @@ def simulate(
     costs: Costs, every_s: float, length_s: float, rng: Any
 ) -> tuple[dict[str, float], int]:
     """Seconds lost by each of CAUSES in a run of `length_s`, and the number of its failures."""
-    lost = dict.fromkeys(CAUSES, 0.0)
+    lost: dict[str, float] = dict.fromkeys(CAUSES, 0.0)
     now, failures = 0.0, 0
     period = every_s + costs.blocked_s
     while now < length_s:

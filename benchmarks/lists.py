@@ -49,6 +49,17 @@ GPUS = "--topology h100,h200,a100,l4 --data.batch-size 256"
 RESNET50 = step("resnet50")  # what the variants after it differ from
 SCALING = "scaling --model resnet50 --image-size 224 --batch-size 256 --dtype bfloat16"
 
+FAMILIES = (
+    "resnet18:128:32,wide_resnet50_2:64:16,vgg16:64:32,vgg16_bn:64:32,mobilenet_v2:96:32,"
+    "shufflenet_v2_x1_0:96:64"
+)
+CNNS = (
+    "all_cnn_small:64:128,two_conv_cnn:64:128,simple_cnn:64:64,de_novo_cnn:64:64,"
+    "handbook_cnn:64:64,handbook_mlp:64:256"
+)
+PODS = "16,50,256,400"
+WEAK_STRONG = "--batch 256 --global-batch 32768 --published"
+
 LISTS = {
     "cpu": [
         Entry("step_resnet18_64", "step --case resnet18:64:64 --peer torch,flax"),
@@ -61,6 +72,8 @@ LISTS = {
             "step --case resnet18:64:64 --peer torch_compiled,keras",
             quick="",
         ),
+        Entry("step_families", f"step --case {FAMILIES} --peer torch", quick=""),
+        Entry("step_cnns", f"step --case {CNNS} --peer torch", quick=""),
         Entry("step_norm", "step --case resnet50:64:32,resnet18:224:16 --peer derived_norm"),
         Entry("conv_resnet18", conv("resnet18"), quick=""),
         Entry("conv_resnet50", conv("resnet50")),
@@ -76,6 +89,12 @@ LISTS = {
         Entry("aot_v6e", f"aot {S1} --topology v6e:2x2", quick=""),
         Entry("aot_sync_batch_norm", f"aot {S1} --model.sync-batch-norm true {V5E}", quick=""),
         Entry("aot_gpu", f"aot {S1} {GPUS} --against unfolded", quick=f"aot {S1} --topology h100"),
+        Entry("aot_pods", f"aot {S1} --topology h100:8 --per-device-batch {PODS}", quick=""),
+        Entry("aot_pod_h100", f"aot {S1} --topology h100:32x8 --per-device-batch 256", quick=""),
+        Entry("aot_pod_v5e", f"aot {S1} --topology v5e:16x16 --per-device-batch 64", quick=""),
+        Entry("aot_pod_v5p", f"aot {S1} --topology v5p:8x8x4 --per-device-batch 64", quick=""),
+        Entry("pods", f"pods --steps {{out}}/aot_pods.json {WEAK_STRONG}", quick=""),
+        Entry("goodput", "goodput"),
     ],
     # In order of value: what is told least by a compiled program comes first. No GPU has run them
     # yet, so the seconds are estimates.

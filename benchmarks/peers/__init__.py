@@ -12,6 +12,7 @@ from benchmarks.peers.resnets import RESNETS
 from benchmarks.variants import VARIANTS
 from benchmarks.workload import Workload
 from jaxres.errors import InputError, unknown_name
+from jaxres.models import cnn
 from jaxres.models.registry import list_models
 
 
@@ -72,9 +73,10 @@ def check(names: Sequence[str], models: Sequence[str]) -> None:
 
 def _models_of(source: _Source) -> list[str]:
     """The networks that a peer has."""
-    if source.module == "torch_step" and importlib.util.find_spec("torchvision") is not None:
-        return [*RESNETS, *itertools.chain.from_iterable(map(list_models, TORCHVISIONS))]
-    return list(RESNETS)
+    if source.module != "torch_step":
+        return list(RESNETS)
+    families = TORCHVISIONS if importlib.util.find_spec("torchvision") is not None else ()
+    return [*RESNETS, *cnn.MODELS, *itertools.chain.from_iterable(map(list_models, families))]
 
 
 def build(name: str, work: Workload, platform: str) -> Peer:

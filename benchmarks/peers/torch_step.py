@@ -12,9 +12,10 @@ from typing import Any
 import torch  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
-from benchmarks.peers import Peer, torch_resnet
+from benchmarks.peers import Peer, torch_cnn, torch_resnet
 from benchmarks.peers.resnets import RESNETS
 from benchmarks.workload import LEARNING_RATE, MEAN, MOMENTUM, STD, Workload
+from jaxres.models import cnn
 
 REGISTRATIONS = "torchvision._meta_registrations"
 
@@ -37,8 +38,10 @@ def compiled(work: Workload, platform: str) -> Peer:
     return Peer(run, torch.__version__, settings, time.perf_counter() - began)
 
 
-def network(model: str, classes: int) -> tuple[torch.nn.Module, str]:
+def network(model: str, image_size: int, classes: int) -> tuple[torch.nn.Module, str]:
     """torchvision's model where it is installed, else our writing of it; and which it is."""
+    if model in cnn.MODELS:
+        return torch_cnn.network(model, image_size, classes), "benchmarks.peers.torch_cnn"
     if importlib.util.find_spec("torchvision") is None:
         return torch_resnet.resnet(RESNETS[model], classes), "benchmarks.peers.torch_resnet"
     # A wheel built for another torch fails in registering its detection operators, which no
@@ -54,7 +57,7 @@ def _prepare(
     work: Workload, platform: str, *, compile_mode: str | None
 ) -> tuple[Callable[[int], None], dict[str, Any]]:
     device = _device(platform)
-    model, source = network(work.model, work.classes)
+    model, source = network(work.model, work.image_size, work.classes)
     model = model.to(device, memory_format=torch.channels_last).train()
     # NHWC bytes seen as NCHW are channels last already.
     images = torch.from_numpy(work.images).to(device).permute(0, 3, 1, 2)

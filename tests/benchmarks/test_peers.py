@@ -11,7 +11,7 @@ from benchmarks.peers import flax_resnet
 from benchmarks.peers.resnets import RESNETS, Residual
 from benchmarks.workload import Workload
 from jaxres.errors import InputError
-from jaxres.models import registry, resnet
+from jaxres.models import cnn, registry, resnet
 from jaxres.models.pure import abstract_net
 from jaxres.models.registry import list_models
 from jaxres.ops import norm
@@ -117,8 +117,21 @@ def test_torchvision_has_as_many_parameters_as_ours(name):
 
     peers.check(["torch"], [name])
     with torch.device("meta"):
-        model, source = torch_step.network(name, 1000)
+        model, source = torch_step.network(name, 224, 1000)
     assert source.startswith("torchvision ")
+    assert sum(p.numel() for p in model.parameters()) == _parameters(name)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", cnn.MODELS)
+def test_torch_has_the_studies_networks_with_as_many_parameters(name):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from benchmarks.peers import torch_step
+
+    with torch.device("meta"):
+        model, source = torch_step.network(name, 64, 1000)
+        assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 1000)
+    assert source == "benchmarks.peers.torch_cnn"
     assert sum(p.numel() for p in model.parameters()) == _parameters(name)
 
 
