@@ -34,6 +34,8 @@ ALIASES = ("bitcast", "get-tuple-element", "optimization-barrier", "opt-barrier"
 SILENT = (*ALIASES, "constant", "parameter", "after-all", "iota", "partition-id", "replica-id")
 COPIES = ("copy-start", "slice-start")
 CUTS = ("slice", "dynamic-slice", "gather")
+# What is computed of the pieces alone that are cut from it.
+ELEMENTWISE = ("add", "convert", "divide", "multiply", "negate", "select", "subtract")
 RENDERING = ("ops/resize.py", "ops/warp.py", "ops/blend.py", "ops/hashing.py", "data/")
 
 
@@ -156,12 +158,15 @@ def _buffers(body: Computation, name: str) -> Iterator[tuple[tuple[str, int], Sh
 def _taken(fused: Computation, parameter: str, size: int) -> tuple[int, int]:
     """Bytes that a fusion reads of a parameter, and bytes it leaves as they are in its result."""
     names, cut, kept = [parameter], 0, 0
+    elements = fused[parameter].shapes[0].elements
     while names:
         name = names.pop()
-        for user in fused.values():
-            if name not in user.operands:
-                continue
-            if user.opcode == "bitcast":
+        users = [user for user in fused.values() if name in user.operands]
+        if not users:  # the result
+            return size, 0
+        for user in users:
+            same = user.opcode in ELEMENTWISE and user.shapes[0].elements == elements
+            if user.opcode == "bitcast" or same:
                 names.append(user.name)
             elif user.opcode in CUTS and user.operands[0] == name:
                 cut += sum(shape.bytes for shape in user.shapes)

@@ -19,19 +19,21 @@ def ordered_mean(tree: PyTree, axis_name: str) -> PyTree:
     return restore(functools.reduce(jnp.add, each) / len(each))
 
 
-def in_one_row(grads: PyTree) -> PyTree:
-    """The same gradients; on a GPU the kernels' are written one after the other first.
+def mean(tree: PyTree, axis_name: str) -> PyTree:
+    """The mean of float32 leaves over an axis of devices, added in whatever order is fastest.
 
-    A GPU's convolutions give kernel gradients with the outputs in front. Turned round in the update
+    On GPUs of all leaves in one row, so by one message; on one GPU the kernels' gradients are in a
+    row. A GPU's convolutions give these with the outputs in front. Turned round in the update
     itself, parameters could not be updated in place: XLA would copy them and the optimiser's state
-    first, 86 kernels of a ResNet-50 step's 1,100.
+    first, of a ResNet-50 step's 1,100 kernels 86 on one device, of 1,500 more than 500 on several.
     """
     if target.backend() != "gpu":
-        return grads
-    leaves, structure = jax.tree.flatten(grads)
-    row, restore = ravel_pytree([leaf for leaf in leaves if leaf.ndim > 1])
-    kernels = iter(restore(lax.optimization_barrier(row)))
-    return structure.unflatten([next(kernels) if leaf.ndim > 1 else leaf for leaf in leaves])
+        return lax.pmean(tree, axis_name)
+    leaves, structure = jax.tree.flatten(tree)
+    least = 2 if lax.axis_size(axis_name) == 1 else 0
+    row, restore = ravel_pytree([leaf for leaf in leaves if leaf.ndim >= least])
+    rowed = iter(restore(lax.pmean(lax.optimization_barrier(row), axis_name)))
+    return structure.unflatten([next(rowed) if leaf.ndim >= least else leaf for leaf in leaves])
 
 
 def global_norm(tree: PyTree) -> Float[Array, ""]:

@@ -15,7 +15,7 @@ from jaxres.models.pure import Net
 from jaxres.ops import target
 from jaxres.ops.target import materialise
 from jaxres.training import transfer
-from jaxres.training.averages import global_norm, in_one_row, ordered_mean
+from jaxres.training.averages import global_norm, mean, ordered_mean
 from jaxres.training.optim import Schedule
 from jaxres.training.state import State
 
@@ -142,9 +142,8 @@ def make_train_step(
         grads, stats, loss, accuracy = part_by_part(
             params, frozen, state["stats"], images, batch["label"], key
         )
-        mean = jax.lax.pmean if config.train.reduction == "all_reduce" else ordered_mean
-        grads, stats, loss, accuracy = mean((grads, stats, loss, accuracy), AXIS)
-        grads = in_one_row(grads)
+        average = mean if config.train.reduction == "all_reduce" else ordered_mean
+        grads, stats, loss, accuracy = average((grads, stats, loss, accuracy), AXIS)
         updates, opt_state = optimizer.update(grads, state["opt_state"], params)
         new = {
             "step": state["step"] + 1,
