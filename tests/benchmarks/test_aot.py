@@ -306,7 +306,7 @@ def test_a_network_compiles_for_gpus(recipe, in_this_process, monkeypatch, tmp_p
     one, small, four = json.loads(file.read_text())["rows"]
     assert (one["device"], small["device"]) == ("NVIDIA H100 80GB HBM3", "NVIDIA L4")
     assert one["collectives"]["all-reduce"]["count"] == 0
-    assert (four["device_count"], four["collectives"]["all-reduce"]["count"] > 0) == (4, True)
+    assert (four["device_count"], four["collectives"]["all-reduce"]["count"]) == (4, 1)
     for row in (one, small, four):
         assert row["unordered_scatters"] == []
         assert row["gflop"] > 0

@@ -69,6 +69,24 @@ def test_of_what_is_cut_the_pieces_are_read_and_loops_run_as_often_as_known():
     assert (found["next.1"].times, found["next.1"].bytes) == (5, 5 * 64)
 
 
+@pytest.mark.parametrize(
+    ("inside", "read"),
+    [
+        ("%half.1 = f32[1000]{0} divide(%p.4, %p.4)", 40),
+        ("%half.1 = f32[1000]{0} reverse(%p.4), dimensions={0}", 4000),
+        ("%half.1 = f32[1000]{0} bitcast(%p.4)", 40),
+    ],
+)
+def test_of_what_is_cut_from_a_result_element_by_element_the_pieces_are_read(inside, read):
+    program = GPU.replace("slice(%p.4)", "slice(%half.1)").replace(
+        "  ROOT %slice.1", f"  {inside}\n  ROOT %slice.1"
+    )
+    found = {kernel.name: kernel for kernel in kernels(parse(program))}
+    assert found["cut.1"].read == read
+    whole = GPU.replace("ROOT %slice.1 = f32[10]{0} slice(%p.4)", "ROOT %x = f32[10]{0} add(%p.4)")
+    assert {k.name: k for k in kernels(parse(whole))}["cut.1"].read == 4000
+
+
 def test_the_least_time_is_the_longest_of_three():
     conv = next(kernel for kernel in kernels(parse(GPU)) if kernel.name == "conv.1")
     given = {"flop_per_s": 1e12, "bytes_per_s": 1e12, "launch_s": 0.0}
