@@ -1,14 +1,17 @@
 """Convolution of NHWC pictures: the one place that decides how it is computed.
 
 XLA's own convolution is the choice everywhere but on CPU, where several shapes fall off its fast
-path. `choose` holds the rules, measured on two cores of an AMD EPYC (avx512) with jax 0.10.2 in
-float32; the forward pass and both gradients choose on their own.
+path. `choose` holds the rules, measured on two cores of an AMD EPYC with jax 0.10.2 in float32,
+with AVX-512 where nothing else is said; the forward pass and both gradients choose on their own.
 """
 
 import contextlib
 import contextvars
+import functools
+import math
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import jax
@@ -77,6 +80,8 @@ def choose(geometry: Geometry, backend: str) -> Choice:
     # 7x7 of stride 2, 3 to 64 channels: 224 px, batch 16: xla 75 ms (one thread), parts 27 to 46;
     # 64 px, batch 64: xla 18, parts 15.
     kernel_gradient = "parts" if geometry.channels <= 4 else "xla"
+    if kernel_gradient == "xla" and not _has_avx512():
+        kernel_gradient = _avx2_kernel_gradient(geometry)
     strided = geometry.stride != (1, 1)
     # The cliff: a picture smaller than the kernel. 3x3 at 2 px, 512 channels, batch 64: xla
     # 530 / 532 / 6.7, patches 7 / 12 / 7.6; 7x7 at 6 px, 64 channels: xla 68 / 68 / 5, patches
@@ -141,6 +146,27 @@ def _choice(geometry: Geometry) -> Choice:
 
 def _smaller(size: tuple[int, int], kernel: tuple[int, int]) -> bool:
     return any(side < extent for side, extent in zip(size, kernel, strict=True))
+
+
+@functools.cache
+def _has_avx512() -> bool:
+    """Whether this processor is not known to be one of 32-byte vectors."""
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text() if info.exists() else ""
+    return " avx512f" in flags or " avx2" not in flags
+
+
+def _avx2_kernel_gradient(geometry: Geometry) -> str:
+    """With 32-byte vectors XLA's keeps to one thread for longer: the larger the maps, the worse.
+
+    3x3 of stride 2 to 28 px, 64 to 128 channels, batch 16: xla 221 ms, patches 40; to 14 px, 128 to
+    256: 51 and 27. To 16 px, 32 to 64, batch 128: xla 146, patches 53, parts 52. Stride 1, 32 px,
+    16 channels: xla 299, parts 18. Smaller maps gain 10 to 40 %, and are left as they are.
+    """
+    if min(geometry.output_size) < 14:
+        return "xla"
+    few = geometry.channels <= 16 or math.prod(geometry.kernel) > 9
+    return "parts" if few else "patches"
 
 
 def _winograd_pays(geometry: Geometry) -> bool:

@@ -201,6 +201,46 @@ def test_forced_lowering_ends_with_its_context():
     assert "conv_general_dilated" not in program()
 
 
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "wide", "narrow"),
+    [
+        (28, (3, 3, 32, 64), 2, "xla", "patches"),
+        (28, (3, 3, 8, 16), 1, "xla", "parts"),
+        (28, (5, 5, 32, 64), 1, "xla", "parts"),
+        (28, (3, 3, 3, 64), 2, "parts", "parts"),
+        (16, (3, 3, 64, 128), 2, "xla", "xla"),
+        (28, (3, 3, 64, 64), 1, "winograd", "winograd"),
+    ],
+)
+def test_kernel_gradients_follow_the_vectors_of_the_processor(
+    monkeypatch, size, kernel, stride, wide, narrow
+):
+    images, weights = draw_arrays((2, size, size, kernel[2]), kernel, "float32")
+    padding = ((kernel[0] // 2, kernel[0] // 2),) * 2
+    geometry = conv._geometry(images, weights, stride, padding, 1)
+    for has_avx512, expected in ((True, wide), (False, narrow)):
+        monkeypatch.setattr(conv, "_has_avx512", lambda known=has_avx512: known)
+        assert choose(geometry, "cpu").kernel_gradient == expected
+    check(images, weights, stride=(stride, stride), padding=padding, groups=1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "wide"),
+    [
+        ("flags : fpu avx avx2 avx512f", True),
+        ("flags : fpu avx avx2 bmi2", False),
+        ("Features : fp asimd sve", True),
+        (None, True),
+    ],
+)
+def test_processors_without_avx512_are_known(monkeypatch, tmp_path, flags, wide):
+    info = tmp_path / "cpuinfo"
+    if flags is not None:
+        info.write_text(flags)
+    monkeypatch.setattr(conv, "Path", lambda path: info)
+    assert conv._has_avx512.__wrapped__() is wide
+
+
 def test_preferred_lowering_leaves_the_rest_to_the_rules():
     stem, other = draw_arrays((2, 8, 8, 3), (3, 3, 3, 8), "float32")
     deep, one_by_one = draw_arrays((2, 8, 8, 4), (1, 1, 4, 8), "float32")
