@@ -161,15 +161,19 @@ def _peer_versions() -> dict[str, str]:
 
 
 def _cpu() -> str:
-    """Model and number of cores this process may use."""
-    model = platform.processor() or platform.machine()
+    """Model, number of cores this process may use, and the widest vectors, where they are known."""
+    model, vectors = platform.processor() or platform.machine(), ""
     info = Path("/proc/cpuinfo")
     if info.exists():
-        lines = info.read_text().splitlines()
-        named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        model = named[0] if named else model
+        known = {}
+        for line in info.read_text().splitlines():
+            key, _, value = line.partition(":")
+            known.setdefault(key.strip(), value.strip())
+        model = known.get("model name") or model
+        flags = known.get("flags", "").split()
+        vectors = next((f", {flag}" for flag in ("avx512f", "avx2") if flag in flags), "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {cores} cores"
+    return f"{model}, {cores} cores{vectors}"
 
 
 def _plain(value: Any) -> Any:
