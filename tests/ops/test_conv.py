@@ -216,7 +216,8 @@ def test_kernel_gradients_follow_the_vectors_of_the_processor(
     monkeypatch, size, kernel, stride, wide, narrow
 ):
     images, weights = draw_arrays((2, size, size, kernel[2]), kernel, "float32")
-    padding = ((kernel[0] // 2, kernel[0] // 2),) * 2
+    pad = (kernel[0] // 2, kernel[0] // 2)
+    padding = (pad, pad)
     geometry = conv._geometry(images, weights, stride, padding, 1)
     for has_avx512, expected in ((True, wide), (False, narrow)):
         monkeypatch.setattr(conv, "_has_avx512", lambda known=has_avx512: known)
