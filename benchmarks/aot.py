@@ -29,7 +29,7 @@ import jax
 from benchmarks import aot_tables, apart, measure, rows, topology, variants
 from benchmarks.collectives import summarise
 from benchmarks.hlo import parse
-from benchmarks.kernels import Kernel, by_class, kernels, scattered_twice
+from benchmarks.kernels import by_class, kernels, scattered_twice, totals
 from benchmarks.topology import Topology, Workload
 from jaxres import recipe as recipes
 from jaxres.config import Config
@@ -270,23 +270,11 @@ def figures(compiled: jax.stages.Compiled, target: Topology, batch_size: int) ->
         "bytes_per_image": moved / per_device,
         "kernels": sum(kernel.times for kernel in found),
         "by_class": {
-            kind: class_row(each, per_device, reach) for kind, each in by_class(found).items()
+            kind: totals(each, per_device, reach) for kind, each in by_class(found).items()
         },
         "bound_ms": target.chip.bound_ms(flop, moved),
         "roof_ms": 1e3 * roof_s,
         "roof_images_per_s": batch_size / roof_s if roof_s else None,
-    }
-
-
-def class_row(found: Sequence[Kernel], images: float, reach: dict[str, float]) -> Row:
-    """The kernels of one class, bytes and FLOP per picture."""
-    return {
-        "kernels": sum(kernel.times for kernel in found),
-        "bytes_per_image": sum(kernel.bytes for kernel in found) / images,
-        "read": sum(kernel.times * kernel.read for kernel in found) / images,
-        "written": sum(kernel.times * kernel.written for kernel in found) / images,
-        "flop_per_image": sum(kernel.times * kernel.flop for kernel in found) / images,
-        "roof_ms": 1e3 * sum(kernel.seconds(**reach) for kernel in found),
     }
 
 

@@ -6,7 +6,8 @@ from typing import Any
 from benchmarks import rows
 from benchmarks.chips import Chip
 from benchmarks.hlo import parse
-from benchmarks.kernels import CLASSES, kernels
+from benchmarks.kernels import by_class as kernels_by_class
+from benchmarks.kernels import kernels, totals
 from benchmarks.opclasses import Profile
 
 OUTSIDE = "not in the program"  # such as copies to the host
@@ -36,26 +37,24 @@ def by_class(
     spent: dict[str, float] = defaultdict(float)
     for name, ms in profile.by_operation.items():
         spent[kinds.get(name, OUTSIDE)] += ms
-    counted = [(kind, [each for each in found if each.kind == kind]) for kind in CLASSES]
     whole = sum(spent.values()) + profile.idle
     made = []
-    for kind, each in [*counted, (OUTSIDE, []), ("all", found)]:
+    for kind, each in {**kernels_by_class(found), OUTSIDE: [], "all": found}.items():
         ms = whole if kind == "all" else spent.get(kind)
         if not each and not ms:
             continue
-        moved = sum(kernel.bytes for kernel in each) / steps_per_call
-        flop = sum(kernel.times * kernel.flop for kernel in each) / steps_per_call
-        roof_ms = 1e3 * sum(kernel.seconds(**chip.reach) for kernel in each) / steps_per_call
+        sums = totals(each, images * steps_per_call, chip.reach)
+        roof_ms = sums["roof_ms"] / steps_per_call
         made.append(
             {
                 "class": kind,
-                "kernels": sum(kernel.times for kernel in each) // steps_per_call,
+                "kernels": sums["kernels"] // steps_per_call,
                 "ms": ms,
                 "roof_ms": roof_ms,
                 "roof_share": roof_ms / ms if ms else None,
-                "mb_per_image": moved / images / 1e6,
-                "gb_per_s": moved / ms / 1e6 if ms else None,
-                "tflops": flop / ms / 1e9 if ms else None,
+                "mb_per_image": sums["bytes_per_image"] / 1e6,
+                "gb_per_s": images * sums["bytes_per_image"] / ms / 1e6 if ms else None,
+                "tflops": images * sums["flop_per_image"] / ms / 1e9 if ms else None,
             }
         )
     return made

@@ -69,10 +69,12 @@ GPUS = {
 TPUS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e"}
 
 
+NAMES = {gpu.name: name for name, gpu in GPUS.items()} | TPUS  # of chips by JAX's `device_kind`
+
+
 def of_device(kind: str) -> Chip | None:
-    """The chip that JAX calls so (`device_kind`), if it is one of these."""
-    names = {gpu.name: name for name, gpu in GPUS.items()} | TPUS
-    return CHIPS[names[kind]] if kind in names else None
+    """The chip that JAX calls so, if it is one of these."""
+    return CHIPS[NAMES[kind]] if kind in NAMES else None
 
 
 def target_config(gpu: Gpu, *, bytes_per_s: float) -> str:

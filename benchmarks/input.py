@@ -13,7 +13,6 @@ import functools
 import importlib
 import importlib.util
 import itertools
-import math
 import statistics
 import sys
 import time
@@ -315,13 +314,7 @@ def _worker_counts(text: str) -> list[int]:
 
 def seconds(text: str) -> float:
     """A length of time above 0, for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"'{text}'; allowed: seconds above 0")
-    return value
+    return rows.above_0(text, "seconds")
 
 
 def _repeats(text: str) -> int:

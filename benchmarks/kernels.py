@@ -8,7 +8,7 @@ and a library's kernel may need more: it is what the program asks for, not a mea
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from benchmarks.hlo import COLLECTIVES, MOVES, Computation, Instruction, Module, Shape
@@ -290,3 +290,15 @@ def by_class(found: Iterable[Kernel]) -> dict[str, list[Kernel]]:
     for kernel in found:
         sorted_[kernel.kind].append(kernel)
     return {kind: each for kind, each in sorted_.items() if each}
+
+
+def totals(found: Sequence[Kernel], images: float, reach: Mapping[str, float]) -> dict[str, float]:
+    """The kernels of a class: how many, bytes and FLOP per picture, and their least time."""
+    return {
+        "kernels": sum(kernel.times for kernel in found),
+        "bytes_per_image": sum(kernel.bytes for kernel in found) / images,
+        "read": sum(kernel.times * kernel.read for kernel in found) / images,
+        "written": sum(kernel.times * kernel.written for kernel in found) / images,
+        "flop_per_image": sum(kernel.times * kernel.flop for kernel in found) / images,
+        "roof_ms": 1e3 * sum(kernel.seconds(**reach) for kernel in found),
+    }

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import chips, rows
-from benchmarks.links import LINKS, Exchange, all_reduce
+from benchmarks.links import LINKS, all_reduce
 from jaxres.errors import InputError
 from jaxres.models.count import count
 from jaxres.screen import say
@@ -74,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not 0 < args.reached <= 1:
             raise InputError(f"--reached is {args.reached}; allowed: above 0, to 1")
         steps = read(args.steps, args.chip)
-        made = list(predict(steps, args))
-        checked = list(check(steps)) if args.published else []
+        made = predict(steps, args)
+        checked = check(steps) if args.published else []
     except InputError as error:
         say(f"error: {error}")
         return 2
@@ -122,7 +122,7 @@ def read(path: Path, chip: str | None = None) -> Steps:
     """
     try:
         found = json.loads(path.read_text())["rows"]
-        each = [(_chip(row), *_step(row)) for row in found if _tells(row)]
+        each = [(chips.NAMES.get(row["device"]), *_step(row)) for row in found if _tells(row)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"--steps '{path}' holds no rows of aot or step: {error}") from None
     known = sorted({name for name, _, _, _ in each if name in LINKS})
@@ -148,12 +148,6 @@ def read(path: Path, chip: str | None = None) -> Steps:
 def _tells(row: Row) -> bool:
     """Whether a row is of the step as it is, and of one that fits."""
     return row.get("variant") is None and "refused" not in row
-
-
-def _chip(row: Row) -> str | None:
-    """The name of a row's chip."""
-    kinds = {gpu.name: name for name, gpu in chips.GPUS.items()} | chips.TPUS
-    return kinds.get(row["device"])
 
 
 def _step(row: Row) -> tuple[int, float, float]:
@@ -183,7 +177,7 @@ def predict(steps: Steps, args: argparse.Namespace) -> list[Row]:
 
 def _row(steps: Steps, case: str, devices: int, batch: int, reached: float) -> Row:
     step_ms = steps.at(batch) / (1.0 if steps.measured else reached)
-    exchange: Exchange = all_reduce(LINKS[steps.chip], devices, steps.exchanged)
+    exchange = all_reduce(LINKS[steps.chip], devices, steps.exchanged)
     in_turn, overlapped = step_ms + exchange.total, max(step_ms, exchange.total)
     alone = batch / step_ms
     return rows.row(

@@ -127,6 +127,17 @@ def number(text: str) -> int:
     return int(text)
 
 
+def above_0(text: str, unit: str = "a number") -> float:
+    """A finite number above 0, for argparse; `unit` names it in the refusal."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}'; allowed: {unit} above 0")
+    return value
+
+
 @functools.cache
 def made_by() -> dict[str, Any]:
     """Commit, date, command, device, processor, versions and XLA flags of this process."""

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="half the sweeps")
     add(
         "--minutes",
-        type=_minutes,
+        type=rows.above_0,
         metavar="N",
         help="what fits in so many minutes: none is begun that may take longer than is left",
     )
@@ -88,16 +88,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="run again what has its file already")
     add("--out", type=Path, metavar="FOLDER", help="default: results/DEVICE")
     return made
-
-
-def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = 0.0
-    if not 0 < minutes < math.inf:
-        raise argparse.ArgumentTypeError(f"'{text}'; allowed: a number above 0")
-    return minutes
 
 
 def only(entries: Sequence[Entry], names: Sequence[str] | None) -> list[Entry]:
