@@ -48,6 +48,7 @@ CHECKED = {
     "overlapped": "overlapped_images_per_s_per_device",
     "over it ": "overlapped_over_published",
 }
+WORK = ("benchmark", "recipe", "model", "image_size", "dtype")  # what the rows must have in common
 
 
 class Steps(NamedTuple):
@@ -147,12 +148,12 @@ def read(path: Path, chip: str | None = None) -> Steps:
         raise InputError(
             f"--steps '{path}' does not say what is exchanged; needed: one row of several devices"
         )
-    kinds = {
-        row["benchmark"] for row in found if _tells(row) and chips.NAMES.get(row["device"]) == name
-    }
-    if len(kinds) > 1:
-        raise InputError(f"--steps '{path}' has both aot's and step's rows; needed: one kind")
-    return Steps(name, ms, exchanged, kinds == {"step"})
+    of = [row for row in found if _tells(row) and chips.NAMES.get(row["device"]) == name]
+    works = {tuple(row.get(key) for key in WORK) for row in of}
+    if len(works) > 1:
+        told = "; ".join(sorted(" ".join(str(part) for part in work if part) for work in works))
+        raise InputError(f"--steps '{path}' has several steps, needed: one: {told}")
+    return Steps(name, ms, exchanged, of[0]["benchmark"] == "step")
 
 
 def _tells(row: Row) -> bool:

@@ -159,7 +159,12 @@ def test_a_share_of_least_times_is_not_of_measured_ones(measured, refusal):
         (
             [aot_row(1, 1.0), aot_row(2, 1.0), STEP_ROW],
             [],
-            "has both aot's and step's rows",
+            "has several steps, needed: one: aot; step cifar_resnet20 32",
+        ),
+        (
+            [aot_row(1, 1.0), aot_row(2, 1.0, dtype="float32")],
+            [],
+            "has several steps, needed: one: aot; aot float32",
         ),
         ([aot_row(1, 1.0), aot_row(2, 1.0)], ["--chip", "v5e"], "has 0 batches of v5e"),
         (
