@@ -236,9 +236,9 @@ def conv_norm_pool(
 ) -> Float[Array, "n oh ow co"]:
     """Convolve, normalise, rectify and take the largest of each window, in training.
 
-    The last three as one operation where that pays: see `ops/pooled_norm.py`.
+    The last three as one operation where norms are folded: see `ops/pooled_norm.py`.
     """
-    if not (layer.norm.folds and pooled_norm.pays()):
+    if not layer.norm.folds:
         maps = layer(images, train=True, rectify=True)
         return pool.max_pool(maps, window=window, stride=stride, padding=padding)
     norm = layer.norm

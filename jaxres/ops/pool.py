@@ -34,8 +34,15 @@ def max_pool(
     if 2 * max(*around[0], *around[1]) > window:
         raise ValueError(f"padding is {padding}; allowed: at most half the window ({window})")
     if target.backend() == "tpu":
-        return _reduce_windows(images, -jnp.inf, lax.max, window, stride, around)
+        return xla_max_pool(images, window, stride, around)
     return _max_pool(images, images.shape[1:3], window, stride, around)
+
+
+def xla_max_pool(
+    images: Float[Array, "n h w c"], window: int, stride: int, padding: Padding
+) -> Float[Array, "n oh ow c"]:
+    """The largest value of each window, the gradient by XLA's own rule."""
+    return _reduce_windows(images, -jnp.inf, lax.max, window, stride, padding)
 
 
 def average_pool(

@@ -33,7 +33,7 @@ def as_one(images, scale, bias):
     return batch_norm_max_pool(images, scale, bias, epsilon=1e-5, **WINDOW)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_outputs_moments_and_gradients(backend, dtype):
     weights = jnp.asarray(np.random.default_rng(1).standard_normal((3, 6, 5, 6)), dtype)
@@ -57,7 +57,8 @@ def test_outputs_moments_and_gradients(backend, dtype):
     assert ours[0].dtype == ours[3].dtype == jnp.dtype(dtype)
 
 
-def test_second_order():
+@pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
+def test_second_order(backend):
     weights = jnp.asarray(np.random.default_rng(1).standard_normal((3, 6, 5, 6)), jnp.float32)
 
     def penalty(function):
@@ -70,24 +71,26 @@ def test_second_order():
 
         return jax.jit(jax.grad(length, argnums=(0, 1, 2)))(*inputs())
 
-    for one, other in zip(penalty(as_one), penalty(apart), strict=True):
+    with target_backend(backend):
+        ours = penalty(as_one)
+    for one, other in zip(ours, penalty(apart), strict=True):
         scale = float(jnp.abs(other).max())
         np.testing.assert_allclose(one / scale, other / scale, atol=1e-4)
 
 
 @pytest.mark.parametrize(("window", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 1, 1)])
-def test_a_gpus_max_pooling_is_that_of_the_cpu_ties_and_all(window, stride, padding):
+@pytest.mark.parametrize("backend", ["gpu", "tpu"])
+def test_max_pooling_is_that_of_the_cpu_ties_and_all(backend, window, stride, padding):
     images = jnp.asarray(np.random.default_rng(0).integers(0, 4, (2, 9, 8, 3)), jnp.float32)
 
-    def found(backend):
+    def found(name):
         def pooled(images):
             return pool.max_pool(images, window=window, stride=stride, padding=padding)
 
-        with target_backend(backend):
+        with target_backend(name):
             outputs, pull = jax.vjp(pooled, images)
             return outputs, pull(jnp.arange(outputs.size, dtype=jnp.float32).reshape(outputs.shape))
 
-    for one, other in zip(
-        jax.tree.leaves(found("gpu")), jax.tree.leaves(found("cpu")), strict=True
-    ):
+    ours, theirs = (jax.tree.leaves(found(name)) for name in (backend, "cpu"))
+    for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(one, other)
