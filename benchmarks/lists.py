@@ -45,6 +45,7 @@ NO_GRAPHS = "--xla_gpu_enable_command_buffer="
 BATCHES, HALF = "64,128,256,512,1024", "128,512"
 LARGE = "--batch-size 256 --dtype bfloat16"
 V5E = "--topology v5e:2x2"
+TPUS = "v5e:2x2,v5e:4x4,v5p:2x2x1"
 GPUS = "--topology h100,h200,a100,l4 --data.batch-size 256"
 RESNET50 = step("resnet50")  # what the variants after it differ from
 SCALING = "scaling --model resnet50 --image-size 224 --batch-size 256 --dtype bfloat16"
@@ -58,7 +59,7 @@ CNNS = (
     "handbook_cnn:64:64,handbook_mlp:64:256"
 )
 PODS = "16,50,256,400"
-WEAK_STRONG = "--batch 256 --global-batch 32768 --published"
+WEAK_STRONG = "--batch 256 --global-batch 32768"
 
 LISTS = {
     "cpu": [
@@ -85,16 +86,18 @@ LISTS = {
         Entry("checkpoint", "checkpoint"),
         Entry("scaling", "scaling --batch-size 16 --repeats 5", env={"JAX_NUM_CPU_DEVICES": "8"}),
         Entry("compile", "compile", quick=""),
-        Entry("aot", f"aot {S1} --topology v5e:2x2,v5e:4x4,v5p:2x2x1", quick=f"aot {S1} {V5E}"),
+        Entry("aot", f"aot {S1} --topology {TPUS} --per-device-batch 64", quick=f"aot {S1} {V5E}"),
         # libtpu 0.0.42.1, of jax 0.10.2, overflows its stack on v6e; 0.0.43.2 does not.
-        Entry("aot_v6e", f"aot {S1} --topology v6e:2x2", quick=""),
+        Entry("aot_v6e", f"aot {S1} --topology v6e:2x2 --per-device-batch 64", quick=""),
         Entry("aot_sync_batch_norm", f"aot {S1} --model.sync-batch-norm true {V5E}", quick=""),
         Entry("aot_gpu", f"aot {S1} {GPUS} --against unfolded", quick=f"aot {S1} --topology h100"),
         Entry("aot_pods", f"aot {S1} --topology h100:8 --per-device-batch {PODS}", quick=""),
         Entry("aot_pod_h100", f"aot {S1} --topology h100:32x8 --per-device-batch 256", quick=""),
         Entry("aot_pod_v5e", f"aot {S1} --topology v5e:16x16 --per-device-batch 64", quick=""),
         Entry("aot_pod_v5p", f"aot {S1} --topology v5p:8x8x4 --per-device-batch 64", quick=""),
-        Entry("pods", f"pods --steps {{out}}/aot_pods.json {WEAK_STRONG}", quick=""),
+        Entry("aot_pods_v5e", f"aot {S1} --topology v5e:2x4 --per-device-batch 16,256", quick=""),
+        Entry("pods", f"pods --steps {{out}}/aot_pods.json {WEAK_STRONG} --published", quick=""),
+        Entry("pods_v5e", f"pods --steps {{out}}/aot_pods_v5e.json {WEAK_STRONG}", quick=""),
         Entry("goodput", "goodput"),
     ],
     # In order of value: what is told least by a compiled program comes first. No GPU has run them
