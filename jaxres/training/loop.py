@@ -244,7 +244,6 @@ class Run:
             self.config,
             self.starts,
             step // self.steps_per_epoch,
-            steps_per_epoch=self.steps_per_epoch,
             total_steps=self.total_steps,
         )
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int32
 
 from jaxres.config import OptimConfig
 from jaxres.errors import unknown_name
@@ -69,7 +70,8 @@ OPTIMIZERS: dict[str, Optimizer] = {
 def learning_rate(config: OptimConfig, total_steps: int) -> Schedule:
     """The learning rate as a function of the step.
 
-    `constant` and `cosine` rise linearly from 0 over the warm-up; `cosine` then falls to 0.
+    `constant` and `cosine` rise over the warm-up in equal steps, of which the first is above 0 and
+    the last is followed by the peak; `cosine` then falls to 0.
     `one_cycle` is Smith and Topin's (2018) with cosine flanks: from 1/25 of the peak up over the
     warm-up, then down to 1/250,000 of it.
     """
@@ -77,7 +79,7 @@ def learning_rate(config: OptimConfig, total_steps: int) -> Schedule:
     if config.schedule == "one_cycle":
         return optax.cosine_onecycle_schedule(total_steps, peak, config.warmup_fraction)
     warmup_steps = round(config.warmup_fraction * total_steps)
-    rise = optax.linear_schedule(0.0, peak, warmup_steps)
+    rise = optax.linear_schedule(peak / (warmup_steps + 1), peak, warmup_steps)
     rest: Schedule = optax.constant_schedule(peak)
     if config.schedule == "cosine":
         rest = optax.cosine_decay_schedule(peak, max(1, total_steps - warmup_steps))
@@ -104,16 +106,29 @@ def clip(config: OptimConfig, gradients: Any) -> Any:
     return shorten.update(gradients, shorten.init(gradients))[0]
 
 
-def unclipped(
-    config: OptimConfig, total_steps: int, *, first_step: int = 0
-) -> optax.GradientTransformation:
-    """The optimiser without clipping; its first update is made in step `first_step` of the run.
+def unclipped(config: OptimConfig, total_steps: int) -> optax.GradientTransformation:
+    """The optimiser without clipping.
 
     Raises:
         InputError: the name is not registered.
     """
     if config.name not in OPTIMIZERS:
         raise unknown_name("optimiser in optim.name", config.name, OPTIMIZERS)
-    rate = learning_rate(config, total_steps)
-    optimizer = OPTIMIZERS[config.name](config, lambda count: rate(count + first_step))
+    optimizer = OPTIMIZERS[config.name](config, learning_rate(config, total_steps))
     return optax.chain(_l1(config), optimizer) if config.l1 else optimizer
+
+
+def at_step(opt_state: Any, step: Int32[Array, ""]) -> Any:
+    """The state of an optimiser whose next update has the learning rate of a step of the run.
+
+    Optax counts updates. Steps that were skipped or passed over are none, and parameters that
+    started to train later have fewer.
+    """
+
+    def is_schedule(node: Any) -> bool:
+        return isinstance(node, optax.ScaleByScheduleState)
+
+    def at(node: Any) -> Any:
+        return node._replace(count=step) if is_schedule(node) else node
+
+    return jax.tree.map(at, opt_state, is_leaf=is_schedule)

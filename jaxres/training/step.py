@@ -14,7 +14,7 @@ from jaxres.data.pictures import Batch
 from jaxres.models.pure import Net
 from jaxres.ops import target
 from jaxres.ops.target import materialise
-from jaxres.training import transfer
+from jaxres.training import optim, transfer
 from jaxres.training.averages import global_norm, mean, ordered_mean
 from jaxres.training.optim import Schedule
 from jaxres.training.state import State
@@ -144,7 +144,8 @@ def make_train_step(
         )
         average = mean if config.train.reduction == "all_reduce" else ordered_mean
         grads, stats, loss, accuracy = average((grads, stats, loss, accuracy), AXIS)
-        updates, opt_state = optimizer.update(grads, state["opt_state"], params)
+        opt_state = optim.at_step(state["opt_state"], state["step"])
+        updates, opt_state = optimizer.update(grads, opt_state, params)
         new = {
             "step": state["step"] + 1,
             "params": transfer.join(optax.apply_updates(params, updates), frozen),

@@ -121,13 +121,11 @@ class Stage(NamedTuple):
     optimizer: optax.GradientTransformation
 
 
-def stage(
-    config: Config, starts: Starts, epoch: int, *, steps_per_epoch: int, total_steps: int
-) -> Stage:
+def stage(config: Config, starts: Starts, epoch: int, *, total_steps: int) -> Stage:
     """The stage to which an epoch belongs.
 
     With gradual unfreezing the optimiser's state is a dict by the epoch (as text) in which
-    parameters started. The learning rate follows the step of the run for all of them.
+    parameters started. `optim.at_step` gives all of them the rate of the run's step.
 
     Raises:
         InputError: no optimiser has this name, or a pattern of `transfer.rates` matches nothing.
@@ -140,12 +138,7 @@ def stage(
     names = frozenset().union(*groups.values())
     factors = _factors(config.transfer, starts)
     if config.transfer.unfreeze:
-        transforms = {
-            group: optim.unclipped(
-                config.optim, total_steps, first_step=int(group) * steps_per_epoch
-            )
-            for group in groups
-        }
+        transforms = {group: optim.unclipped(config.optim, total_steps) for group in groups}
         optimizer = _grouped(config.optim, groups, transforms)
     else:
         optimizer = optim.create(config.optim, total_steps)
@@ -162,7 +155,7 @@ def first_stage(config: Config, net: Net, total_steps: int) -> Stage:
         InputError: as `start_epochs` and `stage`.
     """
     starts = start_epochs(config.transfer, net, config.data.picture_side)
-    return stage(config, starts, 0, steps_per_epoch=total_steps, total_steps=total_steps)
+    return stage(config, starts, 0, total_steps=total_steps)
 
 
 def grown(opt_state: PyTree, fresh: PyTree) -> PyTree:

@@ -12,9 +12,10 @@ from jaxres.config import Config
 from jaxres.data.pictures import open_split
 from jaxres.data.pipeline import train_batches
 from jaxres.errors import TrainingFailed
-from jaxres.training import loop, not_finite
+from jaxres.training import loop, not_finite, optim
 from jaxres.training import step as steps
 from jaxres.training.signals import StopSignal
+from jaxres.training.window import Window
 from tests.faults.runs import rows, weights
 
 FLAGS = [
@@ -130,3 +131,26 @@ def test_rollback_has_an_end(
         pytest.raises(TrainingFailed, match=f"loss is nan at step {BAD}"),
     ):
         run.train(StopSignal())
+
+
+@pytest.mark.parametrize("on_nan", ["skip", "rollback"])
+def test_the_rate_that_is_applied_is_the_one_of_the_step(
+    poisoned, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, on_nan: str
+) -> None:
+    sgd = ("--optim.name=sgd", "--optim.momentum=0", "--optim.schedule=cosine")
+    config = poisoned(f"--train.on-nan={on_nan}", *sgd)
+    close = Window.close
+    windows = []
+
+    def noted(window: Window) -> dict[str, float]:
+        windows.append(close(window))
+        return windows[-1]
+
+    monkeypatch.setattr(Window, "close", noted)
+    loop.train(config, tmp_path / "run")
+    finite = [each for each in windows if each and np.isfinite(each["update_norm"])]
+    applied = [each["update_norm"] / each["grad_norm"] for each in finite]
+    schedule = optim.learning_rate(config.optim, 20)
+    wanted = [float(schedule(step)) for step in range(20) if step != BAD - 1]
+    np.testing.assert_allclose(applied, wanted, rtol=1e-4)
+    np.testing.assert_allclose([each["learning_rate"] for each in finite], wanted, rtol=1e-4)

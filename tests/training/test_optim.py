@@ -85,8 +85,7 @@ def test_schedules_start_peak_and_end_where_they_say() -> None:
 
     assert (rates() == 2.0).all()
     warm = rates(warmup_fraction=0.1)
-    assert warm[0] == 0
-    assert warm[5] == pytest.approx(1.0)
+    np.testing.assert_allclose(warm[:11], 2.0 * np.arange(1, 12) / 11, rtol=1e-6)
     assert (warm[10:] == 2.0).all()
     cosine = rates(schedule="cosine", warmup_fraction=0.2)
     assert cosine.argmax() == 20

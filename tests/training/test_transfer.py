@@ -203,8 +203,7 @@ def test_parameters_that_start_late_have_an_optimiser_state_of_their_own(tiny_co
     )
     starts = transfer.start_epochs(config.transfer, net, 32)
     first, second = (
-        transfer.stage(config, starts, epoch, steps_per_epoch=STEPS, total_steps=2 * STEPS)
-        for epoch in (0, 1)
+        transfer.stage(config, starts, epoch, total_steps=2 * STEPS) for epoch in (0, 1)
     )
     assert first.trained == HEAD
     assert second.trained is None
@@ -216,7 +215,7 @@ def test_parameters_that_start_late_have_an_optimiser_state_of_their_own(tiny_co
         _, state = first.optimizer.update(head_grads, state, head)
     state = transfer.grown(state, second.optimizer.init(params))
     assert set(state) == {"0", "1"}
-    updates, _ = second.optimizer.update(grads, state, params)
+    updates, _ = second.optimizer.update(grads, optim.at_step(state, jnp.int32(STEPS)), params)
     rate = float(optim.learning_rate(config.optim, 2 * STEPS)(STEPS))
     for name, update in flatten(updates).items():
         np.testing.assert_allclose(update, -rate, rtol=1e-3, err_msg=name)
