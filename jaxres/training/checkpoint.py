@@ -98,9 +98,9 @@ class Checkpoints:
     ) -> None:
         """Start writing a checkpoint; returns when the state has been copied to the host.
 
-        `state` holds replicated arrays nobody donates. `metrics` (accuracy, loss) rank it. Whether
-        it came to be written, `finish` says, which must be called in between. Does nothing on
-        another process than the first.
+        `state` holds replicated arrays nobody donates. `metrics` (accuracy, loss, step) rank it.
+        Whether it came to be written, `finish` says, which must be called in between. Does nothing
+        on another process than the first.
         """
         if not self._writes:
             return

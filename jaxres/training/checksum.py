@@ -41,18 +41,23 @@ def _on_host(leaf: Any) -> bool:
 def _of_host_arrays(leaves: Sequence[Any]) -> int:
     total = 0
     for place, leaf in enumerate(map(np.asarray, leaves)):
-        words = leaf.ravel().view(f"uint{8 * leaf.dtype.itemsize}").astype(np.uint32, copy=False)
+        words = leaf.ravel().view(_word(leaf.dtype)).astype(np.uint32, copy=False)
         odd = np.arange(1, 2 * words.size + 1, 2, dtype=np.uint32)
         total += (2 * place + 1) * int(np.sum(words * odd, dtype=np.uint32))
     return total % 2**32
+
+
+def _word(dtype: np.dtype) -> np.dtype:
+    """What an array's bits are read as: a number of its size, or several of 32 bits."""
+    return np.dtype(f"uint{min(8 * dtype.itemsize, 32)}")
 
 
 @jax.jit
 def _of_device_arrays(leaves: Sequence[Array]) -> UInt32[Array, ""]:
     total = jnp.zeros((), jnp.uint32)
     for place, leaf in enumerate(leaves):
-        unsigned = jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
-        words = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32).ravel()
+        bits = jax.lax.bitcast_convert_type(leaf, _word(leaf.dtype))
+        words = bits.astype(jnp.uint32).ravel()
         odd = 2 * jnp.arange(words.size, dtype=jnp.uint32) + 1
         total += jnp.uint32(2 * place + 1) * jnp.sum(words * odd, dtype=jnp.uint32)
     return total

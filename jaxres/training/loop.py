@@ -369,7 +369,7 @@ class Run:
         """Accuracy and loss on the validation split, noted in the log and the progress."""
         began = time.perf_counter()
         metrics = self.evaluator(weights)
-        ranked = {"accuracy": metrics["accuracy"], "loss": metrics["loss"]}
+        ranked = {"accuracy": metrics["accuracy"], "loss": metrics["loss"], "step": self.step}
         self.not_finite.require_finite({"validation loss": metrics["loss"]}, self.step)
         row = self._log_evaluation("validation", self.step, metrics, time.perf_counter() - began)
         self.progress.note(row)

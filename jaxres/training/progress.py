@@ -28,9 +28,9 @@ class Progress:
     rollbacks: list[dict[str, int]] = dataclasses.field(default_factory=list)
 
     def note(self, row: Row) -> None:
-        """Take in an evaluation; of equal ones the later is the best."""
+        """Take in an evaluation."""
         self.history.append(row)
-        if self.best is None or rank(row) >= rank(self.best):
+        if self.best is None or rank(row) > rank(self.best):
             self.best = _as_best(row)
 
     def keep_best_of(self, steps: Iterable[int]) -> None:
@@ -64,9 +64,9 @@ class Progress:
         return cls(**made)
 
 
-def rank(metrics: Mapping[str, Any]) -> tuple[float, float]:
-    """What makes a checkpoint better than another: accuracy, then a smaller loss."""
-    return metrics["accuracy"], -metrics["loss"]
+def rank(metrics: Mapping[str, Any]) -> tuple[float, float, int]:
+    """What makes a checkpoint better than another: accuracy, a smaller loss, then a later step."""
+    return metrics["accuracy"], -metrics["loss"], metrics.get("step", 0)  # once it was not kept
 
 
 def _as_best(row: Row) -> Row:

@@ -126,6 +126,18 @@ def test_a_checksum_is_the_same_on_the_host_and_on_a_device() -> None:
     }
     leaves = jax.tree.leaves(tree)
     assert checksum.of_arrays(tree) == int(checksum._of_device_arrays(leaves)) > 0
+    with jax.enable_x64():
+        leaves = [jnp.asarray([1.5, 2.0]), jnp.arange(3, dtype=jnp.int64) - 1]
+        assert leaves[0].dtype == jnp.float64
+        assert checksum.of_arrays(leaves) == int(checksum._of_device_arrays(leaves)) > 0
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int64", "float32", "bfloat16", "int8", "bool"])
+def test_a_checksum_tells_one_from_two(dtype: str) -> None:
+    sums = {checksum.of_arrays([np.full(2, value, jnp.dtype(dtype))]) for value in (0, 1)}
+    twos = {checksum.of_arrays([np.full(2, value, jnp.dtype(dtype))]) for value in (1, 2)}
+    assert len(sums) == 2
+    assert len(twos) == (1 if dtype == "bool" else 2)
 
 
 def test_a_checksum_changes_with_any_bit_and_not_with_the_devices() -> None:

@@ -1,9 +1,13 @@
 """What a run knows of itself, through JSON and back."""
 
 import json
+import pathlib
 
+import jax.numpy as jnp
 import pytest
 
+from jaxres.config import CheckpointConfig
+from jaxres.training.checkpoint import Checkpoints
 from jaxres.training.progress import Progress
 
 
@@ -34,6 +38,25 @@ def test_the_best_of_what_is_left() -> None:
     assert progress.best["step"] == 20
     progress.keep_best_of([])
     assert progress.best is None
+
+
+def test_of_equal_evaluations_the_later_is_the_best_everywhere(tmp_path: pathlib.Path) -> None:
+    progress = Progress(iterator={"next_step": 30})
+    checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig(keep_last=1, keep_best=1))
+    for step in (10, 20, 30):
+        made = row(step, 0.5 if step == 30 else 0.75, 1.0)
+        progress.note(made)
+        metrics = {key: made[key] for key in ("accuracy", "loss", "step")}
+        state = {"params": {"w": jnp.ones(2)}, "stats": {}, "opt_state": {}, "step": jnp.int32(0)}
+        checkpoints.save(step, state, progress=progress.to_json(), config={}, metrics=metrics)
+        checkpoints.wait()
+    assert checkpoints.steps() == [20, 30]
+    assert checkpoints.find("best") == 20
+    checkpoints.close()
+    assert progress.best is not None
+    assert progress.best["step"] == 20
+    progress.keep_best_of([10, 20, 30])
+    assert progress.best["step"] == 20
 
 
 def test_json_and_back() -> None:
