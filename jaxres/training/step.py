@@ -108,31 +108,32 @@ def make_train_step(
     def part_by_part(
         params: Any, frozen: Any, stats: Any, images: Array, labels: Array, key: Array
     ) -> tuple[Any, Any, Array, Array]:
-        """Gradients, statistics, loss and accuracy of the batch taken in `parts` parts."""
+        """Gradients, statistics, loss and accuracy of the batch taken in `parts` parts.
 
-        def one(stats: Any, part: tuple[Array, Array, Array]) -> tuple[Any, Any]:
-            (loss, (stats, accuracy)), grads = gradient(params, frozen, stats, *part)
-            return stats, (grads, loss, accuracy)
+        The statistics move once, by the mean of how far each part would move them.
+        """
+
+        def one(part: tuple[Array, Array, Array]) -> tuple[Any, Any, Array, Array]:
+            (loss, (new, accuracy)), grads = gradient(params, frozen, stats, *part)
+            return grads, new, loss, accuracy
 
         if parts == 1:
-            stats, (grads, loss, accuracy) = one(stats, (images, labels, key))
-            return grads, stats, loss, accuracy
+            return one((images, labels, key))
         cut = (
             images.reshape(parts, -1, *images.shape[1:]),
             labels.reshape(parts, -1),
             jax.random.split(key, parts),
         )
-        zeros = jax.tree.map(jnp.zeros_like, params)
 
-        def add(carry: tuple[Any, Any, Array, Array], part: Any) -> tuple[Any, None]:
-            stats, *sums = carry
-            stats, new = one(stats, part)
-            return (stats, *jax.tree.map(jnp.add, tuple(sums), new)), None
+        def add(sums: Any, part: Any) -> tuple[Any, None]:
+            grads, new, *numbers = one(part)
+            moves = jax.tree.map(jnp.subtract, new, stats)
+            return jax.tree.map(jnp.add, sums, (grads, moves, *numbers)), None
 
-        start = (stats, zeros, jnp.zeros(()), jnp.zeros(()))
-        (stats, *sums), _ = jax.lax.scan(add, start, cut)
-        grads, loss, accuracy = jax.tree.map(lambda total: total / parts, sums)
-        return grads, stats, loss, accuracy
+        zeros = jax.tree.map(jnp.zeros_like, (params, stats))
+        sums, _ = jax.lax.scan(add, (*zeros, jnp.zeros(()), jnp.zeros(())), cut)
+        grads, moves, loss, accuracy = jax.tree.map(lambda total: total / parts, sums)
+        return grads, jax.tree.map(jnp.add, stats, moves), loss, accuracy
 
     def step(state: State, resident: Resident, batch: Batch) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(config.train.seed), state["step"])
