@@ -25,6 +25,8 @@ class Train:
     stopped_status: int = 0
     """Exit status of a run that a signal stopped and that is saved, for schedulers which start a
     job again by its status."""
+    allow_other_data: bool = False
+    """Go on with a run although the data set or the photographs are others than it began with."""
     settings: Settings = DEFAULTS
 
 
@@ -40,7 +42,9 @@ def train(words: Sequence[str]) -> int:
     from jaxres.training import loop
 
     try:
-        summary = loop.train(config, run_dir, profile=args.profile)
+        summary = loop.train(
+            config, run_dir, profile=args.profile, other_data=args.allow_other_data
+        )
     except Interrupted as stopped:
         say(str(stopped))
         return args.stopped_status

@@ -14,6 +14,7 @@ from jaxtyping import Int32, UInt8
 from jaxres.config import Config, DataConfig, Split
 from jaxres.data import backgrounds, render_host, sources
 from jaxres.data.augment import Augment, require_labels_kept
+from jaxres.data.encoded import EncodedPictures
 from jaxres.data.paths import data_dir
 from jaxres.data.plan import Composition, Plain, Resident, ScaleBlend
 from jaxres.data.scatter import Digits, Scatter, patch_side
@@ -70,15 +71,19 @@ class Pictures:
         images = render_host.render(plan, augmentation, self.resident, data=self.data)
         return {"image": images, "label": labels}
 
-    def checksum(self) -> int:
-        """CRC-32 of labels and backgrounds and, of a set that is whole in memory, its pictures."""
-        arrays = [self.source.labels[: self.examples], self.resident.photos]
-        if isinstance(self.resident.images, np.ndarray):
-            arrays.append(self.resident.images)
+    @functools.cached_property
+    def facts(self) -> dict[str, int | str]:
+        """By what the data of a split are known: `examples` in an epoch and `checksum`.
+
+        That is the CRC-32, in hex, of labels and backgrounds and of the pictures, decoded or not.
+        """
+        images = self.resident.images
+        stored = images.encoded if isinstance(images, EncodedPictures) else [images]
         crc = 0
-        for array in arrays:
-            crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
-        return crc
+        for values in (self.source.labels[: self.examples], self.resident.photos, *stored):
+            plain = isinstance(values, bytes)
+            crc = zlib.crc32(values if plain else np.ascontiguousarray(values).data, crc)
+        return {"examples": len(self), "checksum": f"{crc:08x}"}
 
     def _plan(self, examples: Int32[np.ndarray, " n"], *, epoch: int, first: int) -> Any:
         draw = functools.partial(self.compose.draw, seed=self.seed, stream=self.split)

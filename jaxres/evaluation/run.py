@@ -20,9 +20,10 @@ from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import Evaluator
 from jaxres.host_memory import keep_freed_memory
 from jaxres.models.pure import Net
-from jaxres.screen import track
+from jaxres.screen import say, track
 from jaxres.training.checkpoint import Checkpoints, abstract_like, open_run
 from jaxres.training.parallel import make_mesh
+from jaxres.training.progress import told
 from jaxres.training.state import abstract_network
 from jaxres.training.step import normalisation
 
@@ -91,6 +92,7 @@ def restored(opened: Opened, config: Config, pictures: Pictures) -> Loaded:
     Raises:
         InputError: the weights are damaged or do not fit.
     """
+    _tell_other_data(opened, pictures)
     mesh = make_mesh(config.train.devices)
     net = abstract_network(config, classes=len(pictures.class_names))
     like = {"params": net.params, "stats": net.stats}
@@ -98,6 +100,17 @@ def restored(opened: Opened, config: Config, pictures: Pictures) -> Loaded:
         opened.step, abstract_like(like, NamedSharding(mesh, P()))
     )
     return Loaded(opened.run_dir, opened.step, config, mesh, net, variables, pictures)
+
+
+def _tell_other_data(opened: Opened, pictures: Pictures) -> None:
+    """Say it if the run had other data in a split than there are here."""
+    saved = opened.checkpoints.read(opened.step, "progress").get("data", {})
+    theirs, ours = saved.get(pictures.split), pictures.facts
+    if theirs not in (None, ours):
+        say(
+            f"note: the {pictures.split} data of {pictures.data.dataset} here, {told(ours)}, are "
+            f"not those of the run, {told(theirs)}"
+        )
 
 
 def evaluate(

@@ -17,7 +17,7 @@ from jaxres.config import PER_PROCESS_KEYS, Config, flatten, to_dict, with_norma
 from jaxres.data.feed import Feed
 from jaxres.data.pictures import open_split
 from jaxres.data.pipeline import train_batches
-from jaxres.errors import Interrupted, TrainingFailed
+from jaxres.errors import InputError, Interrupted, TrainingFailed
 from jaxres.evaluation.evaluate import Evaluator, resident_of
 from jaxres.files import write_whole
 from jaxres.host_memory import keep_freed_memory
@@ -37,12 +37,15 @@ from jaxres.training.summary import summarise, versions
 from jaxres.training.window import Window
 
 
-def train(config: Config, run_dir: Path, *, profile: bool = False) -> dict[str, Any]:
+def train(
+    config: Config, run_dir: Path, *, profile: bool = False, other_data: bool = False
+) -> dict[str, Any]:
     """Train, or go on training, in a run directory; then evaluate the best checkpoint on test.
 
     Gives what `summary.json` holds. With `profile`, a `jax.profiler` trace of some steps is
     written to `run_dir/profile`. Started as one of several processes (`processes.join`), it takes
     its part: each reads and computes its share, the first writes, and the others give nothing.
+    A run goes on with other data than it began with only if `other_data` says so.
 
     Raises:
         InputError: settings, data or the run directory do not fit; nothing has been changed.
@@ -58,7 +61,7 @@ def train(config: Config, run_dir: Path, *, profile: bool = False) -> dict[str, 
     with (
         peers.watched(config.train.peer_timeout_s),
         StopSignal(several=peers.count > 1) as stop,
-        Run(config, run_dir, profile=profile, peers=peers) as run,
+        Run(config, run_dir, profile=profile, other_data=other_data, peers=peers) as run,
         jax.transfer_guard("disallow"),
     ):
         run.train(stop)
@@ -76,12 +79,19 @@ class Run:
     """A run in progress: the state and what logging, evaluating and saving it share."""
 
     def __init__(
-        self, config: Config, run_dir: Path, *, profile: bool, peers: Peers = processes.ALONE
+        self,
+        config: Config,
+        run_dir: Path,
+        *,
+        profile: bool = False,
+        other_data: bool = False,
+        peers: Peers = processes.ALONE,
     ):
         """Load the data and take the run directory, then start afresh or from its checkpoint."""
         self.config = config
         self.run_dir = run_dir
         self.peers = peers
+        self.other_data = other_data
         with peers.together():
             self._read(config)
         if peers.count > 1:
@@ -128,9 +138,10 @@ class Run:
             "devices": jax.local_device_count(),
             **{f"version of {name}": each for name, each in versions().items()},
             **{
-                f"the {split} data's checksum": pictures.checksum()
+                f"the {split} data's checksum": pictures.facts["checksum"]
                 for split, pictures in self.pictures.items()
             },
+            "--allow-other-data": self.other_data,
         }
 
     def _begin(self, classes: int) -> None:
@@ -147,7 +158,11 @@ class Run:
                 self.config, self.checkpoints.read(saved, "config")["data"]
             )
             self.progress = self.checkpoints.read_progress(saved)
+            self._check_data(saved)
             self.batches.set_state(self.progress.iterator)
+        self.devices_before = self.progress.devices or self.mesh.size
+        self.progress.devices = self.mesh.size
+        self.progress.data = {split: each.facts for split, each in self.pictures.items()}
         self.log = Silence()
         if self.peers.first:
             settings = yaml.safe_dump(to_dict(self.config), sort_keys=False)
@@ -157,6 +172,20 @@ class Run:
         self.not_finite = NotFinite(self.config.train.on_nan, self.saver, self.log)
         for made in (self.log, self.profiler, self.batches):
             self.directory.opened.callback(made.close)
+
+    def _check_data(self, saved: int) -> None:
+        """Refuse, unless it is meant, to go on with other data than the checkpoint's.
+
+        Raises:
+            InputError: naming the splits that differ.
+        """
+        facts = {split: each.facts for split, each in self.pictures.items()}
+        if (differing := self.progress.differing_data(facts)) and not self.other_data:
+            raise InputError(
+                f"'{self.run_dir}' holds a run on other data than those of "
+                f"{self.config.data.dataset} here, at step {saved}: {differing}; prepare the "
+                "former ones, give another --output-dir, or --allow-other-data to go on with these"
+            )
 
     def __enter__(self) -> "Run":
         return self
@@ -288,6 +317,12 @@ class Run:
             self.log.say(transfer.describe(self.net.params, self.stage.trained) + frozen)
         if self.step:
             self.log.say(f"going on from step {self.step} in '{self.run_dir}'")
+        if self.mesh.size != self.devices_before:
+            norms = "" if config.model.sync_batch_norm else "batch norm, "
+            self.log.say(
+                f"note: on {self.mesh.size} devices, before on {self.devices_before}: {norms}"
+                "dropout and rounding depend on how many share a batch, so other numbers follow"
+            )
 
     def _call(self, resident: Any, batch: Any, steps: int) -> None:
         """One dispatch of `steps` training steps; the first of a length compiles."""

@@ -17,7 +17,8 @@ class Progress:
 
     `iterator` is the state of the training batches; `totals` are sums over all processes that
     worked on the run; `compile_cache` tells how the last of them came by its training step;
-    `rollbacks` are steps whose state was given up, and the checkpoints taken instead.
+    `rollbacks` are steps whose state was given up, and the checkpoints taken instead; `data` are
+    the `Pictures.facts` of each split, and `devices` how many there were.
     """
 
     iterator: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -26,6 +27,8 @@ class Progress:
     totals: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(TOTALS, 0.0))
     compile_cache: str | None = None
     rollbacks: list[dict[str, int]] = dataclasses.field(default_factory=list)
+    data: dict[str, Row] = dataclasses.field(default_factory=dict)
+    devices: int | None = None
 
     def note(self, row: Row) -> None:
         """Take in an evaluation."""
@@ -38,6 +41,14 @@ class Progress:
         there = set(steps)
         rows = [row for row in self.history if row["step"] in there]
         self.best = _as_best(max(rows, key=rank)) if rows else None
+
+    def differing_data(self, now: Mapping[str, Row]) -> str:
+        """Which splits' data are others now than they were, in words; older runs do not know."""
+        return "; ".join(
+            f"{split} has {told(facts)}, had {told(self.data[split])}"
+            for split, facts in now.items()
+            if self.data.get(split, facts) != facts
+        )
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` takes."""
@@ -58,6 +69,8 @@ class Progress:
             "totals": lambda each: _is_numbers(each, TOTALS),
             "compile_cache": lambda each: each is None or isinstance(each, str),
             "rollbacks": lambda each: isinstance(each, list) and all(map(_is_rollback, each)),
+            "devices": lambda each: each is None or (type(each) is int and each > 0),
+            "data": lambda each: isinstance(each, dict) and all(map(_is_facts, each.values())),
         }.items():
             if not is_right(made[key]):
                 raise ValueError(f"its progress has '{key}' {made[key]!r:.80}")
@@ -79,6 +92,15 @@ def _is_row(value: Any) -> bool:
 
 def _is_rollback(value: Any) -> bool:
     return _is_numbers(value, ("step", "to"))
+
+
+def _is_facts(value: Any) -> bool:
+    return _is_numbers(value, ("examples",)) and isinstance(value.get("checksum"), str)
+
+
+def told(facts: Mapping[str, Any]) -> str:
+    """What `Pictures.facts` say, in words."""
+    return f"{facts['examples']:,} examples (checksum {facts['checksum']})"
 
 
 def _is_numbers(value: Any, keys: Iterable[str]) -> bool:

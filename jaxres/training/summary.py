@@ -40,7 +40,7 @@ def summarise(
 ) -> dict[str, Any]:
     """The contents of `summary.json`.
 
-    Of the data it holds each split's number of `examples` and `checksum` (`Pictures.checksum`),
+    Of the data it holds each split's number of `examples` and `checksum` (`Pictures.facts`),
     and what a `partial` data set lacks.
 
     Speed and waiting are over all timed steps of all processes that worked on the run; compiling
@@ -53,10 +53,7 @@ def summarise(
         "model": config.model.name,
         "dataset": config.data.dataset,
         "data": {
-            **{
-                split: {"examples": len(each), "checksum": f"{each.checksum():08x}"}
-                for split, each in pictures.items()
-            },
+            **{split: each.facts for split, each in pictures.items()},
             "partial": pictures["train"].source.partial,
         },
         "parameters": parameters,

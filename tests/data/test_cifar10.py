@@ -20,6 +20,7 @@ from jaxres.config import Split
 from jaxres.data import cifar10, prepare, records, sources
 from jaxres.data.pictures import open_split
 from jaxres.errors import InputError
+from jaxres.evaluation import run as runs
 from jaxres.training import loop
 from tests.data.conftest import CIFAR_BATCH, Served, cifar_bytes
 
@@ -177,6 +178,34 @@ def test_a_run_tells_of_its_data(
         opened = open_split(config, split)
         shown = opened.source.labels.tobytes() + np.asarray(opened.source.images).tobytes()
         assert told[split] == {"examples": len(opened), "checksum": f"{zlib.crc32(shown):08x}"}
+
+
+def test_a_run_does_not_go_on_with_other_data_unless_it_is_meant(
+    cifar_dir: Path, tmp_path: Path, tiny_config, capfd: pytest.CaptureFixture[str]
+):
+    second = cifar_dir / "data_batch_2.gz"
+    second.rename(tmp_path / "aside")
+    prepare_quietly(cifar_dir, tmp_path, partial=True)
+    flags = ["--data.dataset=cifar10", "--data.composition=plain", f"--data.data-dir={tmp_path}"]
+    flags += ["--data.validation-examples=30", "--train.epochs=1", "--train.devices=1"]
+    config = tiny_config(*flags, "--train.limit-train-examples=null")
+    loop.train(config, tmp_path / "run")
+    (tmp_path / "aside").rename(second)
+    prepare_quietly(cifar_dir, tmp_path, overwrite=True)
+    before = {path: path.read_bytes() for path in tmp_path.glob("run/*.*")}
+    refused = r"at step 1: train has 70 examples \(checksum \w+\), had 50 .*; validation has 30 "
+    with pytest.raises(InputError, match=refused) as error:
+        loop.train(config, tmp_path / "run")
+    assert "test has" not in str(error.value)  # its data are the same
+    assert before == {path: path.read_bytes() for path in tmp_path.glob("run/*.*")}
+    capfd.readouterr()
+    runs.evaluate(tmp_path / "run")
+    assert "note:" not in capfd.readouterr().err
+    runs.evaluate(tmp_path / "run", split="train")
+    told = capfd.readouterr().err
+    assert "note: the train data of cifar10 here, 70 examples" in told
+    assert "are not those of the run, 50 examples" in told
+    loop.train(config, tmp_path / "run", other_data=True)
 
 
 @pytest.mark.parametrize("kept", [[cifar10.TEST], ["data_batch_1", "data_batch_4"], []])

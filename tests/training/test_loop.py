@@ -211,6 +211,18 @@ def test_a_run_of_four_devices_is_evaluated_on_what_there_is(
     assert runs.evaluate(tmp_path / "run")["confusion"] == summary["test"]["confusion"]
 
 
+@pytest.mark.parametrize(("sync", "norms"), [("false", "batch norm, "), ("true", "")])
+def test_a_run_that_goes_on_with_another_number_of_devices_says_what_that_changes(
+    tiny_config, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], sync: str, norms: str
+) -> None:
+    flags = [f"--model.sync-batch-norm={sync}", "--train.epochs=1"]
+    for devices, wanted in ((2, False), (2, False), (4, True)):
+        with loop.Run(tiny_config(*flags, f"--train.devices={devices}"), tmp_path / "run") as run:
+            run.train(StopSignal())
+        said = capsys.readouterr().err
+        assert (f"note: on 4 devices, before on 2: {norms}dropout and" in said) == wanted
+
+
 def test_a_run_with_other_settings_is_refused_naming_the_keys(
     tiny_config, tmp_path: pathlib.Path
 ) -> None:
