@@ -102,6 +102,14 @@ class Evaluator:
         That is `label` and, unless another step was asked for, `loss` and `predicted` class.
         Progress is `shown` on standard error.
         """
+        results = self._predict(variables, lambda: False, shown=shown)
+        assert results is not None
+        return results
+
+    def _predict(
+        self, variables: dict[str, Any], stopped: Callable[[], bool], *, shown: bool = False
+    ) -> dict[str, np.ndarray] | None:
+        """The same, or nothing if it was `stopped`, as is asked after each batch."""
         waiting: collections.deque[tuple[Any, int]] = collections.deque()
         done: list[Any] = []
 
@@ -122,13 +130,24 @@ class Evaluator:
             waiting.append((self._step(variables, images, on_devices["label"]), real))
             if len(waiting) > IN_FLIGHT:
                 fetch()
+            if stopped():
+                return None
         while waiting:
             fetch()
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *done)
 
     def __call__(self, variables: dict[str, Any]) -> dict[str, Any]:
         """The metrics of `classification_metrics` for weights (`params`, `stats`)."""
-        results = self.predict(variables)
+        return self._metrics(self.predict(variables))
+
+    def unless(
+        self, stopped: Callable[[], bool], variables: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """The same, or nothing if it was `stopped`, as is asked after each batch."""
+        results = self._predict(variables, stopped)
+        return None if results is None else self._metrics(results)
+
+    def _metrics(self, results: dict[str, np.ndarray]) -> dict[str, Any]:
         return classification_metrics(
             results["label"], results["predicted"], results["loss"], self._pictures.class_names
         )

@@ -3,15 +3,17 @@
 A checkpoint holds, as items of their own, `variables` (params and stats), `ema` (the same,
 averaged, if the run averages), `optimizer` (step and optimiser state), `progress` (iterator state,
 metrics so far), `config` (every setting) and `checksums` of the others. Evaluation reads `config`
-and the weights only.
+and the weights only. `metrics`, by which the best are known, come once it has been evaluated.
 """
 
 import contextlib
+import json
 import math
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -20,9 +22,10 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from jaxres.config import CheckpointConfig
 from jaxres.errors import InputError
+from jaxres.files import write_whole
 from jaxres.training import checksum
 from jaxres.training.damage import reason, require_regular_files, silence_stragglers
-from jaxres.training.progress import Progress, rank
+from jaxres.training.progress import Progress, Row, is_row, rank
 from jaxres.training.state import State
 
 PyTree = Any
@@ -55,10 +58,9 @@ class Checkpoints:
             best = policies.BestN(
                 get_metric_fn=by_rank, n=config.keep_best, keep_checkpoints_without_metrics=False
             )
+            self._kept = policies.AnyPreservationPolicy([policies.LatestN(config.keep_last), best])
             options = ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [policies.LatestN(config.keep_last), best]
-                ),
+                preservation_policy=self._kept,
                 best_fn=lambda metrics: metrics["accuracy"],
                 # A killed run's unfinished checkpoints carry a temporary name; remove them.
                 cleanup_tmp_directories=True,
@@ -94,13 +96,11 @@ class Checkpoints:
         *,
         progress: dict[str, Any],
         config: dict[str, Any],
-        metrics: dict[str, float] | None = None,
     ) -> None:
         """Start writing a checkpoint; returns when the state has been copied to the host.
 
-        `state` holds replicated arrays nobody donates. `metrics` (accuracy, loss, step) rank it.
-        Whether it came to be written, `finish` says, which must be called in between. Does nothing
-        on another process than the first.
+        `state` holds replicated arrays nobody donates. Whether it came to be written, `finish`
+        says, which must be called in between. Does nothing on another process than the first.
         """
         if not self._writes:
             return
@@ -125,10 +125,36 @@ class Checkpoints:
         with jax.transfer_guard("allow"):
             try:
                 args = ocp.args.Composite(**items)
-                self._manager.save(step, args=args, metrics=metrics, force=True)
+                self._manager.save(step, args=args, force=True)
             # `finish` tells it, as it does what a writing thread met.
             except Exception as error:
                 self._failed = error
+
+    def rate(self, step: int, row: Row) -> None:
+        """Add its evaluation to a finished checkpoint, and remove those it makes superfluous.
+
+        Does nothing on another process than the first.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if not self._writes:
+            return
+        folder = self.folder / str(step) / "metrics"
+        folder.mkdir(exist_ok=True)
+        write_whole(folder / "metrics", json.dumps({**row, "checksum": checksum.of_json(row)}))
+        self._manager.reload()
+        steps = self.steps()
+        infos: Any = [SimpleNamespace(step=k, metrics=self._manager.metrics(k)) for k in steps]
+        stays = self._kept.should_preserve(infos, context=policies.PreservationContext())
+        for each, kept in zip(steps, stays, strict=True):
+            if not kept:
+                self._manager.delete(each)
+
+    def remove(self, step: int) -> None:
+        """Remove a finished checkpoint. Does nothing on another process than the first."""
+        if self._writes:
+            self._manager.delete(step)
 
     def read(self, step: int, item: str) -> dict[str, Any]:
         """The JSON item `progress` or `config`.
@@ -150,7 +176,10 @@ class Checkpoints:
         """
         value = self.read(step, "progress")
         with self._reporting_damage(step):
-            return Progress.from_json(value, step)
+            progress = Progress.from_json(value, step)
+            if (row := self._rating(step)) is not None:
+                progress.note(row)
+            return progress
 
     def read_config(self, step: int) -> dict[str, dict[str, Any]]:
         """The settings that the checkpoint was made with, as sections of keys.
@@ -294,11 +323,27 @@ class Checkpoints:
         """The best step, as the latest checkpoint says; the latest itself where none was ranked."""
         progress = self.read(latest, "progress")
         with self._reporting_damage(latest):
-            best = progress["best"]
-            step = best["step"] if best else latest
+            rated = [row for row in (progress["best"], self._rating(latest)) if row]
+            step = max(rated, key=rank)["step"] if rated else latest
             if type(step) is not int:
                 raise ValueError(f"its best step is {step!r:.80}")
         return step
+
+    def _rating(self, step: int) -> Row | None:
+        """The evaluation that `rate` added; the `metrics` of older checkpoints are in `progress`.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        try:
+            row = json.loads((self.folder / str(step) / "metrics" / "metrics").read_bytes())
+        except FileNotFoundError:
+            return None
+        if not isinstance(row, dict) or "checksum" not in row:
+            return None
+        if row.pop("checksum") != checksum.of_json(row) or not is_row(row) or row["step"] != step:
+            raise ValueError(f"its metrics are {row!r:.80}")
+        return row
 
     def close(self) -> None:
         """Wait and release."""

@@ -41,10 +41,10 @@ class Silence:
 class RunLog:
     """Writes the rows of a run and shows its progress on standard error."""
 
-    def __init__(self, run_dir: Path, *, total_steps: int, first_step: int):
-        """Open the files; rows of steps after `first_step`, from a killed run, are removed."""
+    def __init__(self, run_dir: Path, *, total_steps: int, first_step: int, evaluated: bool = True):
+        """Open the files; rows of a killed run after `first_step` are removed; see `keep_rows`."""
         self._path = run_dir / "metrics.jsonl"
-        keep_rows(self._path, first_step)
+        keep_rows(self._path, first_step, evaluated=evaluated)
         self._pending = b""
         self._events = Events(run_dir / "tensorboard", purge_step=first_step + 1)
         self._said: set[str] = set()

@@ -1,6 +1,7 @@
 """The training loop: take a batch, step, log, evaluate, save."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,7 +66,7 @@ def train(
         jax.transfer_guard("disallow"),
     ):
         run.train(stop)
-        test = run.test()
+        test = run.test(stop)
     if not peers.first:
         return {}
     parameters = sum(leaf.size for leaf in jax.tree.leaves(run.net.params))
@@ -167,7 +168,12 @@ class Run:
         if self.peers.first:
             settings = yaml.safe_dump(to_dict(self.config), sort_keys=False)
             _write(self.run_dir / "config.yaml", settings)
-            self.log = RunLog(self.run_dir, total_steps=self.total_steps, first_step=self.step)
+            self.log = RunLog(
+                self.run_dir,
+                total_steps=self.total_steps,
+                first_step=self.step,
+                evaluated=self.progress.has_evaluated(self.step),
+            )
         self.saver = Saver(self.checkpoints, self.progress, self.peers, self.log, saved)
         self.not_finite = NotFinite(self.config.train.on_nan, self.saver, self.log)
         for made in (self.log, self.profiler, self.batches):
@@ -205,6 +211,8 @@ class Run:
         self.evaluator = Evaluator(self.net, config, self.pictures["validation"], self.mesh)
         resident = self.way.put_resident(resident_of(self.pictures["train"]))
         self.state = self.way.enter(self.state)
+        if self.step and self._evaluates() and not self.progress.has_evaluated(self.step):
+            self._evaluate(stop)  # which a signal, or worse, prevented
         for batch, steps in feed:
             if self._ends_epoch():
                 self._unfreeze()
@@ -214,13 +222,17 @@ class Run:
             stopping = stop.reached()
             if self._ends_epoch() or self._crossed(steps, config.train.log_every_steps):
                 self._log_window()
-            if self._evaluates():
-                self._save(evaluate=True)
-            elif stopping or self._crossed(steps, config.checkpoint.every_steps):
-                self._save(evaluate=False)
-            if stopping:
+            evaluates = self._evaluates()
+            if evaluates or stopping or self._crossed(steps, config.checkpoint.every_steps):
+                self._save()
+            if evaluates and not stopping:
+                self._evaluate(stop)
+            if stop.name:
                 break
-        self.saver.finish(lambda: self.way.leave(self.state))
+        self.saver.finish(self.step, lambda: self.way.leave(self.state))
+        self._raise_if_stopped(stop)
+
+    def _raise_if_stopped(self, stop: StopSignal) -> None:
         saved = self.saver.saved
         if stop.name and saved is None:
             raise Interrupted(f"{stop.name}: stopped before the first step; nothing to save")
@@ -230,15 +242,35 @@ class Run:
                 f"'{self.run_dir}'; the same command goes on from there"
             )
 
-    def test(self) -> dict[str, Any]:
-        """Metrics of the best checkpoint on the test split, and the best checkpoint's step."""
-        best = self.checkpoints.find("best")
+    def test(self, stop: StopSignal) -> dict[str, Any]:
+        """Metrics of the best checkpoint on the test split, and the best checkpoint's step.
+
+        Raises:
+            Interrupted: a signal came first.
+        """
+        best = self._best_there_is()
         abstract = {"params": self.net.params, "stats": self.net.stats}
         weights = self.checkpoints.restore_weights(best, self._replicated(abstract))
         began = time.perf_counter()
-        metrics = self.evaluator.on(self.pictures["test"])(weights)
+        metrics = self.evaluator.on(self.pictures["test"]).unless(stop.reached, weights)
+        if metrics is None:
+            self._raise_if_stopped(stop)
+        assert metrics is not None
         self._log_evaluation("test", best, metrics, time.perf_counter() - began)
         return {**metrics, "checkpoint": best}
+
+    def _best_there_is(self) -> int:
+        """The step of the best checkpoint, or of the newest if someone has removed that."""
+        there, *_ = self.peers.gather(json.dumps(self.checkpoints.steps()))
+        steps = json.loads(there)
+        best = self.progress.best["step"] if self.progress.best else max(steps)
+        if best in steps:
+            return best
+        self.log.say(
+            f"warning: the best checkpoint, step {best}, is gone from '{self.checkpoints.folder}': "
+            f"testing the newest, step {max(steps)}"
+        )
+        return max(steps)
 
     def _start(self, classes: int) -> None:
         """The state before the first step, from random weights or those of `model.init_from`."""
@@ -390,25 +422,28 @@ class Run:
             }
         )
 
-    def _save(self, *, evaluate: bool) -> None:
-        """Start writing a checkpoint, after an evaluation if asked."""
+    def _save(self) -> None:
+        """Start writing a checkpoint."""
         self._log_window()
         state = self.way.leave(self.state)
-        metrics = self._evaluate(variables(state)) if evaluate else None
         self.progress.iterator = self.batches.state_after(self.step)
         self.saver.check()
-        self.saver.start(self.step, state, to_dict(self.config), metrics)
+        self.saver.start(self.step, state, to_dict(self.config))
         self.window.restart()
 
-    def _evaluate(self, weights: dict[str, Any]) -> dict[str, float]:
-        """Accuracy and loss on the validation split, noted in the log and the progress."""
+    def _evaluate(self, stop: StopSignal) -> None:
+        """Evaluate on the validation split what was saved last, unless a signal comes first."""
         began = time.perf_counter()
-        metrics = self.evaluator(weights)
-        ranked = {"accuracy": metrics["accuracy"], "loss": metrics["loss"], "step": self.step}
-        self.not_finite.require_finite({"validation loss": metrics["loss"]}, self.step)
-        row = self._log_evaluation("validation", self.step, metrics, time.perf_counter() - began)
-        self.progress.note(row)
-        return ranked
+        weights = variables(self.way.leave(self.state))
+        metrics = self.evaluator.unless(stop.reached, weights)
+        if metrics is not None:
+            if not math.isfinite(metrics["loss"]):
+                self.saver.drop(self.step)
+            self.not_finite.require_finite({"validation loss": metrics["loss"]}, self.step)
+            seconds = time.perf_counter() - began
+            row = self._log_evaluation("validation", self.step, metrics, seconds)
+            self.saver.rate(row)
+        self.window.restart()
 
     def _log_evaluation(
         self, split: str, step: int, metrics: dict[str, Any], seconds: float

@@ -36,6 +36,10 @@ class Progress:
         if self.best is None or rank(row) > rank(self.best):
             self.best = _as_best(row)
 
+    def has_evaluated(self, step: int) -> bool:
+        """Whether the weights after a step were evaluated."""
+        return any(row["step"] == step for row in self.history)
+
     def keep_best_of(self, steps: Iterable[int]) -> None:
         """Only the evaluations after these steps can be the best from now on."""
         there = set(steps)
@@ -64,8 +68,8 @@ class Progress:
         made = {key: value.get(key, default) for key, default in cls().to_json().items()}
         for key, is_right in {
             "iterator": lambda each: each == {"next_step": step},
-            "history": lambda each: isinstance(each, list) and all(map(_is_row, each)),
-            "best": lambda each: each is None or _is_row(each),
+            "history": lambda each: isinstance(each, list) and all(map(is_row, each)),
+            "best": lambda each: each is None or is_row(each),
             "totals": lambda each: _is_numbers(each, TOTALS),
             "compile_cache": lambda each: each is None or isinstance(each, str),
             "rollbacks": lambda each: isinstance(each, list) and all(map(_is_rollback, each)),
@@ -86,7 +90,8 @@ def _as_best(row: Row) -> Row:
     return {key: row[key] for key in BEST}
 
 
-def _is_row(value: Any) -> bool:
+def is_row(value: Any) -> bool:
+    """Whether it tells of an evaluation."""
     return _is_numbers(value, BEST) and type(value["step"]) is int
 
 

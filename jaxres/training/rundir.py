@@ -119,8 +119,10 @@ def _check_same(config: Config, saved: dict[str, Any], run_dir: Path) -> None:
     )
 
 
-def keep_rows(path: Path, last_step: int) -> None:
+def keep_rows(path: Path, last_step: int, *, evaluated: bool = True) -> None:
     """Drop rows of `metrics.jsonl` after `last_step`, test rows, and lines that are no whole row.
+
+    The evaluation of `last_step` too, unless its checkpoint knows that it was `evaluated`.
 
     So no step appears twice when a killed run goes on from its last checkpoint, and a run that
     is evaluated again has one test row.
@@ -136,7 +138,10 @@ def keep_rows(path: Path, last_step: int) -> None:
         # Not only JSONDecodeError: a number may have more digits than Python reads.
         except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict) and row.get("split") != "test" and _is_up_to(row, last_step):
+        last = last_step
+        if isinstance(row, dict) and row.get("split") == "validation" and not evaluated:
+            last -= 1
+        if isinstance(row, dict) and row.get("split") != "test" and _is_up_to(row, last):
             kept.append(line + "\n")
     write_whole(path, "".join(kept))
 

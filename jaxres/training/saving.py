@@ -7,7 +7,7 @@ from jaxres.errors import TrainingFailed
 from jaxres.training.checkpoint import Checkpoints
 from jaxres.training.logs import RunLog, Silence
 from jaxres.training.processes import Peers
-from jaxres.training.progress import Progress
+from jaxres.training.progress import Progress, Row
 from jaxres.training.state import State
 
 
@@ -29,20 +29,39 @@ class Saver:
         self._peers = peers
         self._log = log
         peers.kept = self.kept()
-        self._again: tuple[dict[str, Any], dict[str, float] | None] = ({}, None)
+        self._config: dict[str, Any] = {}
 
-    def start(
-        self, step: int, state: State, config: dict[str, Any], metrics: dict[str, float] | None
-    ) -> None:
+    def start(self, step: int, state: State, config: dict[str, Any]) -> None:
         """Begin to write a checkpoint, after `check` of the one before."""
         progress = self.progress.to_json()
-        self._checkpoints.save(step, state, progress=progress, config=config, metrics=metrics)
+        self._checkpoints.save(step, state, progress=progress, config=config)
         self.saved = step
         self._peers.kept = (
             f"step {step} was being saved, and the same command goes on from the newest whole "
             f"checkpoint in '{self._checkpoints.folder.parent}'"
         )
-        self._again = (config, metrics)
+        self._config = config
+
+    def rate(self, row: Row) -> None:
+        """Note the evaluation of the checkpoint that is being written, there as well."""
+        self.progress.note(row)
+        if self.check() or self.saved != row["step"]:
+            return
+        try:
+            self._checkpoints.rate(row["step"], row)
+        except OSError as error:
+            self._log.say(f"warning: the evaluation is not in its checkpoint ({error.strerror})")
+
+    def drop(self, step: int) -> None:
+        """Remove the checkpoint being written, which is of no use, unless it is all there is."""
+        if self.check() or self.saved != step:
+            return
+        others, *_ = self._peers.gather(str(len(self._checkpoints.steps()) - 1))
+        if others == "0":
+            return
+        self._checkpoints.remove(step)
+        self.saved = agreed_latest(self._checkpoints, self._peers)
+        self._peers.kept = self.kept()
 
     def check(self) -> str:
         """Wait for the last write; if it failed, why: warn, and go by what there is instead."""
@@ -55,16 +74,17 @@ class Saver:
         self._peers.kept = self.kept()
         return problem
 
-    def finish(self, state: Callable[[], State]) -> None:
-        """Wait for the last write of the run; if it failed, try once more with the same `state`.
+    def finish(self, step: int, state: Callable[[], State]) -> None:
+        """Wait for the last write of the run, of `step`; if it failed, try once more.
 
         Raises:
             TrainingFailed: it failed again.
         """
-        step = self.saved
-        if not self.check() or step is None:
+        self.check()
+        if step in (0, self.saved):
             return
-        self.start(step, state(), *self._again)
+        self.progress.keep_best_of([*self._checkpoints.steps(), step])
+        self.start(step, state(), self._config)
         if problem := self.check():
             raise TrainingFailed(f"step {step} could not be saved ({problem}); {self.kept()}")
 

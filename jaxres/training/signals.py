@@ -10,10 +10,12 @@ from jax.experimental import multihost_utils
 
 
 class StopSignal:
-    """While open, a first SIGTERM or SIGINT is noted in `name`; a second one acts as usual.
+    """While open, a first SIGTERM, SIGINT or SIGHUP is noted in `name`; a second acts as usual.
+
+    SIGHUP, of a terminal that is closed, stays ignored where it is, as under `nohup`.
 
     With `several` processes JAX's preemption service takes SIGTERM, on whichever of them it comes,
-    and they agree on the step after which to stop; SIGINT is passed on to it.
+    and they agree on the step after which to stop; the others are passed on to it.
     """
 
     def __init__(self, *, several: bool = False) -> None:
@@ -23,7 +25,7 @@ class StopSignal:
         self._before: dict[int, Any] = {}
 
     def reached(self) -> bool:
-        """Whether to stop here; to be asked once after every call of the step."""
+        """Whether to stop here; to be asked once after every call of a step, on every process."""
         self._calls += 1
         if self._several and multihost_utils.reached_preemption_sync_point(self._calls):
             self.name = "a signal to one of the processes"
@@ -31,8 +33,10 @@ class StopSignal:
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():
-            taken = [signal.SIGINT] if self._several else [signal.SIGTERM, signal.SIGINT]
-            for number in taken:
+            taken = [] if self._several else [signal.SIGTERM]
+            if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+                taken.append(signal.SIGHUP)
+            for number in (*taken, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._note)
         return self
 

@@ -14,6 +14,7 @@ from jaxres.errors import InputError
 from jaxres.training import checksum
 from jaxres.training.checkpoint import Checkpoints, abstract_like
 from jaxres.training.parallel import make_mesh
+from jaxres.training.progress import Progress
 
 STATE = {
     "step": jnp.int32(3),
@@ -29,12 +30,11 @@ PROGRESS = {"best": None, "iterator": {"next_step": 3}, "history": []}
 
 
 def save(checkpoints: Checkpoints, step: int, accuracy: float | None = None, loss: float = 1.0):
-    metrics = None if accuracy is None else {"accuracy": accuracy, "loss": loss}
-    best = metrics and {"step": step, **metrics}
-    checkpoints.save(
-        step, STATE, progress={**PROGRESS, "best": best}, config={"a": {"b": 1}}, metrics=metrics
-    )
+    checkpoints.save(step, STATE, progress=PROGRESS, config={"a": {"b": 1}})
     checkpoints.wait()
+    if accuracy is not None:
+        row = {"step": step, "epoch": step / 10, "accuracy": accuracy, "loss": loss}
+        checkpoints.rate(step, row)
 
 
 def abstract(tree):
@@ -80,6 +80,26 @@ def test_the_newest_and_the_best_are_kept_and_found(tmp_path: pathlib.Path) -> N
     with pytest.raises(InputError, match=r"no checkpoint '4'.*allowed: best, last, 3, 5, 6"):
         reader.find("4")
     reader.close()
+
+
+def test_an_evaluation_is_part_of_its_checkpoint(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "checkpoints"
+    checkpoints = Checkpoints(folder, CheckpointConfig(keep_last=2))
+    progress = Progress(iterator={"next_step": 3})
+    checkpoints.save(3, STATE, progress=progress.to_json(), config={})
+    checkpoints.wait()
+    assert not checkpoints.read_progress(3).has_evaluated(3)
+    row = {"step": 3, "epoch": 0.3, "accuracy": 0.5, "loss": 1.0, "seconds": 2.0}
+    checkpoints.rate(3, row)
+    read = checkpoints.read_progress(3)
+    assert read.history == [row]
+    assert read.has_evaluated(3)
+    assert checkpoints.find("best") == 3
+    metrics = folder / "3" / "metrics" / "metrics"
+    metrics.write_text(metrics.read_text().replace("0.5", "0.6"))
+    with pytest.raises(InputError, match=r"3' is damaged \(its metrics are \{'step': 3"):
+        checkpoints.read_progress(3)
+    checkpoints.close()
 
 
 def test_an_unfinished_checkpoint_is_never_taken_for_a_whole_one(tmp_path: pathlib.Path) -> None:

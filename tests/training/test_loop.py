@@ -1,10 +1,14 @@
 """The loop end to end on a small network: files written, resuming, stopping, refusing."""
 
 import json
+import math
+import os
 import pathlib
 import shutil
 import signal
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,8 +18,9 @@ import yaml
 
 from jaxres.cli import main
 from jaxres.config import to_dict
-from jaxres.errors import InputError, TrainingFailed
+from jaxres.errors import InputError, Interrupted, TrainingFailed
 from jaxres.evaluation import run as runs
+from jaxres.evaluation.evaluate import Evaluator
 from jaxres.training import loop
 from jaxres.training.checkpoint import open_run
 from jaxres.training.loop import call_lengths
@@ -121,6 +126,79 @@ def test_a_resumed_run_ends_as_a_straight_one_bit_for_bit(
     assert validation == [[r[k] for k in keep] for r in theirs if r["split"] == "validation"]
 
 
+@pytest.mark.parametrize("ending", ["signal", "kill"])
+@pytest.mark.parametrize("step", [10, 20])
+def test_what_ends_an_evaluation_loses_nothing(
+    tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, ending: str, step: int
+) -> None:
+    config = tiny_config("--train.limit-eval-examples=300")
+    loop.train(config, tmp_path / "straight")
+    unless = Evaluator.unless
+    calls = []
+
+    def ended(self: Evaluator, stopped: Callable[[], bool], weights: Any) -> Any:
+        calls.append(stopped)
+        if len(calls) != step // 10:
+            return unless(self, stopped, weights)
+        if ending == "kill":
+            raise RuntimeError("pulled the plug")
+        batches = []
+
+        def signalled() -> bool:
+            batches.append(1)
+            if len(batches) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert len(batches) <= 3
+            return stopped()
+
+        return unless(self, signalled, weights)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Evaluator, "unless", ended)
+        with pytest.raises((RuntimeError, Interrupted), match=f"plug|SIGTERM: saved step {step} "):
+            loop.train(config, tmp_path / "broken")
+    log = tmp_path / "broken" / "metrics.jsonl"
+    if ending == "kill":  # after the row, before the checkpoint knew
+        row = {"step": step, "split": "validation", "loss": 1.0, "accuracy": 0.0}
+        log.write_text(log.read_text() + json.dumps(row) + "\n")
+    loop.train(config, tmp_path / "broken")
+    assert_same_end(tmp_path / "straight", tmp_path / "broken", 20)
+    keep = ("step", "loss", "accuracy")
+    ours, theirs = (
+        [[row[key] for key in keep] for row in rows(folder) if row["split"] != "train"]
+        for folder in (tmp_path / "straight", tmp_path / "broken")
+    )
+    assert ours == theirs
+    best, other = (
+        json.loads((tmp_path / name / "summary.json").read_text())["best"]
+        for name in ("straight", "broken")
+    )
+    assert best == other
+
+
+def test_weights_whose_evaluation_is_not_finite_are_not_kept(
+    tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unless = Evaluator.unless
+    metrics = iter([{}, {"loss": math.nan}])
+    monkeypatch.setattr(Evaluator, "unless", lambda *words: (unless(*words) or {}) | next(metrics))
+    with pytest.raises(TrainingFailed, match=r"validation loss is nan at step 20.*step 10 is kept"):
+        loop.train(tiny_config(), tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["10"]
+
+
+def test_a_best_checkpoint_that_someone_removed_is_said(
+    tiny_config, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with loop.Run(tiny_config(), tmp_path / "run") as run:
+        run.train(StopSignal())
+        run.progress.best = {"step": 15, "epoch": 1.5, "accuracy": 1.0, "loss": 0.0}
+        assert run.test(StopSignal())["checkpoint"] == 20
+    told = capsys.readouterr().err
+    assert "warning: the best checkpoint, step 15, is gone" in told
+    assert "testing the newest, step 20" in told
+
+
 def test_a_run_goes_on_with_the_other_compilation_and_device_count(
     tiny_config, tmp_path: pathlib.Path
 ) -> None:
@@ -129,7 +207,7 @@ def test_a_run_goes_on_with_the_other_compilation_and_device_count(
     loop.train(tiny_config(*flags), tmp_path / "straight")
     first = tiny_config(*flags)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(loop.Run, "test", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(loop.Run, "test", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         patched.setattr(loop.Run, "total_steps", 10, raising=False)
         patched.setattr(loop, "call_lengths", lambda *_: iter([1] * 10))
         with pytest.raises(KeyboardInterrupt):

@@ -45,11 +45,11 @@ def test_of_equal_evaluations_the_later_is_the_best_everywhere(tmp_path: pathlib
     checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig(keep_last=1, keep_best=1))
     for step in (10, 20, 30):
         made = row(step, 0.5 if step == 30 else 0.75, 1.0)
-        progress.note(made)
-        metrics = {key: made[key] for key in ("accuracy", "loss", "step")}
         state = {"params": {"w": jnp.ones(2)}, "stats": {}, "opt_state": {}, "step": jnp.int32(0)}
-        checkpoints.save(step, state, progress=progress.to_json(), config={}, metrics=metrics)
+        checkpoints.save(step, state, progress=progress.to_json(), config={})
         checkpoints.wait()
+        progress.note(made)
+        checkpoints.rate(step, made)
     assert checkpoints.steps() == [20, 30]
     assert checkpoints.find("best") == 20
     checkpoints.close()

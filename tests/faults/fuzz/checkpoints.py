@@ -36,13 +36,12 @@ def _save(folder: Path) -> None:
     writer = Checkpoints(folder / "checkpoints", CheckpointConfig(keep_last=9))
     progress = Progress()
     for step in STEPS:
-        metrics = {"accuracy": 0.5, "loss": float(step)}
+        row = {"step": step, "epoch": step / 2, "accuracy": 0.5, "loss": float(step)}
         progress.iterator = {"next_step": step}
-        progress.note({"step": step, "epoch": step / 2, **metrics})
-        config = to_dict(Config())
-        made = progress.to_json()
-        writer.save(step, _state(step), progress=made, config=config, metrics=metrics)
+        writer.save(step, _state(step), progress=progress.to_json(), config=to_dict(Config()))
         writer.wait()
+        writer.rate(step, row)
+        progress.note(row)
     writer.close()
 
 
