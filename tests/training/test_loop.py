@@ -441,6 +441,20 @@ def test_a_second_signal_acts_as_usual() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_closed_terminal_is_a_signal_to_stop_unless_it_is_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with StopSignal() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert stop.name == "SIGHUP"
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+        with StopSignal() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert stop.name is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 KILL_FLAGS = [
     "--checkpoint.every-steps=10",
     "--checkpoint.keep-last=9",
