@@ -3,9 +3,11 @@
 A Grain element is a whole batch: element by element Grain costs more than the rendering itself.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import gc
+import math
 import signal
 import sys
 from collections.abc import Iterator
@@ -52,39 +54,67 @@ class TrainBatch:
         return self.pictures.batch(examples, epoch=epoch, first=first)
 
 
-class TrainBatches:
-    """Iterator over the batches of a training run, with a state that can be saved.
+@dataclasses.dataclass(frozen=True)
+class EvalBatch:
+    """Grain's map function: a number to this process's part of a batch of a split in order.
 
-    The state is the number of the next step, so a state saved under one number of processes,
-    threads or workers continues under any other with the exact next plan.
+    The last batch is filled up with copies of its last picture; its real pictures come first.
     """
 
-    def __init__(self, make: TrainBatch, *, total_steps: int, workers: int = 0):
-        """Start at step 0 of `total_steps`; `workers` processes render (0: one thread)."""
-        self._make = make
-        self._total_steps = total_steps
-        self._workers = workers
-        self.steps_per_epoch = make.steps_per_epoch
-        self.set_state({"next_step": 0})
+    pictures: Pictures
+    batch_size: int  # of all processes together
+    process: int = 0
+    processes: int = 1
 
-    def __iter__(self) -> "TrainBatches":
+    @property
+    def count(self) -> int:
+        """How many show every picture once."""
+        return math.ceil(len(self.pictures) / self.batch_size)
+
+    def __call__(self, number: int) -> tuple[Batch, int]:
+        """The batch, and the number of real pictures in the whole one."""
+        first = int(number) * self.batch_size
+        end = min(first + self.batch_size, len(self.pictures))
+        examples = np.arange(first, end, dtype=np.int32)
+        padded = np.pad(examples, (0, self.batch_size - len(examples)), mode="edge")
+        share = self.batch_size // self.processes
+        begin = self.process * share
+        ours = padded[begin : begin + share]
+        return self.pictures.batch(ours, epoch=0, first=first + begin), len(examples)
+
+
+class Batches:
+    """Iterator over what a map function makes of the numbers below `count`, ahead of its reader.
+
+    Its state is the number of the next, so a state saved under one number of processes, threads or
+    workers continues under any other with the exact next plan.
+    """
+
+    def __init__(self, make: TrainBatch | EvalBatch, *, count: int, workers: int = 0):
+        """Start at 0; `workers` processes render (0: one thread)."""
+        self._make = make
+        self._count = count
+        self._workers = workers
+        self._set_next(0)
+
+    def __iter__(self) -> Iterator[Any]:
         """Itself."""
         return self
 
-    def __next__(self) -> Batch:
-        """The batch of the next step; workers that die are started again, a few times.
+    def __next__(self) -> Any:
+        """The next; workers that die are started again, a few times.
 
         Raises:
             TrainingFailed: they die again and again.
         """
-        batch = self._supervised() if self._workers else next(self._batches)
-        self._next_step += 1
-        return batch
+        made = self._supervised() if self._workers else next(self._batches)
+        self._next += 1
+        return made
 
-    def _supervised(self) -> Batch:
-        """The next batch from worker processes."""
-        step = self._next_step
-        stalled = f"the data workers have given no batch for {WORKERS_S} s (step {step})"
+    def _supervised(self) -> Any:
+        """The next from worker processes."""
+        number = self._next
+        stalled = f"the data workers have given no batch for {WORKERS_S} s (batch {number})"
         for _ in range(STARTS):
             try:
                 # Killed while it starts, a worker leaves Python waiting for it for ever.
@@ -93,22 +123,13 @@ class TrainBatches:
             except RuntimeError as error:
                 if WORKER_DIED not in str(error):
                     raise
-            say(f"warning: a data worker died at step {step}; starting the workers again")
+            say(f"warning: a data worker died at batch {number}; starting the workers again")
             self._batches.close()
-            self.set_state({"next_step": step})
+            self._set_next(number)
         raise TrainingFailed(
-            f"a data worker died {STARTS} times at step {step}; if memory is short, data.workers "
-            "may be too many"
+            f"a data worker died {STARTS} times at batch {number}; if memory is short, "
+            "data.workers may be too many"
         )
-
-    def get_state(self) -> dict[str, int]:
-        """What `set_state` takes to continue after the batch last returned."""
-        return self.state_after(self._next_step)
-
-    @staticmethod
-    def state_after(steps: int) -> dict[str, int]:
-        """The state after the first `steps` batches, whatever has been read ahead."""
-        return {"next_step": steps}
 
     def close(self) -> None:
         """End the worker processes; there are no batches after this."""
@@ -116,13 +137,12 @@ class TrainBatches:
         self._batches = iter(())  # what Grain's iterator still holds in shared memory goes with it
         gc.collect()
 
-    def set_state(self, state: dict[str, int]) -> None:
-        """Continue from a state of `get_state`."""
-        self._next_step = state["next_step"]
+    def _set_next(self, number: int) -> None:
+        self._next = number
         # Plans are cheaper than a hand-over between threads; pictures are not.
         threads = 0 if self._make.pictures.data.render == "device" else 1
         dataset = (
-            grain.MapDataset.range(self._next_step, self._total_steps)
+            grain.MapDataset.range(number, self._count)
             .map(self._make)
             .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4))
         )
@@ -133,6 +153,28 @@ class TrainBatches:
                 worker_init_fn=_init_worker,
             )
         self._batches: Any = iter(dataset)
+
+
+class TrainBatches(Batches):
+    """Iterator over the batches of a training run, with a state that can be saved."""
+
+    def __init__(self, make: TrainBatch, *, total_steps: int, workers: int = 0):
+        """Start at step 0 of `total_steps`; `workers` processes render (0: one thread)."""
+        super().__init__(make, count=total_steps, workers=workers)
+        self.steps_per_epoch = make.steps_per_epoch
+
+    def get_state(self) -> dict[str, int]:
+        """What `set_state` takes to continue after the batch last returned."""
+        return self.state_after(self._next)
+
+    @staticmethod
+    def state_after(steps: int) -> dict[str, int]:
+        """The state after the first `steps` batches, whatever has been read ahead."""
+        return {"next_step": steps}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Continue from a state of `get_state`."""
+        self._set_next(state["next_step"])
 
 
 def train_batches(
@@ -163,21 +205,20 @@ def train_batches(
     )
 
 
+@contextlib.contextmanager
 def eval_batches(
     pictures: Pictures, batch_size: int, *, process: int = 0, processes: int = 1
-) -> Iterator[tuple[Batch, int]]:
+) -> Iterator[Iterator[tuple[Batch, int]]]:
     """This process's part of each batch, with the number of real pictures in the whole one.
 
-    Together they show every picture of a split once, in order. The last batch is filled up with
-    copies of its last picture; its real pictures come first.
+    Together they show every picture of a split once, in order. They are made ahead as training's
+    are: by `data.workers` processes, if there are more batches than those, which end with the
+    block.
     """
-    share = batch_size // processes
-    for first in range(0, len(pictures), batch_size):
-        examples = np.arange(first, min(first + batch_size, len(pictures)), dtype=np.int32)
-        padded = np.pad(examples, (0, batch_size - len(examples)), mode="edge")
-        begin = process * share
-        ours = padded[begin : begin + share]
-        yield pictures.batch(ours, epoch=0, first=first + begin), len(examples)
+    make = EvalBatch(pictures, batch_size, process, processes)
+    workers = pictures.data.workers if make.count > pictures.data.workers else 0
+    with contextlib.closing(Batches(make, count=make.count, workers=workers)) as batches:
+        yield batches
 
 
 def _init_worker(index: int, count: int) -> None:

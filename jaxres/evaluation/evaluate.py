@@ -117,21 +117,21 @@ class Evaluator:
             results, real = waiting.popleft()
             done.append(jax.tree.map(lambda leaf: leaf[:real], jax.device_get(results)))
 
-        batches = eval_batches(
+        count = math.ceil(len(self._pictures) / self._batch_size)
+        with eval_batches(
             self._pictures,
             self._batch_size,
             process=jax.process_index(),
             processes=jax.process_count(),
-        )
-        count = math.ceil(len(self._pictures) / self._batch_size)
-        for batch, real in track(batches, count, "predict, batches", shown):
-            on_devices = put_batch(self._mesh, batch, P(AXIS))
-            images = self._images(self._resident, on_devices)
-            waiting.append((self._step(variables, images, on_devices["label"]), real))
-            if len(waiting) > IN_FLIGHT:
-                fetch()
-            if stopped():
-                return None
+        ) as batches:
+            for batch, real in track(batches, count, "predict, batches", shown):
+                on_devices = put_batch(self._mesh, batch, P(AXIS))
+                images = self._images(self._resident, on_devices)
+                waiting.append((self._step(variables, images, on_devices["label"]), real))
+                if len(waiting) > IN_FLIGHT:
+                    fetch()
+                if stopped():
+                    return None
         while waiting:
             fetch()
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *done)

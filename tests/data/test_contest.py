@@ -125,7 +125,8 @@ def test_the_pictures_are_for_the_plain_composition(contest_data: Path, canvas: 
         validation_examples=60,
     )
     shown = open_split(Config(data=data, train=TrainConfig(limit_eval_examples=3)), "test")
-    ((batch, real),) = eval_batches(shown, 3)
+    with eval_batches(shown, 3) as batches:
+        ((batch, real),) = batches
     assert (batch["image"].shape, real) == ((3, canvas, canvas, 3), 3)
     if canvas == 128:
         np.testing.assert_array_equal(batch["image"][..., 0], np.asarray(shown.source.images))

@@ -1,3 +1,6 @@
+import multiprocessing
+import threading
+
 import numpy as np
 import pytest
 
@@ -88,9 +91,10 @@ def test_both_renderers_get_the_same_plan(tiny_config) -> None:
 def test_evaluation_shows_every_example_once(tiny_config, batch_size: int) -> None:
     pictures = open_split(tiny_config(), "test")
     shown = []
-    for batch, real in eval_batches(pictures, batch_size):
-        assert len(batch["label"]) == batch_size
-        shown += batch["plan"].digit[:real].tolist()
+    with eval_batches(pictures, batch_size) as batches:
+        for batch, real in batches:
+            assert len(batch["label"]) == batch_size
+            shown += batch["plan"].digit[:real].tolist()
     assert shown == list(range(50))
 
 
@@ -98,10 +102,30 @@ def test_evaluation_plans_do_not_depend_on_the_batch_size(tiny_config) -> None:
     pictures = open_split(tiny_config("--data.placement=random"), "test")
 
     def corners(batch_size: int) -> np.ndarray:
-        parts = [b["plan"].corner[:real] for b, real in eval_batches(pictures, batch_size)]
-        return np.concatenate(parts)
+        with eval_batches(pictures, batch_size) as batches:
+            return np.concatenate([b["plan"].corner[:real] for b, real in batches])
 
     np.testing.assert_array_equal(corners(7), corners(64))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_evaluation_is_rendered_ahead_of_its_reader(tiny_config, workers: int) -> None:
+    flags = ["--data.render=host", "--data.placement=random"]
+    direct = open_split(tiny_config(*flags), "test")
+    pictures = open_split(tiny_config(*flags, f"--data.workers={workers}"), "test")
+    before = {process.pid for process in multiprocessing.active_children()}
+    with eval_batches(pictures, 10) as batches:
+        batch, real = next(batches)
+        started = {process.pid for process in multiprocessing.active_children()} - before
+        threads = [each for each in threading.enumerate() if each.name.startswith("grain")]
+        assert len(started) == workers
+        assert workers or threads
+        rest = [batch for batch, _ in batches]
+    assert real == 10
+    ours = np.concatenate([each["image"] for each in (batch, *rest)])
+    theirs = direct.batch(np.arange(50, dtype=np.int32), epoch=0, first=0)["image"]
+    np.testing.assert_array_equal(ours, theirs)
+    assert not {process.pid for process in multiprocessing.active_children()} & started
 
 
 def test_splits_share_no_digit_and_no_photograph(tiny_config) -> None:
@@ -183,6 +207,7 @@ def test_colours_are_for_plain_pictures_only(tiny_config, cifar_dir, tmp_path) -
     ):
         open_split(tiny_config(*flags), "train")
     pictures = open_split(tiny_config(*flags, "--data.composition=plain"), "test")
-    images = [pictures.source.images, *(b["plan"].image for b, _ in eval_batches(pictures, 10))]
+    with eval_batches(pictures, 10) as batches:
+        images = [pictures.source.images, *(b["plan"].image for b, _ in batches)]
     assert images[0].shape == (20, 32, 32, 3)
     assert np.concatenate(images[1:]).tolist() == list(range(20))

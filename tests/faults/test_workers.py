@@ -51,6 +51,6 @@ def test_workers_that_give_nothing_end_the_run(
             worker.suspend()
         assert stalled.wait(60) == [1], stalled.tails()
         (said,) = stalled.errors()
-    assert said.startswith("error: the data workers have given no batch for 10 s (step ")
+    assert said.startswith("error: the data workers have given no batch for 10 s (batch ")
     _, alive = psutil.wait_procs(stopped, timeout=10)
     assert not alive
