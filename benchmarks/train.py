@@ -92,7 +92,7 @@ class EndToEnd:
             self._fetch()
 
     def data_wait_share(self) -> float:
-        """The share of the time since `restart` that went by in the feed."""
+        """The share of the time since `restart` in which the devices waited for the feed."""
         return self._wait_s / self._seconds
 
     def close(self) -> None:

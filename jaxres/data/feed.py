@@ -9,19 +9,19 @@ import jax
 import numpy as np
 
 from jaxres.data.pictures import Batch
-from jaxres.data.pipeline import TrainBatches
 
 
 class Feed:
-    """Iterator of (device batch, number of steps in it), kept `depth` batches ahead.
+    """Iterator of (device batch, number of steps in it), kept up to `depth` batches ahead.
 
     `lengths` gives the number of steps in each batch to come: 1, or k steps stacked in front.
-    `put` places a host batch on the devices; it must not block on their work.
+    `put` places a host batch on the devices; it must not block on their work. Batches are made by
+    `fill`, to be called when the devices have got their work, or when there is none left to take.
     """
 
     def __init__(
         self,
-        batches: TrainBatches,
+        batches: Iterator[Batch],
         lengths: Iterable[int],
         put: Callable[[Batch, int], Any],
         *,
@@ -32,19 +32,29 @@ class Feed:
         self._put = put
         self._depth = depth
         self._ready: collections.deque[tuple[Any, int]] = collections.deque()
-        self.wait_s = 0.0  # time spent here instead of in the step, since the start
+        self._spans: list[tuple[float, float]] = []
 
     def __iter__(self) -> Iterator[tuple[Any, int]]:
         return self
 
     def __next__(self) -> tuple[Any, int]:
-        start = time.perf_counter()
-        while len(self._ready) < self._depth and (steps := next(self._lengths, 0)):
-            self._ready.append((self._put(self._take(steps), steps), steps))
-        self.wait_s += time.perf_counter() - start
+        if not self._ready:
+            self.fill()
         if not self._ready:
             raise StopIteration
         return self._ready.popleft()
+
+    def fill(self) -> None:
+        """Make batches up to `depth` ahead."""
+        start = time.perf_counter()
+        while len(self._ready) < self._depth and (steps := next(self._lengths, 0)):
+            self._ready.append((self._put(self._take(steps), steps), steps))
+        self._spans.append((start, time.perf_counter()))
+
+    def spans(self) -> list[tuple[float, float]]:
+        """Start and end of each `fill` since they were last asked for, by `time.perf_counter`."""
+        spans, self._spans = self._spans, []
+        return spans
 
     def _take(self, steps: int) -> Batch:
         if steps == 1:

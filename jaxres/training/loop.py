@@ -419,6 +419,7 @@ class Run:
                 "skipped_steps": int(numbers["skipped"]),
                 "images_per_s": numbers["pictures"] / numbers["seconds"] if timed else None,
                 "data_wait_share": numbers["wait_s"] / numbers["seconds"] if timed else None,
+                "host_input_share": numbers["host_s"] / numbers["seconds"] if timed else None,
             }
         )
 

@@ -1,6 +1,8 @@
 """Metrics and time between two log rows."""
 
 import time
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -11,6 +13,37 @@ from jaxres.training.parallel import Parallel
 
 LAST = ("learning_rate", "grad_norm", "update_norm")
 AHEAD = 8  # calls on their way: the devices never wait, and a signal is heard after so many
+
+
+class Input:
+    """The host's time for the devices' batches, and that in which the devices waited for it."""
+
+    def __init__(self) -> None:
+        self._watch = ThreadPoolExecutor(1)
+        self._ended: Future[float] | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from here."""
+        self.host_s = self.wait_s = 0.0
+
+    def dispatched(self, spans: Iterable[tuple[float, float]], results: Any) -> None:
+        """A call that gives `results` is on its way; its batch was made in these `spans`.
+
+        The devices waited from the end of the call before, if that has ended, to a span's end.
+        """
+        for start, end in spans:
+            self.host_s += end - start
+            if self._ended is not None and self._ended.done():
+                self.wait_s += max(0.0, end - max(start, self._ended.result()))
+        self._ended = self._watch.submit(_end_of, results)
+
+
+def _end_of(results: Any) -> float:
+    """The moment at which a call's results are there."""
+    for leaf in jax.tree.leaves(results):
+        leaf.block_until_ready()
+    return time.perf_counter()
 
 
 class Window:
@@ -25,18 +58,22 @@ class Window:
         self._parallel = parallel
         self._batch_size = batch_size
         self._metrics: list[Any] = []
+        self._input = Input()
         self.restart()
 
     def restart(self) -> None:
         """Start the clock anew, leaving out the time since it was last started."""
         self._pictures = 0
-        self._waited = self._feed.wait_s
+        self._feed.spans()
+        self._input.restart()
         self._started = time.perf_counter()
 
     def add(self, metrics: Any, *, steps: int) -> None:
         """The metrics of a call, still on the devices; waits for those of the AHEADth before."""
         self._metrics.append(metrics)
         self._pictures += steps * self._batch_size
+        self._input.dispatched(self._feed.spans(), metrics)
+        self._feed.fill()
         if len(self._metrics) > AHEAD:
             jax.block_until_ready(self._metrics[-1 - AHEAD])
 
@@ -46,7 +83,10 @@ class Window:
         self.restart()
 
     def close(self) -> dict[str, float]:
-        """Means of loss and accuracy, the last of LAST, and the pictures, seconds and waiting.
+        """Means of loss and accuracy, the last of LAST, and the pictures and seconds.
+
+        Of these, `host_s` is the host's time for batches, and `wait_s` that of it in which the
+        devices had nothing to do.
 
         Steps that were skipped do not go into the means: `taken` is the number of the others, and
         `skipped_last` that of the skipped ones after the last of them. Waits for the steps added.
@@ -66,7 +106,8 @@ class Window:
             **{key: float(values[key][-1]) for key in LAST},
             "pictures": self._pictures,
             "seconds": time.perf_counter() - self._started,
-            "wait_s": self._feed.wait_s - self._waited,
+            "host_s": self._input.host_s,
+            "wait_s": self._input.wait_s,
             "taken": float(taken.size),
             "skipped": float(skipped.sum()),
             "skipped_last": float(len(skipped) - 1 - taken[-1] if taken.size else len(skipped)),
