@@ -22,6 +22,7 @@ from jaxres.commands import (
     train,
 )
 from jaxres.errors import InputError, TrainingFailed, sentence, unknown_name
+from jaxres.host_memory import keep_freed_memory
 from jaxres.screen import say
 
 Command = Callable[[Sequence[str]], int]
@@ -47,6 +48,7 @@ COMMANDS: dict[str, tuple[Command, type]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (default: the process's) and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    keep_freed_memory()
     problem = ""
     try:
         status = run(words)

@@ -1,5 +1,7 @@
 """What people see on the screen: lines, tables, and the progress of long work."""
 
+import functools
+import inspect
 import logging
 import os
 import sys
@@ -8,15 +10,41 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+TOLD = ("_SignalingThread", "Handler Commit")  # of writes that failed; the run tells it once
+
 
 def quiet_libraries() -> None:
-    """Keep the libraries' own chatter off the screen."""
+    """Keep the libraries' own chatter off this process's screen: for commands, not for callers."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.ERROR)
     for name in ("jax", "orbax", "tensorflow_datasets"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    _silence_stragglers()
+
+
+@functools.cache
+def _silence_stragglers() -> None:
+    """Keep reads and writes that are still under way when one has failed from printing tracebacks.
+
+    Orbax closes its event loop at the first failure; the others then find it closed or fail too,
+    some of them after the failure has been reported.
+    """
+    from absl import logging as absl_logging
+
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        is_task = inspect.iscoroutine(unraisable.object)
+        if not is_task and "Event loop is closed" not in str(unraisable.exc_value):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    absl_logging.get_absl_logger().addFilter(
+        lambda record: not any(part in str(record.msg) for part in TOLD)
+    )
 
 
 def say(line: str, *, shown: bool = True) -> None:

@@ -61,3 +61,28 @@ def test_other_libraries_are_left_alone(monkeypatch):
 
     monkeypatch.setattr(platform, "libc_ver", lambda: ("musl", ""))
     assert host_memory.keep_freed_memory() is False
+
+
+LIBRARY = """
+import ctypes, logging, pathlib, sys
+from ctypes import CDLL
+loaded = []
+ctypes.CDLL = lambda name, *more, **named: loaded.append(name) or CDLL(name, *more, **named)
+hook, level = sys.unraisablehook, logging.getLogger("asyncio").level
+from jaxres.config import CheckpointConfig
+from jaxres.errors import InputError
+from jaxres.evaluation import evaluate, predict, run
+from jaxres.training import checkpoint, loop
+folder = pathlib.Path(sys.argv[1])
+checkpoint.Checkpoints(folder / "checkpoints", CheckpointConfig()).close()
+try:
+    run.evaluate(folder)
+except InputError as error:
+    assert "no finished checkpoint" in str(error)
+assert sys.unraisablehook is hook and logging.getLogger("asyncio").level == level
+assert None not in loaded, loaded
+"""
+
+
+def test_the_library_leaves_the_process_as_it_is(tmp_path):
+    subprocess.run([sys.executable, "-c", LIBRARY, str(tmp_path)], check=True)

@@ -18,7 +18,6 @@ from jaxres.config.data import INSTEAD
 from jaxres.data.pictures import Pictures, open_split
 from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import Evaluator
-from jaxres.host_memory import keep_freed_memory
 from jaxres.models.pure import Net
 from jaxres.screen import say, track
 from jaxres.training.checkpoint import Checkpoints, abstract_like, open_run
@@ -50,7 +49,6 @@ def open_checkpoint(run_dir: Path, which: str, flags: Sequence[str] = ()) -> Ite
     Raises:
         InputError: no such run or checkpoint, a damaged one, or unknown settings.
     """
-    keep_freed_memory()
     checkpoints = open_run(run_dir)
     with contextlib.closing(checkpoints):
         step = checkpoints.find(which)

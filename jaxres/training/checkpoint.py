@@ -24,7 +24,7 @@ from jaxres.config import CheckpointConfig
 from jaxres.errors import InputError
 from jaxres.files import write_whole
 from jaxres.training import checksum
-from jaxres.training.damage import reason, require_regular_files, silence_stragglers
+from jaxres.training.damage import reason, require_regular_files
 from jaxres.training.progress import Progress, Row, is_row, rank
 from jaxres.training.state import State
 
@@ -68,7 +68,6 @@ class Checkpoints:
                 create=False,
                 multiprocessing_options=_by_itself(),
             )
-        silence_stragglers()
         # It reads metrics and metadata of every step, and passes on whatever their layers met.
         try:
             require_regular_files(self.folder)

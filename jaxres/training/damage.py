@@ -1,19 +1,11 @@
 """What goes wrong with the files of checkpoints, without the libraries' own tracebacks."""
 
 import errno
-import functools
-import inspect
-import logging
 import os
-import sys
 from pathlib import Path
-from typing import Any
-
-from absl import logging as absl_logging
 
 from jaxres.errors import brief, sentence
 
-TOLD = ("_SignalingThread", "Handler Commit")  # of writes that failed; the run tells it once
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
@@ -34,24 +26,3 @@ def require_regular_files(folder: Path) -> None:
         for name in files:
             if not os.path.isfile(os.path.join(parent, name)):
                 raise ValueError(f"'{os.path.join(parent, name)}' is no regular file")
-
-
-@functools.cache
-def silence_stragglers() -> None:
-    """Keep reads and writes that are still under way when one has failed from printing tracebacks.
-
-    Orbax closes its event loop at the first failure; the others then find it closed or fail too,
-    some of them after the failure has been reported.
-    """
-    before = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        is_task = inspect.iscoroutine(unraisable.object)
-        if not is_task and "Event loop is closed" not in str(unraisable.exc_value):
-            before(unraisable)
-
-    sys.unraisablehook = hook
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    absl_logging.get_absl_logger().addFilter(
-        lambda record: not any(part in str(record.msg) for part in TOLD)
-    )

@@ -21,7 +21,6 @@ from jaxres.data.pipeline import train_batches
 from jaxres.errors import InputError, Interrupted, TrainingFailed
 from jaxres.evaluation.evaluate import Evaluator, resident_of
 from jaxres.files import write_whole
-from jaxres.host_memory import keep_freed_memory
 from jaxres.training import initial, optim, parallel, processes, transfer
 from jaxres.training.checkpoint import abstract_like
 from jaxres.training.logs import RunLog, Silence
@@ -54,7 +53,6 @@ def train(
         Interrupted: SIGTERM or SIGINT came and the state has been saved.
     """
     started = time.perf_counter()
-    keep_freed_memory()
     compilation.use_cache(config.train.compile_cache)
     peers = processes.join(
         join_timeout_s=config.train.join_timeout_s, peer_timeout_s=config.train.peer_timeout_s
