@@ -204,9 +204,10 @@ def join(*, join_timeout_s: int, peer_timeout_s: int) -> Peers:
     if _joined is not ALONE:
         return _joined
     given = _given()
-    launcher = "" if given else _launcher()
+    launcher = _launcher() if given is None else ""
     if not given and not launcher:
         return ALONE
+    given = given or {}
     where = given.get("coordinator_address", launcher)
     waiting = f"the run's processes have not all come together ({where}) within {join_timeout_s} s"
     with deadline(join_timeout_s, waiting, status=2):
@@ -233,11 +234,16 @@ def abandon(problem: str, status: int) -> None:
     _joined.abandon(problem, status)
 
 
-def _given() -> dict[str, Any]:
-    """The arguments that our own variables give."""
+def _given() -> dict[str, Any] | None:
+    """The arguments that our own variables give: none at all, `{}`, for a process alone.
+
+    They overrule a launcher's, which may start many runs of one process each.
+    """
     values = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
     if not values:
-        return {}
+        return None
+    if values.get("JAXRES_PROCESS_COUNT") == "1":  # needs no coordinator
+        values = {"JAXRES_COORDINATOR": "alone:1", "JAXRES_PROCESS_ID": "0"} | values
     if missing := [name for name in VARIABLES if name not in values]:
         raise InputError(
             f"{' and '.join(values)} given without {' and '.join(missing)}; allowed: all or none"

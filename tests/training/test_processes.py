@@ -58,6 +58,30 @@ def test_one_process_of_one_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    "launcher",
+    [
+        {"SLURM_STEP_NUM_TASKS": "4"},
+        {"OMPI_COMM_WORLD_SIZE": "2"},
+        {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "3"},
+    ],
+    ids=lambda launcher: next(iter(launcher)),
+)
+def test_our_own_variables_overrule_a_launchers(
+    monkeypatch: pytest.MonkeyPatch, launcher: dict[str, str]
+) -> None:
+    def refuse(**given: object) -> None:
+        raise AssertionError(given)
+
+    monkeypatch.setattr("jax.distributed.initialize", refuse)
+    for name, value in {**launcher, "JAXRES_PROCESS_COUNT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert join() is processes.ALONE
+    monkeypatch.setenv("JAXRES_PROCESS_ID", "3")
+    with pytest.raises(InputError, match="JAXRES_PROCESS_ID is '3'; allowed: 0 to 0"):
+        join()
+
+
+@pytest.mark.parametrize(
     ("variables", "launcher"),
     [
         ({}, ""),
