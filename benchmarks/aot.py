@@ -96,7 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = rows.parser("aot", __doc__)
-    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="and --section.key VALUE ...")
+    parser.add_argument(
+        "recipe", type=rows.local_path, metavar="RECIPE", help="and --section.key VALUE ..."
+    )
     parser.add_argument(
         "--topology",
         type=rows.names,
@@ -117,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--hlo",
-        type=Path,
+        type=rows.local_path,
         metavar="FILE",
         help="keep the optimised program here, the variant's beside it as STEM.VARIANT.SUFFIX",
     )

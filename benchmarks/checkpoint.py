@@ -104,7 +104,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=rows.number, default=32, help="of the steps")
     add("--classes", type=rows.number, default=1000)
     add("--repeats", type=rows.number, default=5)
-    add("--dir", type=Path, metavar="FOLDER", help="where to write (default: the temporary folder)")
+    add(
+        "--dir",
+        type=rows.local_path,
+        metavar="FOLDER",
+        help="where to write (default: the temporary folder)",
+    )
     return made
 
 

@@ -10,7 +10,6 @@ import argparse
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import measure, passes, roof, roofplot, rows
@@ -89,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"{CHOSEN} (the default), all, or any of {', '.join(LOWERINGS)}, with commas",
     )
     add("--repeats", type=rows.number, default=7, help=f"samples of at least {passes.SAMPLE_S} s")
-    add("--plot", type=Path, metavar="FILE", help="draw the roofline as a PNG")
+    add("--plot", type=rows.local_path, metavar="FILE", help="draw the roofline as a PNG")
     return made
 
 

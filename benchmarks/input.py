@@ -294,7 +294,7 @@ def _peer(name: str) -> Any:
 def _parser() -> argparse.ArgumentParser:
     parser = rows.parser("input", __doc__)
     parser.epilog = "The recipe's keys can be overridden: --data.canvas 64"
-    parser.add_argument("--recipe", type=Path, default=QUICKSTART, metavar="FILE")
+    parser.add_argument("--recipe", type=rows.local_path, default=QUICKSTART, metavar="FILE")
     parser.add_argument("--peer", type=rows.names, default=[], help="torch, tf or both")
     parser.add_argument(
         "--workers", type=_worker_counts, default=[0], help="worker processes, as 0,2 (0: none)"

@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add(
         "--steps",
-        type=Path,
+        type=rows.local_path,
         required=True,
         metavar="FILE",
         help="rows of aot or step for at least two batches of a device",

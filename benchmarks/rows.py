@@ -21,6 +21,7 @@ from rich.table import Table
 
 from benchmarks.measure import Spread
 from benchmarks.roof import Roof
+from jaxres.config.checks import require_path
 from jaxres.files import write_whole
 from jaxres.training.parallel import make_mesh
 from jaxres.training.summary import environment
@@ -103,8 +104,17 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}", description=description, allow_abbrev=False
     )
-    made.add_argument("--json", type=Path, metavar="FILE", help='write {"rows": [...]} here')
+    made.add_argument("--json", type=local_path, metavar="FILE", help='write {"rows": [...]} here')
     return made
+
+
+def local_path(text: str) -> Path:
+    """A path that is no address, for argparse."""
+    try:
+        require_path("it", text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return Path(text)
 
 
 def names(text: str) -> list[str]:

@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -124,7 +123,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--steps-per-call", type=_positive, default=1, help="our steps in one dispatch")
     add("--parallel", choices=("jit", "pmap"), default="jit")
     add("--devices", type=_positive, default=1, help="the first so many (default: 1)")
-    add("--profile", type=Path, metavar="DIR", help="trace our steps; time per class of operation")
+    add(
+        "--profile",
+        type=rows.local_path,
+        metavar="DIR",
+        help="trace our steps; time by class",
+    )
     return made
 
 

@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--dry-run", action="store_true", help="print the commands")
     add("--overwrite", action="store_true", help="run again what has its file already")
-    add("--out", type=Path, metavar="FOLDER", help="default: results/DEVICE")
+    add("--out", type=rows.local_path, metavar="FOLDER", help="default: results/DEVICE")
     return made
 
 

@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -223,7 +222,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = rows.parser("train", __doc__)
     parser.epilog = "The recipe's keys can be overridden: --data.render host"
     add = parser.add_argument
-    add("recipe", type=Path, metavar="RECIPE", help="YAML file of settings")
+    add("recipe", type=rows.local_path, metavar="RECIPE", help="YAML file of settings")
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
         "--seconds", type=seconds, default=60.0, help="of each variant in all (default: 60)"

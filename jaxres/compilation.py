@@ -18,6 +18,7 @@ import jax
 from jax import monitoring
 from jax.experimental.compilation_cache import compilation_cache
 
+from jaxres.config.checks import require_path
 from jaxres.errors import InputError
 
 OFF = ("", "off")
@@ -53,9 +54,10 @@ def use_cache(setting: str) -> None:
         return
     named = setting != "default"
     try:
-        folder = Path(setting).expanduser() if named else default_folder()
-        folder = _make(folder.absolute() / "jaxres")
-    except (OSError, RuntimeError) as error:  # no home is a RuntimeError
+        chosen = Path(setting).expanduser() if named else default_folder()
+        require_path("its folder", str(chosen))
+        folder = _make(chosen.absolute() / "jaxres")
+    except (OSError, RuntimeError, ValueError) as error:  # no home is a RuntimeError
         problem = " ".join(str(error).split())
         if named:
             raise InputError(

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxres import __version__
+from jaxres import __version__, compilation
 from jaxres.cli import COMMANDS, main
 from jaxres.commands.train import default_run_dir
 from jaxres.recipe import split_settings
@@ -85,6 +85,60 @@ def test_mistakes_are_one_line(
     monkeypatch.chdir(tmp_path)
     assert message in fails(capfd, words)
     assert list(tmp_path.iterdir()) == []  # nothing half-written
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "{recipe}", "--output-dir", "s3://bucket/run"],
+        ["train", "gs://bucket/recipe.yaml"],
+        ["train", "{recipe}", "--output-dir", "run", "--data.data-dir", "gs://bucket/data"],
+        ["train", "{recipe}", "--output-dir", "run", "--model.init-from", "s3://bucket/run"],
+        ["train", "{recipe}", "--output-dir", "run", "--train.compile-cache", "gs://bucket/c"],
+        ["evaluate", "s3://bucket/run"],
+        ["evaluate", "{run}", "-o", "s3://bucket/out.json"],
+        ["predict", "{run}", "https://host/picture.png"],
+        ["predict", "{run}", "x.npy", "--submission", "s3://bucket/x.csv"],
+        ["show", "mistakes", "{run}", "-o", "s3://bucket/x.png"],
+        ["report", "{run}", "-o", "abfss://host/page.html"],
+        ["reproduce", "s1", "--runs", "s3://bucket/runs"],
+        ["reproduce", "s1", "--results", "s3://bucket/results"],
+        ["import-weights", "https://host/model.pth", "-o", "{run}", "--model", "resnet18"],
+        ["import-weights", "{recipe}", "-o", "s3://bucket/run", "--model", "resnet18"],
+        ["data", "list", "--data-dir", "gs://bucket/data"],
+        ["data", "prepare", "mnist", "--from", "https://host/mnist"],
+        ["data", "preview", "{recipe}", "-o", "s3://bucket/x.png"],
+    ],
+    ids=" ".join,
+)
+def test_addresses_do_not_become_folders(
+    words: list[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("{}")
+    told = {"{recipe}": str(recipe), "{run}": str(tmp_path)}
+    assert main([told.get(word, word) for word in words]) == 2
+    (address,) = [word for word in words if "://" in word]
+    said = capfd.readouterr().err
+    assert f"is '{address}', an address; allowed: a path" in said
+    assert len(said.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_addresses_in_the_environment_do_not_either(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", "gs://bucket/data")
+    assert main(["data", "list"]) == 2
+    assert "$TFDS_DATA_DIR is 'gs://bucket/data', an address" in capfd.readouterr().err
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "gs://bucket/cache")
+    compilation.use_cache("default")
+    said = capfd.readouterr().err
+    assert "warning: compiling without a cache, whose folder cannot be written" in said
+    assert "is 'gs://bucket/cache', an address" in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_and_version(capfd: pytest.CaptureFixture) -> None:

@@ -3,9 +3,11 @@
 import dataclasses
 import math
 import os
+import re
 from typing import Any
 
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4000
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/+")  # not Windows's C:/
 MAX_SEED = 2**32 - 1  # what JAX's random keys tell apart
 
 
@@ -16,7 +18,15 @@ def require(holds: bool, message: str) -> None:
 
 
 def require_path(key: str, path: str) -> None:
-    """Refuse what no file system takes as a path."""
+    """Refuse what no file system takes as a path, and addresses, of which it would make a folder.
+
+    `Path` has made s3:/bucket of s3://bucket.
+    """
+    if (address := ADDRESS.match(path)) is not None:
+        raise ValueError(
+            f"{key} is '{address[1]}//{path[address.end() :]}', an address; allowed: a path of "
+            "this machine's file systems (a bucket can be mounted as one)"
+        )
     try:
         encoded = os.fsencode(path)
     except UnicodeEncodeError:

@@ -105,7 +105,8 @@ def _to_first(gradient: Array, images: Array, first: Array | None, window: Windo
     if first is None:
         _, pull = jax.vjp(lambda images: pool.xla_max_pool(images, *window), images)
         return pull(gradient)[0]
-    return pool.to_first(gradient, first, images.shape[1:3], *window)
+    height, width = images.shape[1:3]
+    return pool.to_first(gradient, first, (height, width), *window)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))

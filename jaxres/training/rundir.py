@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxres.config import Config, differing_keys, listed, to_dict
+from jaxres.config.checks import require_path
 from jaxres.errors import InputError
 from jaxres.files import write_whole
 from jaxres.training.checkpoint import Checkpoints
@@ -50,6 +51,10 @@ class RunDirectory:
     def _take(self, opened: contextlib.ExitStack, token: str) -> None:
         """Make the folder and its lock, with something in it by which to know it."""
         path = self.path
+        try:
+            require_path("--output-dir", str(path))
+        except ValueError as error:
+            raise InputError(str(error)) from None
         try:
             self._is_new = not path.exists()
             if not self._is_new:
