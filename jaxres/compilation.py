@@ -8,18 +8,17 @@ none of them code that it cannot run.
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import filelock
 import jax
 from jax import monitoring
 from jax.experimental.compilation_cache import compilation_cache
 
 from jaxres.config.checks import require_path
 from jaxres.errors import InputError
+from jaxres.files import lock, locks_work
 
 OFF = ("", "off")
 MAX_BYTES = 2 * 2**30  # a ResNet-50 step takes 3 MiB, so hundreds of programs; the oldest go first
@@ -106,8 +105,9 @@ def _make(folder: Path) -> Path:
         OSError: the folder cannot be written, or another process does not give up its lock.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=folder).close()
-    with filelock.FileLock(folder / ".lockfile", timeout=LOCK_TIMEOUT_S):
+    if not locks_work(folder):  # JAX waits for them, program by program
+        raise OSError(f"no file locks in '{folder}'")
+    with lock(folder / ".lockfile", timeout_s=LOCK_TIMEOUT_S):
         for entry in folder.glob("*-cache"):
             if not entry.with_name(entry.name.removesuffix("cache") + "atime").exists():
                 entry.unlink()

@@ -1,11 +1,18 @@
-"""Files written whole."""
+"""Files written whole, and locks."""
 
 import contextlib
+import errno
 import fcntl
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
+
 from jaxres.errors import InputError
+from jaxres.screen import say
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -35,6 +42,40 @@ def require_writable(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def lock(path: Path, *, timeout_s: int | None = None) -> Iterator[None]:
+    """While no other process holds the lock file; waits for it, for `timeout_s` if given.
+
+    Where the file system has no locks, as some network ones, warns and goes on without.
+
+    Raises:
+        filelock.Timeout: it is held.
+        OSError: it cannot be made or written to.
+    """
+    if locks_work(path.parent):
+        with filelock.FileLock(path, timeout=-1 if timeout_s is None else timeout_s):
+            yield
+        return
+    say(f"warning: no file locks in '{path.parent}': nothing keeps a second process out of it")
+    yield
+
+
+def locks_work(folder: Path) -> bool:
+    """Whether the file system of a folder has locks.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        try:
+            fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            return False
+    return True
+
+
+@contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """While no other process is in here for the same folder; waits for it.
 
@@ -42,8 +83,7 @@ def locked(folder: Path) -> Iterator[None]:
         OSError: the folder cannot be made or written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock(folder / ".lock"):
         yield
 
 

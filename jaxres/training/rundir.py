@@ -1,7 +1,6 @@
 """The run directory: whose it is, and what it was made with."""
 
 import contextlib
-import fcntl
 import json
 import shutil
 import time
@@ -9,10 +8,12 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from jaxres.config import Config, differing_keys, listed, to_dict
 from jaxres.config.checks import require_path
 from jaxres.errors import InputError
-from jaxres.files import write_whole
+from jaxres.files import lock, write_whole
 from jaxres.training.checkpoint import Checkpoints
 from jaxres.training.processes import ALONE, Peers
 
@@ -60,16 +61,12 @@ class RunDirectory:
             if not self._is_new:
                 _require_ours(path)
             path.mkdir(parents=True, exist_ok=True)
-            lock = opened.enter_context((path / "lock").open("a"))
+            opened.enter_context(lock(path / "lock", timeout_s=0))
+            (path / "lock").write_text(token)
+        except filelock.Timeout:
+            raise InputError(f"another process is training in '{path}'") from None
         except OSError as error:
             raise InputError(f"cannot write to --output-dir '{path}': {error.strerror}") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"another process is training in '{path}'") from None
-        lock.truncate(0)
-        lock.write(token)
-        lock.flush()
 
     def close(self) -> None:
         """Finish writing and release."""

@@ -1,0 +1,75 @@
+"""Locks, also where there are none."""
+
+import errno
+import fcntl
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from jaxres import compilation
+from jaxres.config import Config
+from jaxres.errors import InputError
+from jaxres.files import lock, locked
+from jaxres.training.rundir import RunDirectory
+
+
+def refuse_locks(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def flock(file: object, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP])
+def test_without_locks_the_work_is_done_and_said(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys, code: int
+) -> None:
+    refuse_locks(monkeypatch, code)
+    with locked(tmp_path / "results"):
+        pass
+    assert f"warning: no file locks in '{tmp_path / 'results'}'" in capsys.readouterr().err
+    directory = RunDirectory(tmp_path / "run", Config())
+    directory.close()
+    assert f"warning: no file locks in '{tmp_path / 'run'}'" in capsys.readouterr().err
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+    before = compilation.folder_in_use()
+    try:
+        compilation.use_cache("default")
+        assert compilation.folder_in_use() is None
+    finally:
+        monkeypatch.undo()
+        compilation.use_cache(str(pathlib.Path(before).parent) if before else "off")
+    assert "warning: compiling without a cache, whose folder" in capsys.readouterr().err
+
+
+def test_a_disk_that_fails_is_no_missing_lock(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_locks(monkeypatch, errno.EIO)
+    with pytest.raises(InputError, match=r"cannot write to --output-dir .*Input/output error"):
+        RunDirectory(tmp_path / "run", Config())
+
+
+HOLDER = """
+import pathlib, sys
+from jaxres.files import lock
+with lock(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_lock_ends_with_its_process(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "lock"
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(TimeoutError), lock(path, timeout_s=0):
+            pass
+        holder.kill()
+    with lock(path, timeout_s=0):
+        pass
