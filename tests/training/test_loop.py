@@ -126,8 +126,7 @@ def test_a_resumed_run_ends_as_a_straight_one_bit_for_bit(
     assert validation == [[r[k] for k in keep] for r in theirs if r["split"] == "validation"]
 
 
-@pytest.mark.parametrize("ending", ["signal", "kill"])
-@pytest.mark.parametrize("step", [10, 20])
+@pytest.mark.parametrize(("ending", "step"), [("signal", 10), ("kill", 20)])
 def test_what_ends_an_evaluation_loses_nothing(
     tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, ending: str, step: int
 ) -> None:
