@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxres.config import Split
-from jaxres.data import originals, records
+from jaxres.data import decoding, records
 from jaxres.data.sources import SPLITS
 from jaxres.errors import InputError, unknown_name
 
@@ -80,7 +80,7 @@ def load(
         )
     if photo_side is not None:
         side = min(side, photo_side)
-    return np.concatenate([_squares(originals.shrink(region.pixels, side)) for region in regions])
+    return np.concatenate([_squares(decoding.shrink(region.pixels, side)) for region in regions])
 
 
 def describe(data_dir: Path) -> list[records.Row]:
@@ -111,7 +111,7 @@ def _read_embedded(split: Split, data_dir: Path) -> list[Region]:
     folder = importlib.resources.files("sklearn.datasets.images")
     regions = []
     for file_name, half in EMBEDDED_HALVES[split]:
-        picture = originals.decode_picture((folder / file_name).read_bytes(), Path(file_name))
+        picture = decoding.decode_picture((folder / file_name).read_bytes(), Path(file_name))
         middle = picture.shape[1] // 2
         pixels = picture[:, :middle] if half == "left" else picture[:, middle:]
         regions.append(Region(f"{file_name} ({half} half)", pixels))
@@ -123,7 +123,7 @@ def _read_prepared(split: Split, data_dir: Path) -> list[Region]:
     return [
         Region(
             example["file_name"].decode(errors="replace"),
-            originals.decode_picture(example["image"], prepared.folder),
+            decoding.decode_picture(example["image"], prepared.folder),
         )
         for example in prepared.read(split)
     ]

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxres.data import cifar10, contest, flowers, originals, photos
+from jaxres.data import cifar10, contest, decoding, flowers, originals, photos
 from jaxres.data.download import download
 from jaxres.errors import InputError
 from jaxres.screen import say
@@ -157,7 +157,7 @@ def _flowers(request: Request) -> Content:
     def examples() -> Iterator[Example]:
         for name, files in pictures.items():
             for file_name, content in files.items():
-                originals.decode_picture(content, path / name / file_name)
+                decoding.decode_file(content, path / name / file_name)
                 yield {"image": content, "label": name}
 
     return Content(

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxres.data import originals
+from jaxres.data import decoding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class EncodedPictures:
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return dataclasses.replace(self, encoded=self.encoded[index])
-        return middle(originals.decode_picture(self.encoded[index], self.folder), self.side)
+        return middle(decoding.decode_picture(self.encoded[index], self.folder), self.side)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         del dtype, copy  # what NumPy may ask for; it is always a new array of uint8
@@ -83,7 +83,7 @@ class PictureFiles:
         return picture
 
     def _read(self, path: Path) -> UInt8[np.ndarray, "h w 3"]:
-        picture = originals.decode_over_black(originals.read_bytes(path), path)
+        picture = decoding.decode_file(decoding.read_bytes(path), path)
         return picture if self.side is None else middle(picture, self.side)
 
 

@@ -17,25 +17,20 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxres.data import picture_size
-from jaxres.data.picture_size import JPEG_MAGIC, PNG_MAGIC
 from jaxres.errors import InputError
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
 
 GZIP_MAGIC = b"\x1f\x8b"
-PNG_CHUNK_BYTES = 12  # of length, kind and checksum
 IDX_UINT8_TYPE = 0x08
 # Far above the largest published digit file (47 MB): a crafted one cannot fill the memory.
 MAX_IDX_BYTES = 256 << 20
 # Far above the largest published archive (235 MB unpacked), for the same reason.
 MAX_ARCHIVE_BYTES = 512 << 20
 READ_CHUNK_BYTES = 1 << 20
-ROWS_AT_A_TIME = 256
 
 
 class File(NamedTuple):
@@ -242,7 +237,7 @@ def require_folder(folder: Path) -> None:
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """Every file with a picture's suffix (jpg, jpeg, png, webp, bmp) below a folder, sorted.
+    """Every file with a picture's suffix below a folder, sorted.
 
     Hidden files and folders are passed over: archives made on a Mac hold a `._name.jpg`, which is
     no picture, beside each picture.
@@ -260,108 +255,3 @@ def _walk_pictures(folder: Path) -> Iterator[Path]:
         for name in files:
             if not name.startswith(".") and name.lower().endswith(PICTURE_SUFFIXES):
                 yield Path(parent, name)
-
-
-def decode_picture(
-    encoded: bytes, path: Path, *, grey: bool = False
-) -> UInt8[np.ndarray, "h w *rgb"]:
-    """The RGB (or grey) picture in a file's bytes, turned upright as its EXIF orientation says.
-
-    Args:
-        encoded: The whole content of a JPEG, PNG, WebP or BMP file.
-        path: Where it was read; named in the error.
-        grey: Give one value per pixel.
-    """
-    picture = None
-    flag = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
-    size = picture_size.stated(encoded)
-    most = picture_size.most_pixels(len(encoded))
-    if size and size.width * size.height > most:
-        raise InputError(
-            f"{path} states {size.width}x{size.height} pixels in a file of {len(encoded)} bytes; "
-            f"allowed for its length: {most} pixels in all"
-        )
-    if size and not _is_cut_jpeg(encoded):
-        picture = _imdecode(encoded, path, flag)
-    if picture is None:
-        raise InputError(
-            f"{path} is not a whole picture: OpenCV cannot decode its content (allowed: JPEG, PNG, "
-            "WebP, BMP)"
-        )
-    return picture if grey else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)  # pyright: ignore[reportReturnType]
-
-
-def _imdecode(encoded: bytes, path: Path, flag: int) -> Any:
-    """OpenCV's picture; None where it cannot decode it."""
-    try:
-        return cv2.imdecode(np.frombuffer(encoded, np.uint8), flag)
-    except cv2.error as error:
-        raise InputError(f"{path} cannot be decoded as a picture: {error.err}") from error
-
-
-def decode_over_black(encoded: bytes, path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """As `decode_picture`; what is transparent lies over black, as digits are light on dark."""
-    if encoded.startswith(PNG_MAGIC) and not _is_whole_png(encoded):
-        raise InputError(f"{path} is not a whole picture: it is cut short or damaged")
-    picture = decode_picture(encoded, path)
-    if encoded.startswith(JPEG_MAGIC):
-        return picture
-    stored: Any = _imdecode(encoded, path, cv2.IMREAD_UNCHANGED)
-    if stored is None or stored.dtype.kind != "u" or stored.shape[2:] != (4,):
-        return picture
-    over_black = np.empty((*stored.shape[:2], 3), np.uint8)
-    for first in range(0, len(stored), ROWS_AT_A_TIME):
-        rows = slice(first, first + ROWS_AT_A_TIME)
-        *colours, alpha = np.moveaxis(stored[rows] / np.iinfo(stored.dtype).max, -1, 0)
-        over_black[rows] = np.rint(255 * (np.stack(colours[::-1], axis=-1) * alpha[..., None]))
-    return over_black
-
-
-def _is_whole_png(encoded: bytes) -> bool:
-    """Whether each chunk has its checksum and the last is the end; libpng prints what it misses."""
-    place = len(PNG_MAGIC)
-    while len(encoded) - place >= PNG_CHUNK_BYTES:
-        after = place + PNG_CHUNK_BYTES + int.from_bytes(encoded[place : place + 4], "big")
-        kind, checksum = encoded[place + 4 : place + 8], encoded[after - 4 : after]
-        if zlib.crc32(encoded[place + 4 : after - 4]).to_bytes(4, "big") != checksum:
-            return False
-        if kind == b"IEND":
-            return True
-        place = after
-    return False
-
-
-def _is_cut_jpeg(encoded: bytes) -> bool:
-    """Whether a JPEG lacks its end marker; OpenCV 4 would fill the missing rows with grey."""
-    start_of_scan, end_of_image = b"\xff\xda", b"\xff\xd9"
-    is_jpeg = encoded.startswith(JPEG_MAGIC)
-    return is_jpeg and encoded.rfind(end_of_image) < encoded.rfind(start_of_scan)
-
-
-def read_picture(path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """One picture file, RGB."""
-    return decode_picture(read_bytes(path), path)
-
-
-def read_bytes(path: Path) -> bytes:
-    """The content of a file.
-
-    Raises:
-        InputError: it cannot be read, or is a pipe or a device, which may have no end.
-    """
-    try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"cannot read {path}: it is no regular file")
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def shrink(picture: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "new_h new_w 3"]:
-    """Shrink uniformly, by averaging areas, to a short side of `side` pixels; never enlarge."""
-    height, width = picture.shape[:2]
-    short_side = min(height, width)
-    if short_side <= side:
-        return picture
-    size = (round(width * side / short_side), round(height * side / short_side))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)  # pyright: ignore[reportReturnType]

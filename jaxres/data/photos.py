@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxres.data import originals
+from jaxres.data import decoding, originals
 from jaxres.errors import InputError
 from jaxres.screen import track
 
@@ -50,7 +50,7 @@ def split_photos(root: Path, *, shown: bool) -> dict[str, list[Photo]]:
     splits: dict[str, list[Photo]] = {"train": [], "validation": [], "test": []}
     seen: dict[str, tuple[str, Path]] = {}
     for path in track(paths, len(paths), "photos, comparing", shown):
-        sha256 = hashlib.sha256(originals.read_bytes(path)).hexdigest()
+        sha256 = hashlib.sha256(decoding.read_bytes(path)).hexdigest()
         split = _split_by_folder(path, root) if by_folder else _split_by_hash(sha256)
         if sha256 not in seen:
             seen[sha256] = (split, path)
@@ -74,13 +74,13 @@ def split_photos(root: Path, *, shown: bool) -> dict[str, list[Photo]]:
 
 def read_shrunk(path: Path, side: int) -> UInt8[np.ndarray, "h w 3"]:
     """A photograph, RGB, shrunk to a short side of at most `side` pixels."""
-    picture = originals.read_picture(path)
+    picture = decoding.read_picture(path)
     short_side = min(picture.shape[:2])
     if short_side < MIN_SIDE:
         raise InputError(
             f"the short side of {path} is {short_side} pixels; allowed: {MIN_SIDE} or more"
         )
-    return originals.shrink(picture, side)
+    return decoding.shrink(picture, side)
 
 
 def _top_folder(path: Path, root: Path) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
 from jaxres.config import Split
-from jaxres.data import cifar10, contest, flowers, originals, records
+from jaxres.data import cifar10, contest, decoding, flowers, originals, records
 from jaxres.data.encoded import EncodedPictures, Images
 from jaxres.errors import InputError, unknown_name
 
@@ -241,7 +241,7 @@ def _decode(prepared: records.Prepared, split: str, indices: Sequence[int]) -> S
     labels = _labels(prepared, examples)
     images = []
     for example in examples:
-        image = originals.decode_picture(example["image"], prepared.folder, grey=grey)
+        image = decoding.decode_picture(example["image"], prepared.folder, grey=grey)
         if image.shape != wanted:
             reason = f"a picture has shape {image.shape}, not {wanted}"
             raise prepared.damaged(prepared.folder, reason)

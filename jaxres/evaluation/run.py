@@ -81,7 +81,9 @@ def load(
         InputError: no such run or checkpoint, a damaged one, or a data set that is not there.
     """
     with open_checkpoint(run_dir, which, flags) as opened:
-        return restored(opened, opened.config, open_split(opened.config, split))
+        pictures = open_split(opened.config, split)
+        _tell_other_data(opened, pictures)
+        return restored(opened, opened.config, pictures)
 
 
 def restored(opened: Opened, config: Config, pictures: Pictures) -> Loaded:
@@ -90,7 +92,6 @@ def restored(opened: Opened, config: Config, pictures: Pictures) -> Loaded:
     Raises:
         InputError: the weights are damaged or do not fit.
     """
-    _tell_other_data(opened, pictures)
     mesh = make_mesh(config.train.devices)
     net = abstract_network(config, classes=len(pictures.class_names))
     like = {"params": net.params, "stats": net.stats}
@@ -167,6 +168,8 @@ def sweep(
         each = zip(values, configs, strict=True)
         for value, config in track(each, len(values), f"evaluate, values of {setting}", shown):
             pictures = open_split(config, split)
+            if last is None:
+                _tell_other_data(opened, pictures)
             seen = config.data.picture_side, normalisation(config), len(pictures.class_names)
             if last and last[0] == seen:
                 loaded, evaluator = last[1], last[2].on(pictures, config)

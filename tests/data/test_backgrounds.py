@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxres.config import Split
-from jaxres.data import backgrounds, originals, prepare
+from jaxres.data import backgrounds, decoding, prepare
 from jaxres.data.sources import SPLITS
 from jaxres.errors import InputError
 from tests.data.conftest import write_photo
@@ -79,13 +79,13 @@ def test_photographs_are_shrunk_to_the_smallest_of_the_split(tmp_path: Path):
     # 60x90 becomes 50x75, two squares; 150x50 stays, three squares.
     assert bank.shape == (5, 50, 50, 3)
     wide = cv2.resize(
-        originals.read_picture(tmp_path / "in" / "train" / "a.png"),
+        decoding.read_picture(tmp_path / "in" / "train" / "a.png"),
         (75, 50),
         interpolation=cv2.INTER_AREA,
     )
     np.testing.assert_array_equal(bank[0], wide[:, :50])
     np.testing.assert_array_equal(bank[1], wide[:, 25:])
-    tall = originals.read_picture(tmp_path / "in" / "train" / "b.png")
+    tall = decoding.read_picture(tmp_path / "in" / "train" / "b.png")
     np.testing.assert_array_equal(bank[2:], tall.reshape(3, 50, 50, 3))
     assert load("photos", "test", tmp_path).shape == (3, 80, 80, 3)
     assert load("photos", "train", tmp_path, photo_side=40).shape == (5, 40, 40, 3)

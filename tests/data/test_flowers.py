@@ -14,7 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from jaxres.config import Split
-from jaxres.data import flowers, originals, prepare, records, render_device, sources
+from jaxres.data import decoding, flowers, originals, prepare, records, render_device, sources
 from jaxres.data.encoded import middle
 from jaxres.data.pictures import open_split
 from jaxres.data.pipeline import train_batches
@@ -83,7 +83,7 @@ def test_tfds_opens_the_prepared_set_and_the_bytes_are_the_originals(
     builder: Any = tfds.builder_from_directory(prepared.folder)
     examples = builder.as_data_source("train")
     assert len(examples) == len(files)
-    assert examples[3]["image"].shape == originals.read_picture(files[3]).shape
+    assert examples[3]["image"].shape == decoding.read_picture(files[3]).shape
 
 
 def test_a_tenth_of_each_class_is_always_for_test(flowers_dir: Path, tmp_path: Path):
@@ -102,7 +102,7 @@ def test_a_tenth_of_each_class_is_always_for_test(flowers_dir: Path, tmp_path: P
 def test_pictures_are_squares_of_the_canvas_with_their_labels(flowers_dir: Path, tmp_path: Path):
     prepare_quietly(flowers_dir, tmp_path)
     expected = {
-        middle(originals.read_picture(path), 32).tobytes(): path.parent.name
+        middle(decoding.read_picture(path), 32).tobytes(): path.parent.name
         for path in flowers_dir.rglob("*.jpg")
     }
     assert len(set(load("train", tmp_path).first(20).labels)) == 5  # not filed by class

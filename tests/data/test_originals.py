@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxres.data import originals
+from jaxres.data import decoding, originals
 from jaxres.errors import InputError
 from tests.data.conftest import idx_bytes, write_photo
 
@@ -134,7 +134,7 @@ def test_find_pictures_walks_a_tree(photos_dir: Path):
 
 
 def test_find_pictures_refuses_a_folder_without_any(tmp_path: Path):
-    with pytest.raises(InputError, match=r"no pictures in .*\.jpg, \.jpeg, \.png"):
+    with pytest.raises(InputError, match=r"no pictures in .*\.jpg, \.jpeg, \.jpe, \.jfif, \.png"):
         originals.find_pictures(tmp_path)
     with pytest.raises(InputError, match="does not exist"):
         originals.find_pictures(tmp_path / "absent")
@@ -144,7 +144,7 @@ def test_read_picture_is_rgb(tmp_path: Path):
     red_in_opencv_order = np.zeros((40, 50, 3), np.uint8)
     red_in_opencv_order[..., 2] = 200
     cv2.imwrite(str(tmp_path / "red.png"), red_in_opencv_order)
-    picture = originals.read_picture(tmp_path / "red.png")
+    picture = decoding.read_picture(tmp_path / "red.png")
     assert picture.shape == (40, 50, 3)
     assert picture[0, 0].tolist() == [200, 0, 0]
 
@@ -153,7 +153,7 @@ def test_read_picture_makes_grey_and_16_bit_pictures_rgb(tmp_path: Path):
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((40, 50), 7, np.uint8))
     cv2.imwrite(str(tmp_path / "deep.png"), np.full((40, 50), 7 * 257, np.uint16))
     for name in ("grey.png", "deep.png"):
-        picture = originals.read_picture(tmp_path / name)
+        picture = decoding.read_picture(tmp_path / name)
         assert picture.shape == (40, 50, 3)
         assert picture.dtype == np.uint8
         assert (picture == 7).all()
@@ -166,14 +166,14 @@ def test_read_picture_refuses_a_cut_file(tmp_path: Path, suffix: str, share: flo
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(InputError, match="is not a whole picture") as error:
-        originals.read_picture(path)
+        decoding.read_picture(path)
     assert str(path) in str(error.value)
 
 
 def test_read_picture_refuses_a_text_file(tmp_path: Path):
     path = write(tmp_path / "photo.jpg", b"this is no picture at all\n" * 20)
     with pytest.raises(InputError, match=r"photo\.jpg is not a whole picture"):
-        originals.read_picture(path)
+        decoding.read_picture(path)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -183,7 +183,7 @@ def test_what_is_transparent_lies_over_black(tmp_path: Path, dtype: type):
     half = np.array([0, most, most, most // 2], dtype)
     path = tmp_path / "picture.png"
     cv2.imwrite(str(path), np.stack([*blue_green_red_alpha, half])[None])
-    picture = originals.decode_over_black(path.read_bytes(), path)
+    picture = decoding.decode_file(path.read_bytes(), path)
     assert picture.tolist() == [[[255, 0, 255], [0, 0, 0], [127, 127, 0]]]
 
 
@@ -197,9 +197,9 @@ def test_a_png_with_changed_bytes_is_refused(
     place = data.draw(st.integers(0, len(content) - 1))
     changed = content[:place] + bytes([content[place] ^ data.draw(st.integers(1, 255))])
     with pytest.raises(InputError, match=rf"{path} "):
-        originals.decode_over_black(changed + content[place + 1 :], path)
+        decoding.decode_file(changed + content[place + 1 :], path)
     with pytest.raises(InputError, match=r"is not a whole picture"):
-        originals.decode_over_black(content[:place], path)
+        decoding.decode_file(content[:place], path)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_png_with_changed_bytes_is_refused(
 )
 def test_shrink_is_uniform_and_never_enlarges(shape: tuple[int, int], shrunk: tuple[int, int]):
     picture = np.full((*shape, 3), 9, np.uint8)
-    result = originals.shrink(picture, 40)
+    result = decoding.shrink(picture, 40)
     assert result.shape == (*shrunk, 3)
     assert (result == 9).all()
 
@@ -218,4 +218,4 @@ def test_pipes_and_devices_are_no_pictures(tmp_path: Path):
     (tmp_path / "endless.jpg").symlink_to("/dev/zero")
     for name in ("pipe.jpg", "endless.jpg"):
         with pytest.raises(InputError, match=f"{name}: it is no regular file"):
-            originals.read_picture(tmp_path / name)
+            decoding.read_picture(tmp_path / name)

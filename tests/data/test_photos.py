@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from jaxres.data import originals, photos, prepare
+from jaxres.data import decoding, photos, prepare
 from jaxres.errors import InputError
 from tests.data.conftest import write_photo
 
@@ -33,7 +33,7 @@ def test_photos_keep_the_split_of_their_folders(photos_dir: Path, tmp_path: Path
         "test": ["test/g.png", "test/h.jpg"],
     }
     example = builder.as_data_source("test")[0]
-    original = originals.read_picture(photos_dir / "test" / "g.png")
+    original = decoding.read_picture(photos_dir / "test" / "g.png")
     assert original.shape == (48, 64, 3)
     expected = cv2.resize(original, (53, 40), interpolation=cv2.INTER_AREA)
     np.testing.assert_array_equal(example["image"], expected)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxres.data import originals, picture_size
+from jaxres.data import decoding, picture_size
 from jaxres.data.picture_size import Size
 from jaxres.errors import InputError
 
@@ -31,7 +31,7 @@ def encoded(suffix: str, *options: int) -> bytes:
 def test_headers_state_the_size_that_is_decoded(suffix: str, options: tuple[int, ...]):
     content = encoded(suffix, *options)
     assert picture_size.stated(content) == Size(width=300, height=20)
-    assert originals.decode_picture(content, Path("picture")).shape == PICTURE.shape
+    assert decoding.decode_picture(content, Path("picture")).shape == PICTURE.shape
     for length in range(len(content)):
         assert picture_size.stated(content[:length]) in (None, Size(300, 20))
 
@@ -55,7 +55,7 @@ def test_a_size_that_no_content_backs_is_refused_before_it_is_allocated(suffix: 
     content = with_size(encoded(suffix), 30_000, 30_000)
     tracemalloc.start()
     with pytest.raises(InputError, match="states 30000x30000 pixels in a file of"):
-        originals.decode_picture(content, Path("picture"))
+        decoding.decode_picture(content, Path("picture"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 20
@@ -65,5 +65,5 @@ def test_a_large_picture_of_one_colour_is_read():
     picture = np.full((3000, 5000), 7, np.uint8)
     content = cv2.imencode(".png", picture)[1].tobytes()
     assert len(content) < picture.size / 200
-    read = originals.decode_picture(content, Path("picture"), grey=True)
+    read = decoding.decode_picture(content, Path("picture"), grey=True)
     np.testing.assert_array_equal(read, picture)

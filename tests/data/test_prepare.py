@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.core.units import Size
 
-from jaxres.data import contents, originals, prepare, records
+from jaxres.data import contents, decoding, originals, prepare, records
 from jaxres.errors import InputError
 from tests.data.conftest import SYNTHETIC_TEST, SYNTHETIC_TRAIN, Served, write_photo
 
@@ -83,7 +83,7 @@ def test_real_photos(real_data_dir: Path, originals_dir: Path):
     assert sizes == {"train": 200, "validation": 100, "test": 200}
     example = builder.as_data_source("validation")[0]
     assert min(example["image"].shape[:2]) == 256
-    original = originals.read_picture(originals_dir / "scenes" / example["file_name"].decode())
+    original = decoding.read_picture(originals_dir / "scenes" / example["file_name"].decode())
     np.testing.assert_array_equal(example["image"], original)
 
 

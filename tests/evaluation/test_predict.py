@@ -15,7 +15,7 @@ import pytest
 
 from jaxres.cli import main
 from jaxres.config import Config, to_dict
-from jaxres.data import originals
+from jaxres.data import decoding
 from jaxres.data.encoded import EncodedPictures
 from jaxres.data.pictures import open_split
 from jaxres.errors import InputError
@@ -148,13 +148,13 @@ def test_a_file_is_decoded_once_though_it_fills_up_the_batch(
     run_dir, _ = run_of("--data.batch-size=8")
     files = write_pictures(tmp_path / "files", random_pictures(9))
     decoded = []
-    decode = originals.decode_over_black
+    decode = decoding.decode_file
 
     def count(encoded: bytes, path: Path) -> np.ndarray:
         decoded.append(path)
         return decode(encoded, path)
 
-    monkeypatch.setattr(originals, "decode_over_black", count)
+    monkeypatch.setattr(decoding, "decode_file", count)
     assert len(predict(run_dir, files)) == 9
     assert decoded == files
 

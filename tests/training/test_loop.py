@@ -322,7 +322,7 @@ def test_a_folder_of_something_else_is_left_alone(tiny_config, tmp_path: pathlib
     with pytest.raises(InputError, match="holds other files"):
         loop.train(tiny_config(), tmp_path / "site")
     assert (tmp_path / "site" / "config.yaml").read_text() == "title: mine"
-    with pytest.raises(InputError, match="--output-dir is .* of them a name"):
+    with pytest.raises(InputError, match=r"--output-dir is .* of them a name"):
         loop.train(tiny_config(), tmp_path / ("x" * 300))
 
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from hypothesis import strategies as st
 
-from jaxres.data import encoded, flowers, originals, prepare
+from jaxres.data import decoding, encoded, flowers, originals, prepare
 from tests.faults.fuzz.cifar import archive_of
 from tests.faults.fuzz.damage import damaged, damaged_tree
 from tests.faults.fuzz.reader import Reader, fingerprint
@@ -43,12 +43,12 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
     """A PNG with right checksums, whatever its header promises."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
-    return originals.PNG_MAGIC + chunks
+    return picture_size.PNG_MAGIC + chunks
 
 
 def _with_size(content: bytes, width: int, height: int) -> bytes:
     """A valid picture whose header says another size."""
-    if content.startswith(originals.PNG_MAGIC):
+    if content.startswith(picture_size.PNG_MAGIC):
         return png(width, height, 8, 2, bytes(1000))
     if content.startswith(b"BM"):
         signed = width & 0xFFFFFFFF, (height if height % 2 else -height) & 0xFFFFFFFF
@@ -108,7 +108,7 @@ def predicted(scratch: Path) -> Iterator[Reader]:
         return encoded.PictureFiles([path], None)[0]
 
     valid = [picture(".png"), picture(".png", channels=4), picture(".png", channels=1)]
-    known = {fingerprint(originals.decode_over_black(c, Path("valid"))) for c in valid}
+    known = {fingerprint(decoding.decode_file(c, Path("valid"))) for c in valid}
 
     def wrong(tree: Tree, content: np.ndarray) -> str | None:
         if content.dtype != np.uint8 or content.ndim != 3 or 0 in content.shape:
@@ -116,7 +116,7 @@ def predicted(scratch: Path) -> Iterator[Reader]:
         given = tree["picture"]
         assert isinstance(given, bytes)
         # Of the valid files' size: the made ones are right as they are.
-        is_png = given.startswith(originals.PNG_MAGIC) and content.shape == (36, 40, 3)
+        is_png = given.startswith(picture_size.PNG_MAGIC) and content.shape == (36, 40, 3)
         return "a PNG changed unnoticed" if is_png and fingerprint(content) not in known else None
 
     yield Reader(files().map(lambda content: {"picture": content}), read, wrong)
