@@ -87,7 +87,7 @@ LISTS = {
         Entry("scaling", "scaling --batch-size 16 --repeats 5", env={"JAX_NUM_CPU_DEVICES": "8"}),
         Entry("compile", "compile", quick=""),
         Entry("aot", f"aot {S1} --topology {TPUS} --per-device-batch 64", quick=f"aot {S1} {V5E}"),
-        # libtpu 0.0.42.1, of jax 0.10.2, overflows its stack on v6e; 0.0.43.2 does not.
+        # libtpu 0.0.42.1, of jax 0.10.2, overflows its stack on v6e; 0.0.52 takes half an hour.
         Entry("aot_v6e", f"aot {S1} --topology v6e:2x2 --per-device-batch 64", quick=""),
         Entry("aot_sync_batch_norm", f"aot {S1} --model.sync-batch-norm true {V5E}", quick=""),
         Entry("aot_gpu", f"aot {S1} {GPUS} --against unfolded", quick=f"aot {S1} --topology h100"),
