@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,13 +19,25 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader, or a restart, sees the old one or the new one.
 
+    A link stays, and the file that it names is written. What is no regular file, as a device or a
+    pipe, is written into.
+
     Raises:
         OSError: it cannot be written, and the old one stands.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    data = content.encode() if isinstance(content, str) else content
+    stream = path.absolute().parts[1:2] in (("dev",), ("proc",))  # /dev/stdout may be a file
+    if stream or (path.exists() and not path.is_file()):
+        with path.open("ab" if stream else "wb", buffering=0) as device:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[device.write(rest) :]
+        return
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(target.name + ".tmp")
     try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        temporary.replace(path)
+        temporary.write_bytes(data)
+        temporary.replace(target)
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

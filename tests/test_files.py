@@ -1,4 +1,4 @@
-"""Locks, also where there are none."""
+"""Files written whole, and locks, also where there are none."""
 
 import errno
 import fcntl
@@ -6,13 +6,14 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from jaxres import compilation
 from jaxres.config import Config
 from jaxres.errors import InputError
-from jaxres.files import lock, locked
+from jaxres.files import lock, locked, write_whole
 from jaxres.training.rundir import RunDirectory
 
 
@@ -51,6 +52,48 @@ def test_a_disk_that_fails_is_no_missing_lock(
     refuse_locks(monkeypatch, errno.EIO)
     with pytest.raises(InputError, match=r"cannot write to --output-dir .*Input/output error"):
         RunDirectory(tmp_path / "run", Config())
+
+
+def test_links_and_what_is_no_regular_file_stay_what_they_are(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "other").mkdir()
+    link, target = tmp_path / "link.json", tmp_path / "other" / "target.json"
+    link.symlink_to(target)  # to nothing yet
+    for text in ("one", "two"):
+        write_whole(link, text)
+        assert link.is_symlink()
+        assert target.read_text() == text
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    write_whole(pipe, b"x" * 200_000)
+    reader.join()
+    assert read == [b"x" * 200_000]
+    assert pipe.is_fifo()
+    null = tmp_path / "null"
+    null.symlink_to("/dev/null")
+    write_whole(null, "gone")
+    assert null.is_symlink()
+    assert pathlib.Path("/dev/null").is_char_device()
+    names = {path.name for path in tmp_path.rglob("*")}
+    assert names == {"link.json", "other", "target.json", "pipe", "null"}
+
+
+@pytest.mark.parametrize("into", ["pipe", "file"])
+def test_standard_output_is_written_to(tmp_path: pathlib.Path, into: str) -> None:
+    code = (
+        "import pathlib; from jaxres.files import write_whole; print('before', flush=True);"
+        "write_whole(pathlib.Path('/dev/stdout'), 'here\\n'); print('after')"
+    )
+    command = [sys.executable, "-c", code]
+    if into == "pipe":
+        said = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
+    else:
+        with (tmp_path / "out").open("a") as file:
+            subprocess.run(command, stdout=file, check=True)
+        said = (tmp_path / "out").read_text()
+    assert said == "before\nhere\nafter\n"
 
 
 HOLDER = """
