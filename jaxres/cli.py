@@ -4,6 +4,7 @@ Errors a user can cause become one line on standard error and status 2; a failur
 is status 1. Imports of JAX and TFDS wait until a command needs them, so that help is quick.
 """
 
+import io
 import os
 import sys
 import traceback
@@ -49,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (default: the process's) and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     keep_freed_memory()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name need not be text
+            stream.reconfigure(errors="backslashreplace")
     problem = ""
     try:
         status = run(words)

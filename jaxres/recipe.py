@@ -36,6 +36,9 @@ DEFAULTS = Config()
 # Of a command's field `output`.
 ShortO = tyro.conf.arg(aliases=["-o"])
 
+# Fields of commands that are files; the others are folders.
+FILES = ("recipe", "images", "image", "submission", "output", "file", "path", "from_dir")
+
 # What YAML and people write for Python's words.
 SPELLINGS = {"true": "True", "false": "False", "null": "None", "none": "None", "~": "None"}
 
@@ -148,7 +151,7 @@ def _require_usable_paths(parsed: Any) -> None:
         for path in value if isinstance(value, tuple) else (value,):
             if isinstance(path, Path) or (name == "data_dir" and path):
                 try:
-                    require_path(name, str(path))
+                    require_path(name, str(path), folder=name not in FILES)
                 except ValueError as error:
                     raise InputError(str(error)) from None
 

@@ -65,7 +65,7 @@ def fails(capfd: pytest.CaptureFixture, words: list[str]) -> str:
         (["models", "--classes", "0"], "--classes is 0"),
         (["models", "--image-size", "9" * 20], "allowed: 1 to 1000000000"),
         (["evaluate", "x" * 300], "run_dir is 'xxx"),
-        (["predict", "no\nwhere", "a.png"], "no picture at 'a.png'"),
+        (["predict", "no\nwhere", "a.png"], "'no where' is no run directory"),
         (["data", "list", "--data-dir", "/y" * 4000], "data_dir is '/y/y"),
         (["data", "list", "--data-dir", "~nobody-there/x"], "data_dir is '~nobody-there/x': "),
         (["data", "a\nb"], "unknown command after 'data' 'a b'"),
@@ -123,6 +123,15 @@ def test_addresses_do_not_become_folders(
     said = capfd.readouterr().err
     assert f"is '{address}', an address; allowed: a path" in said
     assert len(said.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_names_of_folders_are_utf_8(tmp_path: pathlib.Path, capfd) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("{}")
+    folder = os.fsdecode(os.fsencode(tmp_path / "caf") + b"\xe9")
+    said = fails(capfd, ["train", str(recipe), "--output-dir", folder])
+    assert f"output_dir is '{tmp_path}/caf\\xe9'; allowed: a path whose names are UTF-8" in said
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
 
 

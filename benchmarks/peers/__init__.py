@@ -67,15 +67,23 @@ def check(names: Sequence[str], models: Sequence[str]) -> None:
                 f"{source.install}"
             )
         for model in models:
-            if model not in (known := _models_of(source)):
+            known = _models_of(source)
+            if model not in known and model in _models_of(source, torchvision=True):
+                raise InputError(
+                    f"peer '{name}' has {model} from torchvision, which is not installed: "
+                    "pip install --no-deps torchvision"
+                )
+            if model not in known:
                 raise unknown_name(f"model for peer {name}", model, known)
 
 
-def _models_of(source: _Source) -> list[str]:
-    """The networks that a peer has."""
+def _models_of(source: _Source, *, torchvision: bool | None = None) -> list[str]:
+    """The networks that a peer has, where `torchvision` is installed or, by default, here."""
     if source.module != "torch_step":
         return list(RESNETS)
-    families = TORCHVISIONS if importlib.util.find_spec("torchvision") is not None else ()
+    if torchvision is None:
+        torchvision = importlib.util.find_spec("torchvision") is not None
+    families = TORCHVISIONS if torchvision else ()
     return [*RESNETS, *cnn.MODELS, *itertools.chain.from_iterable(map(list_models, families))]
 
 

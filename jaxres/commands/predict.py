@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from jaxres import recipe as recipes
 from jaxres.errors import InputError
 from jaxres.recipe import ShortO
-from jaxres.screen import print_table, quiet_libraries
+from jaxres.screen import print_table, quiet_libraries, say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Predict:
     run_dir: Positional[Path]
     """Run directory of `jaxres train`, or output of `jaxres import-weights`."""
     images: Positional[tuple[Path, ...]] = ()
-    """PNG or JPEG files; they are resized to the run's pictures."""
+    """Pictures, or folders of them; they are resized to the run's pictures."""
     checkpoint: str = "best"
     """`best`, `last` or the number of a step."""
     submission: Path | None = None
@@ -54,10 +54,15 @@ def predict(words: Sequence[str]) -> int:
         count = predicting.write_submission(args.run_dir, args.submission, args.output, **options)
         print(f"written: {args.output} ({count:,} pictures)")
         return 0
-    results = predicting.predict(args.run_dir, args.images, **options)
-    if args.json:
-        print(json.dumps({"predictions": results}))
-        return 0
-    columns = ("file", "class", "probability")
-    print_table(columns, ([result[key] for key in columns] for result in results))
-    return 0
+    found = predicting.predict(args.run_dir, args.images, **options)
+    for problem in found.problems.values():
+        say(f"error: {problem}")
+    if args.json and not found.problems:
+        print(json.dumps({"predictions": found.predictions}))
+    elif args.json:
+        problems = [{"file": str(file), "problem": why} for file, why in found.problems.items()]
+        print(json.dumps({"predictions": found.predictions, "problems": problems}))
+    else:
+        columns = ("file", "class", "probability")
+        print_table(columns, ([result[key] for key in columns] for result in found.predictions))
+    return 2 if found.problems else 0

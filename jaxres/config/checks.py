@@ -17,10 +17,11 @@ def require(holds: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def require_path(key: str, path: str) -> None:
+def require_path(key: str, path: str, *, folder: bool = True) -> None:
     """Refuse what no file system takes as a path, and addresses, of which it would make a folder.
 
-    `Path` has made s3:/bucket of s3://bucket.
+    `Path` has made s3:/bucket of s3://bucket. The names of a `folder` must be UTF-8, as those that
+    write and read checkpoints in it want them.
     """
     if (address := ADDRESS.match(path)) is not None:
         raise ValueError(
@@ -39,6 +40,9 @@ def require_path(key: str, path: str) -> None:
         f"{key} is {path!r:.80}; allowed: a path of at most {MAX_PATH_BYTES} bytes, "
         f"{MAX_NAME_BYTES} of them a name, without zero bytes",
     )
+    if folder:
+        text = encoded.decode(errors="backslashreplace")
+        require(text == path, f"{key} is '{text}'; allowed: a path whose names are UTF-8")
 
 
 def require_finite(section: str, config: Any) -> None:

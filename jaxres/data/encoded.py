@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxres.data import decoding
+from jaxres.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +54,13 @@ class PictureFiles:
     """Picture files, read as RGB whenever they are looked at.
 
     With a `side` they are the squares that `EncodedPictures` would give, otherwise of any size.
-    The one looked at last is kept, read-only: a batch may be filled up with copies of it.
+    The one looked at last is kept, read-only: a batch may be filled up with copies of it. With
+    `problems` a file that is no picture is seen as a black one, and why is noted there.
     """
 
     paths: Sequence[Path]
     side: int | None
+    problems: dict[Path, str] | None = None
     _kept: dict[int, np.ndarray] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -83,7 +86,13 @@ class PictureFiles:
         return picture
 
     def _read(self, path: Path) -> UInt8[np.ndarray, "h w 3"]:
-        picture = decoding.decode_file(decoding.read_bytes(path), path)
+        try:
+            picture = decoding.read_picture(path)
+        except InputError as error:
+            if self.problems is None:
+                raise
+            self.problems.setdefault(path, str(error))
+            picture = np.zeros((8, 8, 3), np.uint8)
         return picture if self.side is None else middle(picture, self.side)
 
 

@@ -61,7 +61,10 @@ def open_prepared(name: str, data_dir: Path) -> "Prepared":
     """A prepared data set whose files are all there; `Prepared.read` checks their content."""
     folder = folder_of(name, data_dir)
     if not folder.is_dir():
-        raise InputError(f"{name} is not prepared in {data_dir}: run `jaxres data prepare {name}`")
+        raise InputError(
+            f"{name} is not prepared in {data_dir}: run `jaxres data prepare {name}`, or name the "
+            "folder that has it by --data.data-dir or $TFDS_DATA_DIR"
+        )
     prepared = Prepared(name, folder)
     prepared.check()
     return prepared

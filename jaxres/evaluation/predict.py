@@ -3,14 +3,14 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
 from jaxres.config import Config
-from jaxres.data import contest
+from jaxres.data import contest, originals
 from jaxres.data.encoded import Images, PictureFiles
 from jaxres.data.pictures import Pictures
 from jaxres.data.plan import Plain, Resident
@@ -22,30 +22,49 @@ from jaxres.files import refusing, require_writable, write_whole
 from jaxres.models.pure import Net
 from jaxres.training.step import normalise
 
+NOT_THERE = "no picture at '{}'; allowed: JPEG, PNG, WebP and BMP files"
+
+
+class Predicted(NamedTuple):
+    """What a checkpoint sees in pictures, and why some files are none."""
+
+    predictions: list[dict[str, Any]]
+    problems: dict[Path, str]
+
 
 def predict(
     run_dir: Path, files: Sequence[Path], *, which: str = "best", shown: bool = False
-) -> list[dict[str, Any]]:
+) -> Predicted:
     """What a checkpoint (`best`, `last` or a step) sees in picture files, in their order.
 
-    Gives for each `file`, `label` (a number), `class` (its name), `probability` and the
-    `probabilities` of all classes by name. Progress of several batches is `shown`.
+    Of folders, all pictures below them. Gives for each `file`, `label` (a number), `class` (its
+    name), `probability` and the `probabilities` of all classes by name. Progress of several batches
+    is `shown`.
 
     Raises:
-        InputError: no such run or checkpoint, a damaged one, or a file that is no picture.
+        InputError: no such run or checkpoint, a damaged one, or no file that is a picture.
     """
-    require_files(files)
+    every = [file for each in files for file in _pictures_of(each)]
+    problems = {file: NOT_THERE.format(file) for file in every if not file.is_file()}
     with open_checkpoint(run_dir, which) as opened:
-        run = load_files(opened, files)
+        run = load_files(opened, every, problems)
     names = run.pictures.class_names
     results = []
     rows = predict_all(run, shown=shown)["probabilities"]
-    for file, row in zip(files, rows, strict=True):
+    for file, row in zip(every, rows, strict=True):
         label = int(row.argmax())
         probabilities = dict(zip(names, row.tolist(), strict=True))
         found = {"label": label, "class": names[label], "probability": float(row[label])}
-        results.append({"file": str(file), **found, "probabilities": probabilities})
-    return results
+        if file not in problems:
+            results.append({"file": str(file), **found, "probabilities": probabilities})
+    if not results:
+        raise InputError(next(iter(problems.values())))
+    return Predicted(results, problems)
+
+
+def _pictures_of(path: Path) -> list[Path]:
+    """A file itself, or the pictures below a folder."""
+    return originals.find_pictures(path) if path.is_dir() else [path]
 
 
 def write_submission(
@@ -80,11 +99,15 @@ def require_files(files: Sequence[Path]) -> None:
     """
     for file in files:
         if not file.is_file():
-            raise InputError(f"no picture at '{file}'; allowed: PNG and JPEG files")
+            raise InputError(NOT_THERE.format(file))
 
 
-def load_files(opened: Opened, files: Sequence[Path]) -> Loaded:
+def load_files(
+    opened: Opened, files: Sequence[Path], problems: dict[Path, str] | None = None
+) -> Loaded:
     """A checkpoint and picture files, cut to squares where the run's photographs were.
+
+    Files that are no pictures are noted in `problems`, if it is given; see `PictureFiles`.
 
     Raises:
         InputError: the checkpoint is damaged, or does not fit the settings.
@@ -92,7 +115,7 @@ def load_files(opened: Opened, files: Sequence[Path]) -> Loaded:
     data = opened.config.data
     dataset = DATASETS.get(data.dataset)
     side = data.canvas if dataset and dataset.photographs else None
-    return _load_images(opened, PictureFiles(files, side))
+    return _load_images(opened, PictureFiles(files, side, problems))
 
 
 def _load_images(opened: Opened, images: Images) -> Loaded:
@@ -101,7 +124,7 @@ def _load_images(opened: Opened, images: Images) -> Loaded:
     What a recipe composes (digits on photographs) is taken to be in the pictures already. They are
     rendered on the host, which takes pictures of any size.
     """
-    data = dataclasses.replace(opened.config.data, composition="plain", render="host")
+    data = dataclasses.replace(opened.config.data, composition="plain", render="host", workers=0)
     config = dataclasses.replace(opened.config, data=data)
     shapes = opened.checkpoints.shapes_of_weights(opened.step)
     classes = shapes["params"]["head"]["linear"]["kernel"].shape[-1]

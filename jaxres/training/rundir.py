@@ -117,7 +117,8 @@ def _check_same(config: Config, saved: dict[str, Any], run_dir: Path) -> None:
         return
     raise InputError(
         f"'{run_dir}' holds a run with other settings ({listed(differing)}): "
-        "give the same settings or another --output-dir"
+        f"give the same settings, or another --output-dir, with --model.init-from '{run_dir}' to "
+        "train on from its weights"
     )
 
 

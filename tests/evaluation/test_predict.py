@@ -1,6 +1,7 @@
 """Predicting: files and arrays get what evaluation would give them, every mistake a sentence."""
 
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable, Sequence
@@ -19,8 +20,9 @@ from jaxres.data import decoding
 from jaxres.data.encoded import EncodedPictures
 from jaxres.data.pictures import open_split
 from jaxres.errors import InputError
+from jaxres.evaluation import predict as predicting
 from jaxres.evaluation.evaluate import Evaluator
-from jaxres.evaluation.predict import predict, write_submission
+from jaxres.evaluation.predict import write_submission
 from jaxres.training.checkpoint import Checkpoints
 from jaxres.training.parallel import make_mesh
 from jaxres.training.state import network
@@ -28,6 +30,12 @@ from jaxres.weights.importing import import_weights
 from tests.weights import written
 
 PLAIN = ("--data.composition=plain", "--model.head=flatten", "--data.mean", "0.2", "0.3", "0.4")
+
+
+def predict(run_dir: Path, files: Sequence[Path], **options: Any) -> list[dict[str, Any]]:
+    predictions, problems = predicting.predict(run_dir, files, **options)
+    assert not problems
+    return predictions
 
 
 def save(folder: Path, config: Config, variables: dict[str, Any]) -> Path:
@@ -209,6 +217,33 @@ def test_no_data_is_needed_and_a_copy_will_do(run_of, tmp_path: Path):
     assert "Ankle boot" in result["probabilities"]
 
 
+def test_folders_are_taken_and_one_bad_file_does_not_stop_the_others(run_of, tmp_path: Path, capfd):
+    run_dir, _ = run_of("--data.batch-size=4", "--data.workers=1", "--data.render=host")
+    folder = tmp_path / "pictures"
+    files = write_pictures(folder, random_pictures(9))
+    (folder / "below").mkdir()
+    odd = folder / "below" / os.fsdecode(b"caf\xe9.png")
+    shutil.copy(files[0], odd)
+    bad = write_pictures(tmp_path / "bad", random_pictures(1))[0].rename(folder / "cut.png")
+    bad.write_bytes(bad.read_bytes()[:-20])
+    gone = tmp_path / "gone.png"
+    assert main(["predict", str(run_dir), str(folder), str(gone), "--json"]) == 2
+    said = capfd.readouterr()
+    found = json.loads(said.out)
+    assert {each["file"] for each in found["predictions"]} == {str(file) for file in (*files, odd)}
+    assert [each["file"] for each in found["problems"]] == [str(gone), str(bad)]
+    errors = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert [line.split("'")[1] if "'" in line else line.split()[1] for line in errors] == [
+        str(gone),
+        str(bad),
+    ]
+    alone = predict(run_dir, files[:1])[0]["probabilities"]
+    one = next(each for each in found["predictions"] if each["file"] == str(odd))
+    assert one["probabilities"] == pytest.approx(alone, abs=1e-6)
+    assert main(["predict", str(run_dir), str(odd)]) == 0
+    assert "caf\\udce9.png" in capfd.readouterr().out
+
+
 def test_classes_without_names_are_numbered(run_of, tmp_path: Path):
     run_dir, _ = run_of(classes=12)
     (result,) = predict(run_dir, write_pictures(tmp_path / "files", random_pictures(1)))
@@ -334,9 +369,9 @@ def test_mistakes_are_one_line(run_of, tmp_path: Path, capfd, monkeypatch: pytes
         "run --submission small.npy -o s.csv": "has shape (2, 28, 28); allowed: (n, 128, 128)",
         "run --submission good.npy -o no/s.csv": "cannot write 'no/s.csv'; allowed: a file in a",
         "run --submission good.npy -o run": "cannot write 'run'; allowed: a file in a folder",
-        "run absent.png": "no picture at 'absent.png'; allowed: PNG and JPEG files",
-        "run run": "no picture at 'run'; allowed: PNG and JPEG files",
-        "run 0.png cut.png": "cut.png is not a whole picture: it is cut short or damaged",
+        "run absent.png": "no picture at 'absent.png'; allowed: JPEG, PNG, WebP and BMP files",
+        "run run": "no pictures in run: looked for .jpg",
+        "run text.jpg cut.png": "text.jpg is not a whole picture: OpenCV cannot decode its content",
         "run flipped.png": "flipped.png is not a whole picture: it is cut short or damaged",
         "run text.jpg": "text.jpg is not a whole picture: OpenCV cannot decode its content",
         "run empty.png": "empty.png is not a whole picture: OpenCV cannot decode its content",
