@@ -265,12 +265,18 @@ def _flop_of(instruction: Instruction, body: Computation) -> float:
         features = kernel.sizes[labels[2].index("o")]
         return 2.0 * outputs.elements * kernel.elements / features
     if instruction.opcode == "convolution" and labels:
-        window = re.search(r"window=\{size=([\dx]+)", instruction.rest)
-        taps = math.prod(map(int, window[1].split("x"))) if window else 1
-        # Of a picture with zeros put between its pixels, or behind strides, only pixels count.
-        dilated = re.search(r"lhs_dilate=([\dx]+)", instruction.rest)
-        taps /= math.prod(map(int, dilated[1].split("x"))) if dilated else 1
-        return 2.0 * result.elements * taps * right.sizes[labels[2].index("i")]
+        spatial = [label for label in labels[3] if label.isdecimal()]
+        pairs = math.prod(
+            _pairs(
+                instruction.rest,
+                int(label),
+                left.sizes[labels[1].index(label)],
+                result.sizes[labels[3].index(label)],
+            )
+            for label in spatial
+        )
+        outputs = math.prod(result.sizes[labels[3].index(label)] for label in spatial)
+        return 2.0 * result.elements / outputs * pairs * right.sizes[labels[2].index("i")]
     if (
         instruction.opcode == "dot"
         or "gemm" in instruction.target
@@ -282,6 +288,28 @@ def _flop_of(instruction: Instruction, body: Computation) -> float:
         dims = re.findall(r"\d+", contracted[1]) if contracted else []
         return 2.0 * result.elements * math.prod(left.sizes[int(dim)] for dim in dims)
     return 0.0
+
+
+def _pairs(rest: str, dimension: int, inputs: int, outputs: int) -> int:
+    """How often, along a dimension of a convolution, a tap of the window meets a pixel.
+
+    Not counted, as in XLA's own cost analysis, are padding and what is put between pixels. (A TPU
+    has products of many small matrices as convolutions whose window meets one in 64 or 256.)
+    """
+    window = re.search(r"window=\{([^}]*)\}", rest)
+    given = dict(re.findall(r"(\w+)=([-\dx_]+)", window[1])) if window else {}
+
+    def number(name: str, default: str = "1") -> str:
+        return given[name].split("x")[dimension] if name in given else default
+
+    taps, stride = int(number("size")), int(number("stride"))
+    apart, spread = int(number("lhs_dilate")), int(number("rhs_dilate"))
+    before = int(number("pad", "0_0").split("_")[0])
+    last = (inputs - 1) * apart
+    places = (
+        output * stride + tap * spread - before for output in range(outputs) for tap in range(taps)
+    )
+    return sum(0 <= place <= last and place % apart == 0 for place in places)
 
 
 def by_class(found: Iterable[Kernel]) -> dict[str, list[Kernel]]:

@@ -1,8 +1,11 @@
 """What a kernel reads, writes and computes, on programs as XLA prints them."""
 
+from functools import partial
 from pathlib import Path
 
+import jax
 import pytest
+from jax import lax
 
 from benchmarks.hlo import parse
 from benchmarks.kernels import by_class, kernels, scattered_twice
@@ -55,6 +58,30 @@ def test_kernels_of_a_gpus_program():
         assert (each.kind, each.read, each.written, each.flop) == (kind, read, written, flop)
     assert found["stats.1"][1:5] == ("batch norm statistics", maps, 4 * 16, 0)
     assert found["stats.1"].source == "ops/norm.py:1 normalise"
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"window_strides": (1, 1), "padding": "SAME"},
+        {"window_strides": (2, 2), "padding": ((3, 2), (1, 0))},
+        {"window_strides": (1, 2), "padding": ((1, 1), (0, 4)), "lhs_dilation": (2, 1)},
+        {"window_strides": (1, 1), "padding": ((2, 0), (-1, 2)), "rhs_dilation": (3, 2)},
+        {"window_strides": (1, 1), "padding": "SAME", "feature_group_count": 2},
+        # Products of small matrices as a TPU has them: one in nine taps meets a pixel.
+        {"window_strides": (8, 8), "padding": ((8, 8), (8, 8)), "lhs_dilation": (9, 9)},
+    ],
+)
+def test_the_arithmetic_of_a_convolution_is_that_of_xlas_cost_analysis(how):
+    channels = 4 // how.get("feature_group_count", 1)
+    shapes = [
+        jax.ShapeDtypeStruct(shape, "float32") for shape in ((2, 9, 9, 4), (3, 3, channels, 6))
+    ]
+    order = ("NHWC", "HWIO", "NHWC")
+    convolve = jax.jit(partial(lax.conv_general_dilated, dimension_numbers=order, **how))
+    program = convolve.lower(*shapes).compile()
+    counted = sum(kernel.flop for kernel in kernels(parse(program.as_text())))
+    assert counted == program.cost_analysis()["flops"] > 0
 
 
 def test_an_array_under_two_names_is_read_once():
