@@ -22,7 +22,7 @@ from jaxres.commands import (
     show,
     train,
 )
-from jaxres.errors import InputError, TrainingFailed, sentence, unknown_name
+from jaxres.errors import InputError, TrainingFailed, brief, sentence, unknown_name
 from jaxres.host_memory import keep_freed_memory
 from jaxres.screen import say
 
@@ -50,6 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (default: the process's) and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     keep_freed_memory()
+    if sys.stderr is None:  # it is closed, and print would take standard output for it
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        say("error: standard output is closed; allowed: open, or > /dev/null")
+        return 2
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file's name need not be text
             stream.reconfigure(errors="backslashreplace")
@@ -69,6 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PermissionError as error:
         status, problem = 2, f"cannot use '{error.filename}': {error.strerror}"
     except Exception as error:
+        if problem := missing_devices():
+            say(f"error: {problem}")
+            return 2
         traceback.print_exc()
         status, problem = 1, f"{type(error).__name__}: {error}"
     if problem:
@@ -76,6 +84,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if status and (processes := sys.modules.get("jaxres.training.processes")):
         processes.abandon(problem or "interrupted", status)
     return status
+
+
+def missing_devices() -> str:
+    """What is wrong where JAX has not the devices that JAX_PLATFORMS asks for, else nothing."""
+    asked, jax = os.environ.get("JAX_PLATFORMS"), sys.modules.get("jax")
+    if not asked or jax is None:
+        return ""
+    try:
+        jax.devices()
+    # JAX raises RuntimeError, or AssertionError where a plugin is not installed.
+    except Exception as error:
+        said = f" ({brief(error)})" if str(error) else ""
+        jax.config.update("jax_platforms", None)
+        found = f"{jax.default_backend()} x {jax.device_count()}"
+        return (
+            f"JAX_PLATFORMS is '{asked}', of which JAX finds no device{said}; without it JAX finds "
+            f"{found} here"
+        )
+    return ""
 
 
 def run(words: list[str]) -> int:

@@ -8,6 +8,7 @@ none of them code that it cannot run.
 import contextlib
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -56,7 +57,7 @@ def use_cache(setting: str) -> None:
         chosen = Path(setting).expanduser() if named else default_folder()
         require_path("its folder", str(chosen))
         folder = _make(chosen.absolute() / "jaxres")
-    except (OSError, RuntimeError, ValueError) as error:  # no home is a RuntimeError
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no such user's home
         problem = " ".join(str(error).split())
         if named:
             raise InputError(
@@ -86,12 +87,23 @@ def _config(name: str) -> Any:
 
 
 def default_folder() -> Path:
-    """$JAX_COMPILATION_CACHE_DIR, else the folder for caches: XDG's, or macOS's own."""
+    """$JAX_COMPILATION_CACHE_DIR, else the folder for caches: XDG's, or macOS's own.
+
+    Of a user who has no home it is in the temporary folder.
+    """
     if chosen := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return Path(chosen)
     if chosen := os.environ.get("XDG_CACHE_HOME"):
         return Path(chosen)
-    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+    try:
+        home = Path.home()
+    except RuntimeError:  # no $HOME, and no entry for the user
+        folder = Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+            raise PermissionError(f"'{folder}' is another user's") from None
+        return folder
+    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache")
 
 
 def _make(folder: Path) -> Path:

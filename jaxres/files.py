@@ -100,6 +100,15 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def taken_for_the_file(head: bytes) -> str:
+    """What the first bytes say came in place of a file that was asked for; mostly nothing."""
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer to the file, which `git lfs pull` fetches"
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "it is an HTML page, as an address gives that wants a login or has no such file"
+    return ""
+
+
 @contextlib.contextmanager
 def refusing(path: Path) -> Iterator[None]:
     """While a file or folder that the user named is written.

@@ -8,6 +8,7 @@ length of the pickle. Its values may share their parts, so that a few bytes make
 forever to print, compare or hash: only those whose type is known to be plain may be.
 """
 
+import codecs
 import io
 import itertools
 import pickletools
@@ -16,8 +17,24 @@ from typing import Any, NamedTuple
 
 SMALL_BYTES = 4096
 OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
-# pickletools makes text of the one, which a view cannot become, and a copy of the other.
-READERS = {"BINSTRING": pickletools.read_bytes4, "BYTEARRAY8": pickletools.read_bytes8}
+SHORT_CHARACTERS = 255  # strings of Python 2 are text up to these; longer ones are values
+
+
+def _read_string(stream: Any) -> str | bytes:
+    """A quoted string of protocol 0."""
+    line = bytes(stream.readline())
+    if len(line) < 3 or line[:1] not in b"'\"" or line[-2:] != line[:1] + b"\n":
+        raise ValueError("its pickle has a string without quotes")
+    value = codecs.escape_decode(line[1:-2])[0]
+    return value.decode("latin1") if len(value) <= SHORT_CHARACTERS else value
+
+
+# pickletools makes text of the first two, which a view cannot become, and a copy of the last.
+READERS: dict[str, Callable[[Any], Any]] = {
+    "STRING": _read_string,
+    "BINSTRING": pickletools.read_bytes4,
+    "BYTEARRAY8": pickletools.read_bytes8,
+}
 
 
 class RefusedGlobal(Exception):  # noqa: N818
@@ -42,9 +59,16 @@ class Reader:
         return bytes(piece) if size <= SMALL_BYTES else piece
 
     def readline(self) -> bytes:
-        """The rest of a line, or as much of it as a name may have."""
-        line = io.BytesIO(self._content[self._place : self._place + SMALL_BYTES]).readline()
-        self._place += len(line)
+        """The rest of a line: a name, or the text that protocol 0 makes of bytes."""
+        end = self._place
+        while end < len(self._content):
+            piece = bytes(self._content[end : end + SMALL_BYTES])
+            found = piece.find(b"\n")
+            end += len(piece) if found < 0 else found + 1
+            if found >= 0:
+                break
+        line = bytes(self._content[self._place : end])
+        self._place = end
         return line
 
 
@@ -115,9 +139,11 @@ def _run(stream: Reader | io.BytesIO, vocabulary: Vocabulary) -> Any:
                 stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[instruction])
             case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
                 stack.append(argument)
+            case "INT" | "LONG" | "FLOAT" | "UNICODE" | "STRING":  # of protocol 0
+                stack.append(argument)
             case "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "SHORT_BINSTRING":
                 stack.append(argument)
-            # Strings of Python 2 are text up to 255 characters; longer ones are values.
+            # Python 2 has text up to SHORT_CHARACTERS as SHORT_BINSTRING.
             case "BINSTRING" | "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8":
                 stack.append(argument)
             case "EMPTY_TUPLE":
@@ -127,6 +153,11 @@ def _run(stream: Reader | io.BytesIO, vocabulary: Vocabulary) -> Any:
                 stack[-length:] = [tuple(stack[-length:])]
             case "TUPLE":
                 stack.append(tuple(pop_to_mark()))
+            case "LIST":
+                stack.append(pop_to_mark())
+            case "DICT":
+                items = pop_to_mark()
+                stack.append(set_items({}, zip(items[::2], items[1::2], strict=True)))
             case "EMPTY_LIST":
                 stack.append([])
             case "APPEND":
@@ -143,11 +174,11 @@ def _run(stream: Reader | io.BytesIO, vocabulary: Vocabulary) -> Any:
             case "SETITEMS":
                 items = pop_to_mark()
                 set_items(require_dict(stack[-1]), zip(items[::2], items[1::2], strict=True))
-            case "BINPUT" | "LONG_BINPUT":
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
-            case "BINGET" | "LONG_BINGET":
+            case "GET" | "BINGET" | "LONG_BINGET":
                 stack.append(memo[argument])
             case "GLOBAL":
                 module, name = argument.rsplit(" ", 1)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -124,6 +125,71 @@ def test_addresses_do_not_become_folders(
     assert f"is '{address}', an address; allowed: a path" in said
     assert len(said.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+HOMELESS = """
+import os, pathlib, sys
+os.setgid(12345); os.setuid(12345)
+os.environ["TMPDIR"] = sys.argv[1]
+from jaxres.cli import main
+os.chdir(sys.argv[1])
+status = [main(words) for words in (
+    ["data", "list"],
+    ["data", "preview", sys.argv[2], "-o", "sheet.png"],
+    ["data", "prepare", "mnist"],
+)]
+from jaxres import compilation
+compilation.use_cache("default")
+print(status, compilation.folder_in_use())
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user without an entry")
+def test_a_user_without_a_home_has_the_embedded_data_and_a_cache(tmp_path: pathlib.Path) -> None:
+    os.chown(tmp_path, 12345, 12345)
+    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
+        folder.chmod(0o755)
+    kept = ("PATH", "JAX_PLATFORMS")
+    environment = {name: os.environ[name] for name in kept}
+    code = [sys.executable, "-c", HOMELESS, str(tmp_path), str(ROOT / "configs/quickstart.yaml")]
+    done = subprocess.run(code, env=environment, capture_output=True, text=True, check=False)
+    last = done.stdout.splitlines()[-1:]
+    assert last == [f"[0, 0, 2] {tmp_path}/cache-12345/jaxres"], done.stdout + done.stderr
+    assert "~/tensorflow_datasets" in done.stdout
+    said = done.stderr.splitlines()
+    assert said == ["error: there is no home folder to prepare data in: give --data-dir"], said
+    assert (tmp_path / "sheet.png").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_devices_that_are_not_there_are_one_line(platform: str, tmp_path: pathlib.Path) -> None:
+    environment = os.environ | {"JAX_PLATFORMS": platform}
+    command = [sys.executable, "-m", "jaxres", "train", QUICKSTART, "--output-dir"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "run")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith(("WARNING", "E0"))]
+    assert line.startswith(f"error: JAX_PLATFORMS is '{platform}', of which JAX finds no device")
+    assert line.endswith("without it JAX finds cpu x 4 here")
+    assert not (tmp_path / "run").exists()
+
+
+def test_output_that_is_closed_is_said(tmp_path: pathlib.Path) -> None:
+    command = f"{shlex.quote(sys.executable)} -m jaxres models --json"
+    done = subprocess.run(f"{command} >&-", shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: standard output is closed; allowed: open, or > /dev/null\n"
+    done = subprocess.run(
+        f"{command} 2>&-", shell=True, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["models"]
 
 
 def test_names_of_folders_are_utf_8(tmp_path: pathlib.Path, capfd) -> None:

@@ -64,6 +64,8 @@ class DataPrepare:
     """Photographs are shrunk to this short side in pixels (never enlarged)."""
     partial: bool = False
     """Take what is there of an incomplete cifar10 or flowers; the data set then says so."""
+    skip_bad: bool = False
+    """Leave out photographs or flowers that cannot be used, and say which."""
     overwrite: bool = False
     """Make it again if it is there."""
 
@@ -75,14 +77,18 @@ def data_prepare(words: Sequence[str]) -> int:
     # As Ctrl-C does, SIGTERM unwinds, so that nothing half-written stays.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from jaxres.data import prepare
-    from jaxres.data.paths import data_dir
+    from jaxres.data.paths import DEFAULT, data_dir
 
+    folder = data_dir(args.data_dir)
+    if folder == Path(DEFAULT):
+        raise InputError("there is no home folder to prepare data in: give --data-dir")
     path = prepare.prepare(
         args.name,
         from_dir=args.from_dir,
-        data_dir=data_dir(args.data_dir),
+        data_dir=folder,
         photo_side=args.photo_side,
         partial=args.partial,
+        skip_bad=args.skip_bad,
         overwrite=args.overwrite,
     )
     print(f"ready: {path}")

@@ -10,7 +10,7 @@ from tyro.conf import Positional
 from jaxres import recipe as recipes
 from jaxres.errors import InputError
 from jaxres.recipe import ShortO
-from jaxres.screen import quiet_libraries
+from jaxres.screen import quiet_libraries, say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +25,8 @@ class ImportWeights:
     """New folder, for `jaxres evaluate` and `model.init_from`."""
     classes: int | None = None
     """Outputs of the last layer, where the file has none; default: 10 for CIFAR, else 1000."""
+    key: str | None = None
+    """Entry of a PyTorch file whose weights to take; default: the first with a usual name."""
     mean: tuple[float, float, float] | None = None
     """Subtracted from red, green and blue over 255; default: as the published weights expect."""
     std: tuple[float, float, float] | None = None
@@ -42,8 +44,10 @@ def import_weights(words: Sequence[str]) -> int:
 
     inputs = Inputs(args.mean, args.std) if args.mean and args.std else None
     made = importing.import_weights(
-        args.file, args.model, args.output, classes=args.classes, inputs=inputs
+        args.file, args.model, args.output, classes=args.classes, inputs=inputs, key=args.key
     )
+    for note in made.notes:
+        say(f"note: {note}")
     head = "a fresh head" if made.new_head else "the file's head"
     print(f"{args.model} of {made.format}, with {head} for {made.classes} classes")
     print(f"written: {args.output}")

@@ -162,8 +162,8 @@ def _load_images(args: ShowAttention, flags: Sequence[str]) -> "Loaded":
     from jaxres.evaluation import predict, run
 
     predict.require_files(args.images)
-    with run.open_checkpoint(args.run_dir, args.checkpoint, flags) as opened:
-        return predict.load_files(opened, args.images)
+    opened = run.open_checkpoint(args.run_dir, args.checkpoint, flags)
+    return predict.load_files(opened, args.images)
 
 
 def _row(args: ShowAttention, look: "Look", names: Sequence[str], k: int) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 `numpy.save`, `pickle.dump` and pandas' `to_pickle` write them. Nothing that is in a file is run.
 The memory taken is bounded, whatever a header says. The values of a file that is not packed stay in
-it until they are looked at, except those of pickle protocol 2, which are text: reading takes a few
-times the file's size. A packed file is unpacked into memory, to `MAX_UNPACKED_BYTES` at most, and
-then read likewise.
+it until they are looked at, except those of pickle protocols 0 to 2, which are text: reading takes
+a few times the file's size. A packed file is unpacked into memory, to `MAX_UNPACKED_BYTES` at most,
+and then read likewise.
 """
 
 import bz2
@@ -17,13 +17,14 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from jaxres import pickled
 from jaxres.errors import InputError
+from jaxres.files import taken_for_the_file
 from jaxres.pickled import (
     Name,
     Reader,
@@ -33,7 +34,8 @@ from jaxres.pickled import (
     require_tuple,
 )
 
-NPY_MAGIC, PICKLE_MAGIC = b"\x93NUMPY", b"\x80"
+NPY_MAGIC = b"\x93NUMPY"
+PICKLE_MAGICS = (b"\x80", b"cnumpy")  # the second of protocols 0 and 1
 # Larger ones can be unpacked to disk first; then they need no memory.
 MAX_UNPACKED_BYTES = 4 << 30
 MAX_XZ_MEMORY_BYTES = 256 << 20  # xz -9 needs 65 MiB
@@ -73,9 +75,10 @@ def _parse(content: memoryview) -> np.ndarray:
     head = bytes(content[: len(NPY_MAGIC)])
     if head == NPY_MAGIC:
         return _read_npy(content)
-    if head.startswith(PICKLE_MAGIC):
+    if head.startswith(PICKLE_MAGICS):
         return _read_pickle(content)
-    raise ValueError("it is of another format" if head else "it is empty")
+    instead = taken_for_the_file(bytes(content[:512]))
+    raise ValueError(instead or ("it is of another format" if head else "it is empty"))
 
 
 def _content(path: Path) -> memoryview:
@@ -125,7 +128,12 @@ def _xz(file: BinaryIO) -> Iterator[bytes]:
 
 def _zip(file: BinaryIO) -> Iterator[bytes]:
     with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
+        # Folders, and what macOS puts beside every file, are none of its own.
+        members = [
+            each
+            for each in archive.infolist()
+            if not each.is_dir() and not PurePosixPath(each.filename).name.startswith("._")
+        ]
         if len(members) != 1:
             raise ValueError(f"it is a zip of {len(members)} files in place of one")
         # LZMA would take as much memory as the file asks for, and bzip2 unpacks a block as a whole.
@@ -236,14 +244,14 @@ def _frombuffer(content: Any, dtype: Any, shape: Any, order: Any, axes: Any = No
 
 
 def _encode(text: Any, encoding: Any) -> Any:
-    """How protocol 2 writes bytes; they stay text until the array is made."""
+    """How protocols 0 to 2 write bytes; they stay text until the array is made."""
     if encoding not in ("latin1", "latin-1"):
         raise ValueError("its text is in an encoding other than latin1")
     return text
 
 
 def _bytes(content: Any) -> Any:
-    if type(content) is str:  # of protocol 2
+    if type(content) is str:  # of protocols 0 to 2
         return content.encode("latin1")
     if not isinstance(content, bytes | bytearray | memoryview):
         raise TypeError(f"{type(content).__name__} in place of bytes")

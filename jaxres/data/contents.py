@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxres.data import cifar10, contest, decoding, flowers, originals, photos
+from jaxres.data.bad import Bad
 from jaxres.data.download import download
 from jaxres.errors import InputError
 from jaxres.screen import say
@@ -26,6 +27,7 @@ class Request(NamedTuple):
     progress: bool
     photo_side: int
     partial: bool
+    bad: Bad  # gets the pictures that cannot be used
 
 
 class Split(NamedTuple):
@@ -54,6 +56,7 @@ class Recipe(NamedTuple):
     # Fields of the request that change what is written; noted in the data set's metadata.
     settings: tuple[str, ...] = ()
     may_be_partial: bool = False
+    may_skip: bool = False  # pictures that cannot be used
 
 
 def _png(picture: UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]) -> bytes:
@@ -154,11 +157,12 @@ def _flowers(request: Request) -> Content:
             "pass --partial to take what is there"
         )
 
-    def examples() -> Iterator[Example]:
-        for name, files in pictures.items():
-            for file_name, content in files.items():
-                decoding.decode_file(content, path / name / file_name)
-                yield {"image": content, "label": name}
+    def example(picture: tuple[str, str, bytes]) -> Example:
+        name, file_name, content = picture
+        decoding.decode_file(content, path / name / file_name)
+        return {"image": content, "label": name}
+
+    every = ((name, *file) for name, files in pictures.items() for file in files.items())
 
     return Content(
         description=flowers.TITLE,
@@ -166,7 +170,7 @@ def _flowers(request: Request) -> Content:
             "image": tfds.features.Image(),
             "label": tfds.features.ClassLabel(names=list(flowers.PUBLISHED)),
         },
-        splits={"train": Split(sum(counts.values()), examples())},
+        splits={"train": Split(sum(counts.values()), request.bad.usable(example, every))},
         supervised_keys=("image", "label"),
         homepage=flowers.HOMEPAGE,
         citation=flowers.CITATION,
@@ -233,8 +237,10 @@ def _photos(request: Request) -> Content:
             "sha256": tfds.features.Text(),
         },
         splits={
-            split: Split(len(members), map(example, members))
-            for split, members in photos.split_photos(root, shown=request.progress).items()
+            split: Split(len(members), request.bad.usable(example, members))
+            for split, members in photos.split_photos(
+                root, request.bad, shown=request.progress
+            ).items()
         },
     )
 
@@ -243,7 +249,7 @@ RECIPES: dict[str, Recipe] = {
     "mnist": Recipe(_digits),
     "fashion_mnist": Recipe(_digits),
     "cifar10": Recipe(_cifar10, may_be_partial=True),
-    "flowers": Recipe(_flowers, may_be_partial=True),
+    "flowers": Recipe(_flowers, may_be_partial=True, may_skip=True),
     "modified_mnist": Recipe(_modified_mnist),
-    "photos": Recipe(_photos, settings=("photo_side",)),
+    "photos": Recipe(_photos, settings=("photo_side",), may_skip=True),
 }

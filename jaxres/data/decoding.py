@@ -18,6 +18,7 @@ from jaxtyping import UInt8, UInt16
 from jaxres.data import picture_size
 from jaxres.data.picture_size import JPEG_MAGIC, PNG_MAGIC
 from jaxres.errors import InputError
+from jaxres.files import taken_for_the_file
 
 PNG_CHUNK_BYTES = 12  # of length, kind and checksum
 ROWS_AT_A_TIME = 256
@@ -59,6 +60,8 @@ def decode_picture(
             picture = _over_black(encoded, path)
         if picture is None:
             picture = _imdecode(whole, path, flag)
+    if picture is None and (instead := taken_for_the_file(encoded[:512])):
+        raise InputError(f"{path} is no picture: {instead}")
     if picture is None:
         raise InputError(
             f"{path} is not a whole picture: OpenCV cannot decode its content (allowed: JPEG, PNG, "

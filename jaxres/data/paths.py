@@ -6,14 +6,18 @@ from pathlib import Path
 from jaxres.config.checks import require_path
 from jaxres.errors import InputError
 
+DEFAULT = "~/tensorflow_datasets"
+
 
 def data_dir(given: str = "") -> Path:
     """The folder given, else $TFDS_DATA_DIR, else ~/tensorflow_datasets, as TFDS itself chooses.
 
+    The last stays as it is, where nothing is, for a user who has no home.
+
     Raises:
         InputError: it begins with a home folder that nobody has, or is an address.
     """
-    chosen = given or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    chosen = given or os.environ.get("TFDS_DATA_DIR") or DEFAULT
     try:
         require_path("data_dir" if given else "$TFDS_DATA_DIR", chosen)
     except ValueError as error:
@@ -21,4 +25,6 @@ def data_dir(given: str = "") -> Path:
     try:
         return Path(chosen).expanduser()
     except RuntimeError as error:
+        if chosen == DEFAULT:
+            return Path(chosen)
         raise InputError(f"data_dir is '{chosen}': {error}") from None

@@ -6,6 +6,7 @@ background must be new to the network.
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +14,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxres.data import decoding, originals
+from jaxres.data.bad import Bad
 from jaxres.errors import InputError
-from jaxres.screen import track
+from jaxres.screen import say, track
 
 LOG = logging.getLogger(__name__)
 
@@ -34,42 +36,66 @@ class Photo(NamedTuple):
     sha256: str
 
 
-def split_photos(root: Path, *, shown: bool) -> dict[str, list[Photo]]:
+def split_photos(root: Path, bad: Bad, *, shown: bool) -> dict[str, list[Photo]]:
     """Photographs per split; no content is in two of them, none twice in one.
 
-    Top-level folders train, val (or validation) and test decide where they are; otherwise the
-    hash of a file's content does (70, 15 and 15 %), so that a photograph stays in its split
-    whatever is added to the folder or renamed in it.
+    Folders train, val (or validation) and test decide where they are, at the top or, as an unzipped
+    archive has them, below folders that are all there is; otherwise the hash of a file's content
+    does (70, 15 and 15 %), so that a photograph stays in its split whatever is added to the folder
+    or renamed in it.
 
     Args:
         root: The folder tree.
-        shown: Whether to report progress.
+        bad: Gets what cannot be used.
+        shown: Whether to report progress, and how they were split.
     """
     paths = originals.find_pictures(root)
-    by_folder = any(_top_folder(path, root) in SPLITS_BY_FOLDER for path in paths)
+    for path in originals.find_others(root):
+        with bad.noting():
+            raise InputError(
+                f"{path} is of a kind that is not read (allowed: JPEG, PNG, WebP, BMP)"
+            )
+    top = _common_folder(root, paths)
+    by_folder = any(_top_folder(path, top) in SPLITS_BY_FOLDER for path in paths)
+    how = f"by the folders in {top}"
+    if not by_folder:
+        how = f"by the hash of their content: no folders train, validation and test in {top}"
+    say(f"photos, split {how}", shown=shown)
     splits: dict[str, list[Photo]] = {"train": [], "validation": [], "test": []}
     seen: dict[str, tuple[str, Path]] = {}
     for path in track(paths, len(paths), "photos, comparing", shown):
-        sha256 = hashlib.sha256(decoding.read_bytes(path)).hexdigest()
-        split = _split_by_folder(path, root) if by_folder else _split_by_hash(sha256)
-        if sha256 not in seen:
-            seen[sha256] = (split, path)
-            splits[split].append(Photo(path, sha256))
-            continue
-        other_split, other = seen[sha256]
-        if other_split != split:
-            raise InputError(
-                f"{other} ({other_split}) and {path} ({split}) are the same picture; a photograph "
-                "may be in one split only"
-            )
-        LOG.warning("%s is left out: the same picture as %s", path, other)
+        with bad.noting():
+            sha256 = hashlib.sha256(decoding.read_bytes(path)).hexdigest()
+            split = _split_by_folder(path, top) if by_folder else _split_by_hash(sha256)
+            if sha256 not in seen:
+                seen[sha256] = (split, path)
+                splits[split].append(Photo(path, sha256))
+                continue
+            other_split, other = seen[sha256]
+            if other_split != split:
+                raise InputError(
+                    f"{other} ({other_split}) and {path} ({split}) are the same picture; a "
+                    "photograph may be in one split only"
+                )
+            LOG.warning("%s is left out: the same picture as %s", path, other)
     for split, photos in splits.items():
         if not photos:
+            bad.finish()
             raise InputError(
                 f"{root} gives split '{split}' none of its {len(seen)} pictures: add pictures, or "
                 "sort them into folders train, validation and test"
             )
     return splits
+
+
+def _common_folder(root: Path, paths: Sequence[Path]) -> Path:
+    """The folder below which all pictures are, but for those of the splits."""
+    while True:
+        below = {path.relative_to(root).parts[0] for path in paths}
+        (only,) = below if len(below) == 1 else ("",)
+        if not only or only.lower() in SPLITS_BY_FOLDER or not (root / only).is_dir():
+            return root
+        root /= only
 
 
 def read_shrunk(path: Path, side: int) -> UInt8[np.ndarray, "h w 3"]:

@@ -6,8 +6,10 @@ A Grain element is a whole batch: element by element Grain costs more than the r
 import contextlib
 import ctypes
 import dataclasses
+import errno
 import gc
 import math
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -24,6 +26,8 @@ from jaxres.deadline import deadline
 from jaxres.errors import InputError, TrainingFailed
 from jaxres.screen import say
 
+SHARED_MEMORY = "/dev/shm"
+BATCHES_OF_A_WORKER = 3  # made, waiting and being read
 STARTS = 3  # of the workers for one batch
 WORKERS_S = 300  # within which they give one
 WORKER_DIED = "terminated unexpectedly"  # in Grain's words
@@ -91,10 +95,16 @@ class Batches:
     """
 
     def __init__(self, make: TrainBatch | EvalBatch, *, count: int, workers: int = 0):
-        """Start at 0; `workers` processes render (0: one thread)."""
+        """Start at 0; `workers` processes render (0: one thread).
+
+        Raises:
+            InputError: there is not shared memory enough for the workers' pictures.
+        """
         self._make = make
         self._count = count
         self._workers = workers
+        if workers:
+            _require_shared_memory(make, workers)
         self._set_next(0)
 
     def __iter__(self) -> Iterator[Any]:
@@ -120,20 +130,25 @@ class Batches:
                 # Killed while it starts, a worker leaves Python waiting for it for ever.
                 with deadline(WORKERS_S, stalled, status=1):
                     return next(self._batches)
-            except RuntimeError as error:
+            except (RuntimeError, OSError) as error:
+                if os.strerror(errno.ENOSPC) in str(error):
+                    raise TrainingFailed(
+                        f"no shared memory is left; {_remedy(self._workers)}"
+                    ) from error
                 if WORKER_DIED not in str(error):
                     raise
             say(f"warning: a data worker died at batch {number}; starting the workers again")
             self._batches.close()
             self._set_next(number)
         raise TrainingFailed(
-            f"a data worker died {STARTS} times at batch {number}; if memory is short, "
-            "data.workers may be too many"
+            f"a data worker died {STARTS} times at batch {number}; if memory or {SHARED_MEMORY} is "
+            "short, data.workers may be too many"
         )
 
     def close(self) -> None:
-        """End the worker processes; there are no batches after this."""
-        self._batches.close()
+        """End the worker processes; there are no batches after this. Twice is as good as once."""
+        if hasattr(self._batches, "close"):
+            self._batches.close()
         self._batches = iter(())  # what Grain's iterator still holds in shared memory goes with it
         gc.collect()
 
@@ -221,9 +236,36 @@ def eval_batches(
         yield batches
 
 
+def _require_shared_memory(make: TrainBatch | EvalBatch, workers: int) -> None:
+    """Refuse workers whose pictures, handed over in shared memory, do not fit there.
+
+    Raises:
+        InputError: with what is needed and what there is.
+    """
+    side = make.pictures.data.picture_side
+    batch = make.batch_size // make.processes * side * side * 3
+    needed = workers * BATCHES_OF_A_WORKER * batch
+    try:
+        there = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return
+    free = there.f_bavail * there.f_frsize
+    if needed > free:
+        raise InputError(
+            f"data.workers is {workers}, whose pictures may need {needed >> 20:,} MiB of shared "
+            f"memory; {SHARED_MEMORY} has {free >> 20:,} free: {_remedy(workers)}"
+        )
+
+
+def _remedy(workers: int) -> str:
+    fewer = "fewer data.workers" if workers > 1 else "data.workers 0"
+    return f"give it more (docker run --shm-size), or {fewer} or a smaller data.batch_size"
+
+
 def _init_worker(index: int, count: int) -> None:
     del index, count
     cv2.setNumThreads(0)  # one process a core already
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's, which ends them
     if sys.platform == "linux":
         # A killed trainer takes its workers along (prctl's PR_SET_PDEATHSIG is 1).
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxres.data import originals, photos, records
+from jaxres.data.bad import Bad
 from jaxres.data.contents import RECIPES, Content, Example, Request
 from jaxres.errors import InputError, unknown_name
 from jaxres.screen import say, track
@@ -34,6 +35,7 @@ def prepare(
     progress: bool = True,
     photo_side: int = 256,
     partial: bool = False,
+    skip_bad: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Write a data set to DATA_DIR/NAME/VERSION and return that folder.
@@ -47,6 +49,7 @@ def prepare(
         progress: Report on standard error: a bar on a terminal, plain lines elsewhere.
         photo_side: Photographs with a longer short side are shrunk to this one, in pixels.
         partial: Take what is there of an incomplete data set; its metadata then says so.
+        skip_bad: Leave out pictures that cannot be used, and say which, instead of refusing all.
         overwrite: Replace a data set that is there, once the new one is whole.
     """
     if name not in RECIPES:
@@ -57,7 +60,11 @@ def prepare(
     if partial and not recipe.may_be_partial:
         allowed = ", ".join(key for key, other in RECIPES.items() if other.may_be_partial)
         raise InputError(f"--partial is given for {name}; allowed for: {allowed}")
-    request = Request(name, from_dir, data_dir, progress, photo_side, partial)
+    if skip_bad and not recipe.may_skip:
+        allowed = ", ".join(key for key, other in RECIPES.items() if other.may_skip)
+        raise InputError(f"--skip-bad is given for {name}; allowed for: {allowed}")
+    bad = Bad(skip=skip_bad)
+    request = Request(name, from_dir, data_dir, progress, photo_side, partial, bad)
     settings = {key: getattr(request, key) for key in recipe.settings}
 
     if from_dir is not None and not from_dir.is_file():
@@ -70,7 +77,10 @@ def prepare(
 
     content = recipe.read(request)
     with _writing_to(data_dir, name), _staging(data_dir, name) as stage:
-        written = _write(request, content, settings, stage)
+        try:
+            written = _write(request, content, settings, stage)
+        finally:
+            bad.finish()
         folder.parent.mkdir(exist_ok=True)
         _put_in_place(written, folder, aside=stage / "replaced")
     return folder

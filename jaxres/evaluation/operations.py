@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import jax
 import numpy as np
 from jaxtyping import UInt8
 
@@ -49,9 +48,8 @@ def first_filters_sheet(run_dir: Path, *, which: str) -> tuple[Sheet, str]:
     Raises:
         InputError: no such run or checkpoint, or the network has no such filters.
     """
-    with open_checkpoint(run_dir, which) as opened:
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        name, kernel = first_kernel(opened.checkpoints.read_weights(opened.step, here)["params"])
+    opened = open_checkpoint(run_dir, which)
+    name, kernel = first_kernel(opened.weights["params"])
     pictures = enlarged(kernel_pictures(kernel), FILTER_SIDE)
     height, width, _, count = kernel.shape
     sheet = contact_sheet(pictures, [str(number) for number in range(count)])

@@ -46,8 +46,7 @@ def predict(
     """
     every = [file for each in files for file in _pictures_of(each)]
     problems = {file: NOT_THERE.format(file) for file in every if not file.is_file()}
-    with open_checkpoint(run_dir, which) as opened:
-        run = load_files(opened, every, problems)
+    run = load_files(open_checkpoint(run_dir, which), every, problems)
     names = run.pictures.class_names
     results = []
     rows = predict_all(run, shown=shown)["probabilities"]
@@ -77,8 +76,7 @@ def write_submission(
     """
     require_writable(output)
     images = contest.read_images(array)
-    with open_checkpoint(run_dir, which) as opened:
-        run = _load_images(opened, images)
+    run = _load_images(open_checkpoint(run_dir, which), images)
     theirs, ours = len(contest.CLASS_NAMES), len(run.pictures.class_names)
     if ours != theirs:
         raise InputError(
@@ -126,8 +124,7 @@ def _load_images(opened: Opened, images: Images) -> Loaded:
     """
     data = dataclasses.replace(opened.config.data, composition="plain", render="host", workers=0)
     config = dataclasses.replace(opened.config, data=data)
-    shapes = opened.checkpoints.shapes_of_weights(opened.step)
-    classes = shapes["params"]["head"]["linear"]["kernel"].shape[-1]
+    classes = opened.weights["params"]["head"]["linear"]["kernel"].shape[-1]
     source = Source(images, np.zeros(len(images), np.int32), _class_names(opened.config, classes))
     pictures = Pictures(
         split="test",

@@ -2,14 +2,13 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh, SingleDeviceSharding
 from jaxtyping import Float32
 
 from jaxres import compilation, recipe
@@ -20,44 +19,62 @@ from jaxres.errors import InputError
 from jaxres.evaluation.evaluate import Evaluator
 from jaxres.models.pure import Net
 from jaxres.screen import say, track
-from jaxres.training.checkpoint import Checkpoints, abstract_like, open_run
-from jaxres.training.parallel import make_mesh
+from jaxres.training.checkpoint import Checkpoints, open_run, require_shapes
+from jaxres.training.parallel import make_mesh, replicate
 from jaxres.training.progress import told
 from jaxres.training.state import abstract_network
 from jaxres.training.step import normalisation
 
+TRIES = 5  # to read a checkpoint of a run that goes on
 SWEPT = ("accuracy", "loss", "examples")  # what a sweep tells of each value
 
 
 class Opened(NamedTuple):
     """One checkpoint of a run, with the settings to use it here."""
 
-    checkpoints: Checkpoints
+    run_dir: Path  # that `jaxres train` wrote
     step: int
     config: Config
+    weights: dict[str, Any]  # `params` and `stats` to evaluate
+    data: dict[str, Any]  # what is known of the splits it was trained on
 
     @property
-    def run_dir(self) -> Path:
-        """The folder that `jaxres train` wrote."""
-        return self.checkpoints.folder.parent
+    def folder(self) -> Path:
+        """Of the checkpoint itself."""
+        return self.run_dir / "checkpoints" / str(self.step)
 
 
-@contextlib.contextmanager
-def open_checkpoint(run_dir: Path, which: str, flags: Sequence[str] = ()) -> Iterator[Opened]:
+def open_checkpoint(run_dir: Path, which: str, flags: Sequence[str] = ()) -> Opened:
     """A run's checkpoint (`best`, `last` or a step); `flags` override settings.
+
+    All of it is read at once: a training that goes on may remove it at any time. If it does so
+    meanwhile, the one that `which` then means is taken.
 
     Raises:
         InputError: no such run or checkpoint, a damaged one, or unknown settings.
     """
-    checkpoints = open_run(run_dir)
-    with contextlib.closing(checkpoints):
-        step = checkpoints.find(which)
-        saved = checkpoints.read_config(step)
-        # The devices are those of this machine, and so is the folder.
-        train = saved.get("train", {}) | {"devices": None, "compile_cache": "default"}
-        config = recipe.from_dict(saved | {"train": train}, flags)
-        compilation.use_cache(config.train.compile_cache)
-        yield Opened(checkpoints, step, config)
+    with contextlib.closing(open_run(run_dir)) as checkpoints:
+        for left in reversed(range(TRIES)):
+            step = checkpoints.find(which)
+            try:
+                saved, data, weights = _read(checkpoints, step)
+                break
+            except InputError:
+                if not left or not checkpoints.is_removed(step):
+                    raise
+                checkpoints.reload()
+    # The devices are those of this machine, and so is the folder.
+    train = saved.get("train", {}) | {"devices": None, "compile_cache": "default"}
+    config = recipe.from_dict(saved | {"train": train}, flags)
+    compilation.use_cache(config.train.compile_cache)
+    return Opened(checkpoints.folder.parent, step, config, weights, data)
+
+
+def _read(checkpoints: Checkpoints, step: int) -> tuple[Any, Any, Any]:
+    """Settings, facts of the data and weights."""
+    here = SingleDeviceSharding(jax.devices()[0])
+    data = checkpoints.read(step, "progress").get("data", {})
+    return checkpoints.read_config(step), data, checkpoints.read_weights(step, here)
 
 
 class Loaded(NamedTuple):
@@ -80,10 +97,10 @@ def load(
     Raises:
         InputError: no such run or checkpoint, a damaged one, or a data set that is not there.
     """
-    with open_checkpoint(run_dir, which, flags) as opened:
-        pictures = open_split(opened.config, split)
-        _tell_other_data(opened, pictures)
-        return restored(opened, opened.config, pictures)
+    opened = open_checkpoint(run_dir, which, flags)
+    pictures = open_split(opened.config, split)
+    _tell_other_data(opened, pictures)
+    return restored(opened, opened.config, pictures)
 
 
 def restored(opened: Opened, config: Config, pictures: Pictures) -> Loaded:
@@ -94,17 +111,14 @@ def restored(opened: Opened, config: Config, pictures: Pictures) -> Loaded:
     """
     mesh = make_mesh(config.train.devices)
     net = abstract_network(config, classes=len(pictures.class_names))
-    like = {"params": net.params, "stats": net.stats}
-    variables = opened.checkpoints.restore_weights(
-        opened.step, abstract_like(like, NamedSharding(mesh, P()))
-    )
+    require_shapes(opened.folder, opened.weights, {"params": net.params, "stats": net.stats})
+    variables = replicate(mesh, opened.weights)
     return Loaded(opened.run_dir, opened.step, config, mesh, net, variables, pictures)
 
 
 def _tell_other_data(opened: Opened, pictures: Pictures) -> None:
     """Say it if the run had other data in a split than there are here."""
-    saved = opened.checkpoints.read(opened.step, "progress").get("data", {})
-    theirs, ours = saved.get(pictures.split), pictures.facts
+    theirs, ours = opened.data.get(pictures.split), pictures.facts
     if theirs not in (None, ours):
         say(
             f"note: the {pictures.split} data of {pictures.data.dataset} here, {told(ours)}, are "
@@ -152,34 +166,34 @@ def sweep(
         raise InputError(
             f"--sweep is '{' '.join(words)}'; allowed: a setting data.KEY and one value or several"
         )
-    with open_checkpoint(run_dir, which, flags) as opened:
-        instead = INSTEAD.get(setting)
-        if instead and flatten(to_dict(opened.config))[instead] is not None:
-            raise InputError(
-                f"{setting} counts for nothing where there is a {instead}; "
-                f"add --{instead.replace('_', '-')} null"
-            )
-        # All of them first: a wrong one is told before any is evaluated.
-        configs = [
-            recipe.from_dict(to_dict(opened.config), [f"--{setting}", value]) for value in values
-        ]
-        last: tuple[Any, Loaded, Evaluator] | None = None
-        rows = []
-        each = zip(values, configs, strict=True)
-        for value, config in track(each, len(values), f"evaluate, values of {setting}", shown):
-            pictures = open_split(config, split)
-            if last is None:
-                _tell_other_data(opened, pictures)
-            seen = config.data.picture_side, normalisation(config), len(pictures.class_names)
-            if last and last[0] == seen:
-                loaded, evaluator = last[1], last[2].on(pictures, config)
-            else:
-                loaded = restored(opened, config, pictures)
-                evaluator = Evaluator(loaded.net, config, pictures, loaded.mesh)
-            last = seen, loaded, evaluator
-            found = _metrics(evaluator, loaded)
-            rows.append({"value": value, **{key: found[key] for key in SWEPT}})
-        dataset = opened.config.data.dataset
+    opened = open_checkpoint(run_dir, which, flags)
+    instead = INSTEAD.get(setting)
+    if instead and flatten(to_dict(opened.config))[instead] is not None:
+        raise InputError(
+            f"{setting} counts for nothing where there is a {instead}; "
+            f"add --{instead.replace('_', '-')} null"
+        )
+    # All of them first: a wrong one is told before any is evaluated.
+    configs = [
+        recipe.from_dict(to_dict(opened.config), [f"--{setting}", value]) for value in values
+    ]
+    last: tuple[Any, Loaded, Evaluator] | None = None
+    rows = []
+    each = zip(values, configs, strict=True)
+    for value, config in track(each, len(values), f"evaluate, values of {setting}", shown):
+        pictures = open_split(config, split)
+        if last is None:
+            _tell_other_data(opened, pictures)
+        seen = config.data.picture_side, normalisation(config), len(pictures.class_names)
+        if last and last[0] == seen:
+            loaded, evaluator = last[1], last[2].on(pictures, config)
+        else:
+            loaded = restored(opened, config, pictures)
+            evaluator = Evaluator(loaded.net, config, pictures, loaded.mesh)
+        last = seen, loaded, evaluator
+        found = _metrics(evaluator, loaded)
+        rows.append({"value": value, **{key: found[key] for key in SWEPT}})
+    dataset = opened.config.data.dataset
     common = {"checkpoint": opened.step, "split": split, "dataset": dataset}
     return {"sweep": setting, **common, "results": rows}
 

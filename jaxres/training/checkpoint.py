@@ -142,7 +142,7 @@ class Checkpoints:
         folder = self.folder / str(step) / "metrics"
         folder.mkdir(exist_ok=True)
         write_whole(folder / "metrics", json.dumps({**row, "checksum": checksum.of_json(row)}))
-        self._manager.reload()
+        self.reload()
         steps = self.steps()
         infos: Any = [SimpleNamespace(step=k, metrics=self._manager.metrics(k)) for k in steps]
         stays = self._kept.should_preserve(infos, context=policies.PreservationContext())
@@ -219,13 +219,7 @@ class Checkpoints:
             InputError: the checkpoint is damaged or of another network.
         """
         item, metadata = self._weights_item(step)
-        saved, asked = _shapes(metadata), _shapes(abstract)
-        for key in sorted(saved.keys() | asked.keys()):
-            if saved.get(key) != asked.get(key):
-                raise InputError(
-                    f"checkpoint '{self.folder / str(step)}' is of another network: {key} has "
-                    f"shape {saved.get(key)}, the settings ask for {asked.get(key)}"
-                )
+        require_shapes(self.folder / str(step), metadata, abstract)
         return self._restore(step, {item: ocp.args.StandardRestore(abstract)})[item]
 
     def read_weights(self, step: int, sharding: jax.sharding.Sharding) -> PyTree:
@@ -237,14 +231,6 @@ class Checkpoints:
         item, metadata = self._weights_item(step)
         abstract = abstract_like(metadata, sharding)
         return self._restore(step, {item: ocp.args.StandardRestore(abstract)})[item]
-
-    def shapes_of_weights(self, step: int) -> PyTree:
-        """The `params` and `stats` to evaluate, each leaf with its `shape` and `dtype` alone.
-
-        Raises:
-            InputError: the checkpoint is damaged.
-        """
-        return self._weights_item(step)[1]
 
     def _weights_item(self, step: int) -> tuple[str, PyTree]:
         """Name and tree of shapes of the item that holds the weights to evaluate."""
@@ -259,6 +245,19 @@ class Checkpoints:
             if needed > max(MOST_PACKED * stored, SMALL_BYTES):
                 raise ValueError(f"its weights need {needed} bytes, it has {stored}")
             return item, tree
+
+    def is_removed(self, step: int) -> bool:
+        """Whether a checkpoint is no longer there, or someone is removing it."""
+        folder = self.folder / str(step)
+        before = -1
+        while folder.is_dir() and (left := sum(1 for _ in folder.rglob("*"))) != before:
+            before = left
+            time.sleep(0.02)
+        return not folder.is_dir()
+
+    def reload(self) -> None:
+        """See what has been written and removed since this was opened."""
+        self._manager.reload()
 
     def find(self, which: str) -> int:
         """The step that `best`, `last` or a number names.
@@ -307,7 +306,7 @@ class Checkpoints:
         limit = time.monotonic() + SEEN_S
         while step not in self.steps() and time.monotonic() < limit:
             time.sleep(0.05)
-            self._manager.reload()
+            self.reload()
 
     def wait(self) -> None:
         """Until everything saved is on disk.
@@ -338,9 +337,10 @@ class Checkpoints:
             row = json.loads((self.folder / str(step) / "metrics" / "metrics").read_bytes())
         except FileNotFoundError:
             return None
-        if not isinstance(row, dict) or "checksum" not in row:
+        if isinstance(row, dict) and row.keys() == {"accuracy", "loss"}:
             return None
-        if row.pop("checksum") != checksum.of_json(row) or not is_row(row) or row["step"] != step:
+        given = row.pop("checksum", None) if isinstance(row, dict) else None
+        if given != checksum.of_json(row) or not is_row(row) or row["step"] != step:
             raise ValueError(f"its metrics are {row!r:.80}")
         return row
 
@@ -400,6 +400,21 @@ def open_run(run_dir: Path, *, key: str = "") -> Checkpoints:
         named = f"{key} is '{run_dir}', which" if key else f"'{run_dir}'"
         raise InputError(f"{named} is no run directory: it has no folder 'checkpoints'")
     return Checkpoints(folder)
+
+
+def require_shapes(checkpoint: Path, saved: PyTree, asked: PyTree) -> None:
+    """Refuse the weights of a checkpoint that are of another network than is asked for.
+
+    Raises:
+        InputError: naming the first that differs.
+    """
+    ours, theirs = _shapes(asked), _shapes(saved)
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key):
+            raise InputError(
+                f"checkpoint '{checkpoint}' is of another network: {key} has "
+                f"shape {theirs.get(key)}, the settings ask for {ours.get(key)}"
+            )
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:

@@ -27,7 +27,7 @@ class Fitted(NamedTuple):
     """A network's `params` and `stats` from a file of a `format` of `foreign.Foreign`.
 
     `inputs` is what the published weights expect. With `new_head` the file has no last layers, and
-    those of `params` are fresh.
+    those of `params` are fresh. `notes` tell what of the file was chosen, and what left out.
     """
 
     params: PyTree
@@ -36,12 +36,19 @@ class Fitted(NamedTuple):
     inputs: Inputs
     format: str
     new_head: bool
+    notes: tuple[str, ...]
 
 
 def fit(
-    file: Path, model: str, *, classes: int | None = None, seed: int = 0, published: bool = True
+    file: Path,
+    model: str,
+    *,
+    classes: int | None = None,
+    seed: int = 0,
+    published: bool = True,
+    key: str | None = None,
 ) -> Fitted:
-    """Read a file's weights into a network of ours.
+    """Read a file's weights, or those of its entry `key`, into a network of ours.
 
     `classes` counts the outputs of a fresh last layer, drawn from `seed`, where the file has none,
     and must be the file's otherwise. Without `published`, kernels that Keras has for blue, green
@@ -51,7 +58,7 @@ def fit(
         InputError: the file is no weight file, or not of this model.
     """
     registry.family_of(model)
-    weights = foreign.read(file)
+    weights = foreign.read(file, key)
     layout = _layout(file, model, weights, published)
     last_bias = weights.arrays.get(layout.theirs(LAST_BIAS))
     options = {
@@ -69,7 +76,8 @@ def fit(
         unflatten({name: arrays[name] for name in flatten(tree)})
         for tree in (net.params, net.stats)
     )
-    return Fitted(params, stats, options["classes"], layout.inputs, weights.format, new_head)
+    told = layout.inputs, weights.format, new_head, weights.notes
+    return Fitted(params, stats, options["classes"], *told)
 
 
 def _layout(file: Path, model: str, weights: Foreign, published: bool) -> Layout:

@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxres.errors import InputError, brief
+from jaxres.files import taken_for_the_file
 from jaxres.pickled import RefusedGlobal
 from jaxres.weights import keras_layers, pytorch
 
@@ -16,6 +17,8 @@ ALLOWED = (
     "allowed: a state dict of PyTorch (.pth, .pt, .th), .safetensors, "
     "or weights of Keras (.h5, .weights.h5, .keras)"
 )
+HEAD_BYTES = 512
+MOST_NAMED = 5
 ZIP_MAGIC = b"PK\x03\x04"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 # What wrappers put before the names of the network that they hold.
@@ -39,10 +42,13 @@ class Foreign(NamedTuple):
 
     format: Literal["pytorch", "safetensors", "keras_h5", "keras_3"]
     arrays: dict[str, np.ndarray]
+    notes: tuple[str, ...] = ()  # what of the file was chosen, and what left out
 
 
-def read(path: Path) -> Foreign:
+def read(path: Path, key: str | None = None) -> Foreign:
     """Read a weight file; nothing that is in it is run.
+
+    Of several networks in a file of PyTorch, `key` names the entry of the one to take.
 
     Raises:
         InputError: it is none, is damaged, or holds more than weights; or a package is missing.
@@ -50,7 +56,7 @@ def read(path: Path) -> Foreign:
     if not path.is_file():
         raise InputError(f"no file '{path}'; {ALLOWED}")
     try:
-        found = _read(path)
+        found = _read(path, key)
     except InputError:
         raise
     except RefusedGlobal as refused:
@@ -62,24 +68,29 @@ def read(path: Path) -> Foreign:
     except Exception as error:
         detail = brief(error)
         raise InputError(f"cannot read the weights in '{path}': {detail}; {ALLOWED}") from error
-    return Foreign(found.format, {name: _float32(array) for name, array in found.arrays.items()})
+    return found._replace(arrays={name: _float32(a) for name, a in found.arrays.items()})
 
 
-def _read(path: Path) -> Foreign:
+def _read(path: Path, key: str | None) -> Foreign:
     with path.open("rb") as file:
-        head = file.read(len(pytorch.STREAM_MAGIC))
+        start = file.read(HEAD_BYTES)
+    if instead := taken_for_the_file(start):
+        raise ValueError(instead)
+    head = start[: len(pytorch.STREAM_MAGIC)]
     if head == pytorch.STREAM_MAGIC:
-        return Foreign("pytorch", _without_prefixes(pytorch.read_stream(path)))
+        return _of_network("pytorch", *pytorch.read_stream(path, key))
     is_zip = head.startswith(ZIP_MAGIC)
     if head.startswith(HDF5_MAGIC) or (is_zip and _has_member(path, keras_layers.ARCHIVE_MEMBER)):
         _require_package("h5py", path)
         layers = keras_layers.read(path)
+        if key is not None:
+            raise InputError("--key is of files of PyTorch; a file of Keras has one network")
         return Foreign("keras_h5" if layers.named else "keras_3", layers.arrays)
     if is_zip:
-        return Foreign("pytorch", _without_prefixes(pytorch.read_zip(path)))
+        return _of_network("pytorch", *pytorch.read_zip(path, key))
     if head[8:9] == b"{":  # the header's length comes first, then its JSON
         _require_package("safetensors", path)
-        return Foreign("safetensors", _without_prefixes(_read_safetensors(path)))
+        return _of_network("safetensors", _read_safetensors(path))
     kind = "a pickle of no torch.save" if head.startswith(b"\x80") else "of another format"
     raise ValueError(f"it is {kind if head else 'empty'}")
 
@@ -108,15 +119,34 @@ def _require_package(name: str, path: Path) -> None:
         )
 
 
-def _without_prefixes(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Names as the network itself has them; the count that torch's averaging adds is dropped."""
+def _of_network(
+    format_: Literal["pytorch", "safetensors"],
+    arrays: dict[str, np.ndarray],
+    notes: tuple[str, ...] = (),
+) -> Foreign:
+    """Names as the network itself has them; the count that torch's averaging adds is dropped.
+
+    Where most of the names have a wrapper's prefix, the others are of something beside the network,
+    as a loss with weights of its own.
+    """
     arrays = {name: array for name, array in arrays.items() if name != "n_averaged"}
     if not arrays:
         raise ValueError("it has no weights")
     for _ in range(len(PREFIXES)):  # each once; a hostile name may repeat them without end
-        prefix = next((p for p in PREFIXES if all(n.startswith(p) for n in arrays)), "")
-        arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
-    return arrays
+        within = {p: [n for n in arrays if n.startswith(p)] for p in PREFIXES}
+        prefix = max(within, key=lambda each: len(within[each]))
+        if 2 * len(within[prefix]) <= len(arrays):
+            break
+        others = [name for name in arrays if not name.startswith(prefix)]
+        if others:
+            notes += (f"left out, for they are not under '{prefix}': {_some(others)}",)
+        arrays = {name.removeprefix(prefix): arrays[name] for name in within[prefix]}
+    return Foreign(format_, arrays, notes)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

@@ -25,18 +25,19 @@ def import_weights(
     *,
     classes: int | None = None,
     inputs: Inputs | None = None,
+    key: str | None = None,
 ) -> Fitted:
     """Write a run directory whose checkpoint 0 has the weights of a file, and settings for them.
 
-    `classes` is as `fit` says. `inputs` replaces what the published weights expect; all kernels are
-    then taken to be for red, green and blue.
+    `classes` and `key` are as `fit` says. `inputs` replaces what the published weights expect; all
+    kernels are then taken to be for red, green and blue.
 
     Raises:
         InputError: the file is no weight file, or not of this model, or the folder is in use.
     """
     _require_free(output)
     seed = Config().train.seed
-    fitted = fit(file, model, classes=classes, seed=seed, published=inputs is None)
+    fitted = fit(file, model, classes=classes, seed=seed, published=inputs is None, key=key)
     config = _config(model, inputs or fitted.inputs)
     state = {"params": fitted.params, "stats": fitted.stats}
     source = {"file": file.name, "sha256": _sha256(file), "format": fitted.format}

@@ -10,11 +10,12 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
+from jaxres.pickled import require_dict
 from jaxres.weights import state_dict
 from jaxres.weights.state_dict import Pickle, Storage, Tensor
 
@@ -40,8 +41,15 @@ STATE_DICT_KEYS = (
 ReadStorage = Callable[[Storage, int], bytes]
 
 
-def read_zip(path: Path) -> dict[str, np.ndarray]:
-    """The state dict in a zip file that `torch.save` wrote.
+class Found(NamedTuple):
+    """A state dict with arrays, and notes on which of several it is."""
+
+    arrays: dict[str, np.ndarray]
+    notes: tuple[str, ...]
+
+
+def read_zip(path: Path, key: str | None = None) -> Found:
+    """The state dict in a zip file that `torch.save` wrote, or that of its entry `key`.
 
     Raises:
         RefusedGlobal: it holds Python objects other than a state dict's.
@@ -65,11 +73,11 @@ def read_zip(path: Path) -> dict[str, np.ndarray]:
         if f"{folder}byteorder" in archive.namelist():
             _require_little_endian(read("byteorder") == b"little")
         loaded = state_dict.load(io.BytesIO(read("data.pkl")))
-        return _arrays(loaded, path, lambda storage, size: read(f"data/{storage.key}", size))
+        return _arrays(loaded, path, key, lambda storage, size: read(f"data/{storage.key}", size))
 
 
-def read_stream(path: Path) -> dict[str, np.ndarray]:
-    """The state dict in a file that `torch.save` wrote before torch 1.6.
+def read_stream(path: Path, key: str | None = None) -> Found:
+    """As `read_zip`, of a file that `torch.save` wrote before torch 1.6.
 
     It holds five pickles (magic number, version, machine, value, keys of the storages), then each
     storage's number of elements, 64 bits, and its elements.
@@ -93,7 +101,7 @@ def read_stream(path: Path) -> dict[str, np.ndarray]:
             file.seek(places[storage.key])
             return file.read(size)
 
-        return _arrays(loaded, path, read)
+        return _arrays(loaded, path, key, read)
 
 
 def _places(file: io.BufferedReader, head: io.BytesIO, loaded: Pickle) -> dict[str, int]:
@@ -128,9 +136,9 @@ def _bytes(storage: Storage) -> int:
     return storage.size * _dtype(storage).itemsize
 
 
-def _arrays(loaded: Pickle, path: Path, read: ReadStorage) -> dict[str, np.ndarray]:
+def _arrays(loaded: Pickle, path: Path, key: str | None, read: ReadStorage) -> Found:
     """The state dict with arrays for tensors; `read` gives a storage's bytes, some or all."""
-    tensors = _state_dict(loaded.value)
+    tensors, notes = _state_dict(loaded.value, key)
     storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
     needed = max(
         sum(map(_bytes, storages.values())),
@@ -145,7 +153,8 @@ def _arrays(loaded: Pickle, path: Path, read: ReadStorage) -> dict[str, np.ndarr
         if len(content) != _bytes(storage):
             raise ValueError(f"its storage '{key}' has {len(content)} of {_bytes(storage)} bytes")
         flat[key] = np.frombuffer(content, _dtype(storage))
-    return {name: _view(tensor, flat[tensor.storage.key]) for name, tensor in tensors.items()}
+    arrays = {name: _view(tensor, flat[tensor.storage.key]) for name, tensor in tensors.items()}
+    return Found(arrays, notes)
 
 
 def _view(tensor: Tensor, flat: np.ndarray) -> np.ndarray:
@@ -155,19 +164,31 @@ def _view(tensor: Tensor, flat: np.ndarray) -> np.ndarray:
     )
 
 
-def _state_dict(value: Any) -> dict[str, Tensor]:
+def _state_dict(value: Any, key: str | None) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The dict of names and tensors in a checkpoint: itself, or an entry with a usual name.
+
+    With it a note where several entries would do, of which `key` can name another.
 
     Raises:
         ValueError: there is none.
     """
+    if key is not None:
+        named = {n: v for n, v in require_dict(value).items() if isinstance(v, dict)}
+        if key not in named:
+            there = ", ".join(map(str, named)) or "it has none"
+            raise ValueError(f"it has no dict '{key}'; of --key allowed: {there}")
+        return _state_dict(named[key], None)
+    notes: tuple[str, ...] = ()
     for _ in range(4):  # checkpoint, entry, entry within; a hostile one may hold itself
         if not isinstance(value, dict) or not value:
             break
-        if all(isinstance(key, str) and type(entry) is Tensor for key, entry in value.items()):
-            return value
-        entries = [value[key] for key in STATE_DICT_KEYS if isinstance(value.get(key), dict)]
-        value = entries[0] if entries else None
+        if all(isinstance(name, str) and type(entry) is Tensor for name, entry in value.items()):
+            return value, notes
+        entries = [each for each in STATE_DICT_KEYS if isinstance(value.get(each), dict)]
+        if len(entries) > 1:
+            others = ", ".join(entries[1:])
+            notes += (f"taken from the file's '{entries[0]}'; --key takes another: {others}",)
+        value = value[entries[0]] if entries else None
     raise ValueError(
         "it has no state dict, a dict of names and tensors, neither as itself nor under one of "
         f"{', '.join(STATE_DICT_KEYS)}"

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -79,7 +80,7 @@ def test_the_arithmetic_of_a_convolution_is_that_of_xlas_cost_analysis(how):
     ]
     order = ("NHWC", "HWIO", "NHWC")
     convolve = jax.jit(partial(lax.conv_general_dilated, dimension_numbers=order, **how))
-    program = convolve.lower(*shapes).compile()
+    program: Any = convolve.lower(*shapes).compile()
     counted = sum(kernel.flop for kernel in kernels(parse(program.as_text())))
     assert counted == program.cost_analysis()["flops"] > 0
 

@@ -1,5 +1,9 @@
+import contextlib
+import errno
 import multiprocessing
+import os
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +12,7 @@ from jaxres.data import prepare, render_host
 from jaxres.data.feed import Feed
 from jaxres.data.pictures import Batch, open_split
 from jaxres.data.pipeline import TrainBatch, TrainBatches, eval_batches, train_batches
-from jaxres.errors import InputError
+from jaxres.errors import InputError, TrainingFailed
 
 
 def same(ours: Batch, theirs: Batch) -> bool:
@@ -126,6 +130,41 @@ def test_an_evaluation_is_rendered_ahead_of_its_reader(tiny_config, workers: int
     theirs = direct.batch(np.arange(50, dtype=np.int32), epoch=0, first=0)["image"]
     np.testing.assert_array_equal(ours, theirs)
     assert not {process.pid for process in multiprocessing.active_children()} & started
+
+
+def test_shared_memory_that_is_too_small_is_said_before_the_workers_start(
+    tiny_config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def statvfs(folder: str) -> SimpleNamespace:
+        assert folder == "/dev/shm"
+        return SimpleNamespace(f_bavail=2, f_frsize=1 << 20)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    flags = ["--data.render=host", "--data.batch-size=320"]
+    config = tiny_config(*flags, "--data.workers=2")
+    pictures = open_split(config, "train")
+    with pytest.raises(
+        InputError,
+        match=r"workers is 2, .* need 5 MiB of shared memory; /dev/shm has 2 free.*--shm-size",
+    ):
+        train_batches(pictures, config)
+    train_batches(pictures, tiny_config(*flags, "--data.workers=0")).close()
+
+
+def test_shared_memory_that_runs_out_is_said(tiny_config, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config("--data.render=host", "--data.workers=1")
+    batches = train_batches(open_split(config, "train"), config)
+    with contextlib.closing(batches._batches):
+        batches._batches = Full()
+        with pytest.raises(TrainingFailed, match=r"no shared memory is left; .*data\.workers 0"):
+            next(batches)
+
+
+class Full:
+    """Grain's iterator where a worker met a full disk."""
+
+    def __next__(self) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_splits_share_no_digit_and_no_photograph(tiny_config) -> None:

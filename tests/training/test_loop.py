@@ -418,14 +418,10 @@ def test_a_signal_at_any_moment_leaves_a_run_that_goes_on(
 
     with monkeypatch.context() as patched:
         patched.setattr(loop.Run, when, signalled)
-        if when == "test":
-            summary = loop.train(tiny_config(), tmp_path / "run")  # finished before it stops
-            assert summary["test"]["examples"] == 50
-        else:
-            with pytest.raises(loop.Interrupted, match="SIGTERM: ") as stopped:
-                loop.train(tiny_config(), tmp_path / "run")
-            saved = open_run(tmp_path / "run").latest()
-            assert ("nothing to save" if saved is None else f"saved step {saved} ") in str(stopped)
+        with pytest.raises(loop.Interrupted, match="SIGTERM: ") as stopped:
+            loop.train(tiny_config(), tmp_path / "run")
+        saved = open_run(tmp_path / "run").latest()
+        assert ("nothing to save" if saved is None else f"saved step {saved} ") in str(stopped)
     assert len(raised) == 1
     assert loop.train(tiny_config(), tmp_path / "run")["best"]["step"] in (10, 20)
 

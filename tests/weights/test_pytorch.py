@@ -15,6 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxres.data import arrays as arrays_of
+from jaxres.data import decoding
 from jaxres.errors import InputError
 from jaxres.weights import foreign
 from tests.weights import torch_files
@@ -79,8 +81,76 @@ def test_prefixes_of_wrappers_are_dropped(tmp_path: Path, write: Writer, prefix:
 def test_a_prefix_repeated_without_end_takes_no_time():
     name = "module." * 100_000 + "weight"
     began = time.perf_counter()
-    foreign._without_prefixes({name: np.zeros(1, np.float32)})
+    foreign._of_network("pytorch", {name: np.zeros(1, np.float32)})
     assert time.perf_counter() - began < 1  # seconds; round by round it takes ten
+
+
+def test_of_several_networks_one_is_said_to_be_taken_and_another_can_be(
+    tmp_path: Path, write: Writer
+):
+    other = {name: array + 1 for name, array in ARRAYS.items()}
+    both = {f"a.{name}": array for name, array in ARRAYS.items()}
+    both |= {f"b.{name}": array for name, array in other.items()}
+    tensors = {n: torch_files.whole(str(k), a) for k, (n, a) in enumerate(both.items())}
+
+    def dict_of(prefix: str) -> bytes:
+        mine = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        return mapping(mine)
+
+    value = mapping(
+        {"state_dict": dict_of("a."), "epoch": number(3), "state_dict_ema": dict_of("b.")}
+    )
+    path = write(tmp_path / "w.pth", value, torch_files.contents(both))
+    found = foreign.read(path)
+    assert_same(found.arrays, ARRAYS)
+    assert found.notes == (
+        "taken from the file's 'state_dict'; --key takes another: state_dict_ema",
+    )
+    averaged = foreign.read(path, "state_dict_ema")
+    assert_same(averaged.arrays, other)
+    assert averaged.notes == ()
+    with pytest.raises(
+        InputError, match=r"no dict 'ema'; of --key allowed: state_dict, state_dict_ema"
+    ):
+        foreign.read(path, "ema")
+
+
+@pytest.mark.parametrize("extra", [1, 7])
+def test_what_is_beside_a_wrapped_network_is_left_out_and_named(
+    tmp_path: Path, write: Writer, extra: int
+):
+    network = {f"model.layer{k}.{name}": array for k in range(4) for name, array in ARRAYS.items()}
+    beside = {f"criterion.{k}": np.ones(2, np.float32) for k in range(extra)}
+    arrays = {**beside, **network}
+    value = torch_files.state_dict(arrays)
+    found = foreign.read(write(tmp_path / "w.ckpt", value, torch_files.contents(arrays)))
+    assert_same(found.arrays, {name.removeprefix("model."): a for name, a in network.items()})
+    listed = ", ".join([*beside][:5]) + (" and 2 more" if extra > 5 else "")
+    assert found.notes == (f"left out, for they are not under 'model.': {listed}",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "a Git LFS pointer",
+        ),
+        (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", "an HTML page"),
+        (b"<HTML>404</HTML>", "an HTML page"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".h5"])
+def test_what_came_in_place_of_the_file_is_named(
+    tmp_path: Path, content: bytes, message: str, suffix: str
+):
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    assert message in refusal(path)
+    with pytest.raises(InputError, match=message):
+        decoding.read_picture(path)
+    with pytest.raises(InputError, match=message):
+        arrays_of.read(path)
 
 
 @pytest.mark.parametrize("dtype", torch_files.STORAGES)

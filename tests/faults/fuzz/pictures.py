@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from hypothesis import strategies as st
 
-from jaxres.data import decoding, encoded, flowers, originals, prepare
+from jaxres.data import decoding, encoded, flowers, originals, picture_size, prepare
 from tests.faults.fuzz.cifar import archive_of
 from tests.faults.fuzz.damage import damaged, damaged_tree
 from tests.faults.fuzz.reader import Reader, fingerprint
