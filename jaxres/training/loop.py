@@ -223,10 +223,10 @@ class Run:
             evaluates = self._evaluates()
             if evaluates or stopping or self._crossed(steps, config.checkpoint.every_steps):
                 self._save()
-            if evaluates and not stopping:
-                self._evaluate(stop)
-            if stop.name:
+            if stopping:
                 break
+            if evaluates:
+                self._evaluate(stop)
         self.saver.finish(self.step, lambda: self.way.leave(self.state))
         self._raise_if_stopped(stop)
 
