@@ -22,6 +22,7 @@ from rich.table import Table
 from benchmarks.measure import Spread
 from benchmarks.roof import Roof
 from jaxres.config.checks import require_path
+from jaxres.errors import InputError
 from jaxres.files import write_whole
 from jaxres.training.parallel import make_mesh
 from jaxres.training.summary import environment
@@ -112,7 +113,7 @@ def local_path(text: str) -> Path:
     """A path that is no address, for argparse."""
     try:
         require_path("it", text)
-    except ValueError as error:
+    except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return Path(text)
 

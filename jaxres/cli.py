@@ -74,11 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PermissionError as error:
         status, problem = 2, f"cannot use '{error.filename}': {error.strerror}"
     except Exception as error:
-        if problem := missing_devices():
-            say(f"error: {problem}")
-            return 2
-        traceback.print_exc()
-        status, problem = 1, f"{type(error).__name__}: {error}"
+        status, problem = 2, missing_devices()
+        if not problem:
+            traceback.print_exc()
+            status, problem = 1, f"{type(error).__name__}: {error}"
     if problem:
         say(f"error: {problem}")
     if status and (processes := sys.modules.get("jaxres.training.processes")):

@@ -57,7 +57,7 @@ def use_cache(setting: str) -> None:
         chosen = Path(setting).expanduser() if named else default_folder()
         require_path("its folder", str(chosen))
         folder = _make(chosen.absolute() / "jaxres")
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no such user's home
+    except (OSError, RuntimeError, InputError) as error:  # RuntimeError: no such user's home
         problem = " ".join(str(error).split())
         if named:
             raise InputError(

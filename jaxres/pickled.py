@@ -37,6 +37,18 @@ READERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+# Instructions that push their argument. Protocol 0 has those without a prefix; of the strings of
+# Python 2 SHORT_BINSTRING is text and BINSTRING a value.
+PLAIN = frozenset(
+    {
+        *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT"),
+        *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+        *("STRING", "SHORT_BINSTRING", "BINSTRING"),
+        *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+    }
+)
+
+
 class RefusedGlobal(Exception):  # noqa: N818
     """The pickle names a class or function of no use here; the message is its name."""
 
@@ -137,14 +149,7 @@ def _run(stream: Reader | io.BytesIO, vocabulary: Vocabulary) -> Any:
                 marks.append(len(stack))
             case "NONE" | "NEWTRUE" | "NEWFALSE":
                 stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[instruction])
-            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
-                stack.append(argument)
-            case "INT" | "LONG" | "FLOAT" | "UNICODE" | "STRING":  # of protocol 0
-                stack.append(argument)
-            case "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "SHORT_BINSTRING":
-                stack.append(argument)
-            # Python 2 has text up to SHORT_CHARACTERS as SHORT_BINSTRING.
-            case "BINSTRING" | "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8":
+            case plain if plain in PLAIN:
                 stack.append(argument)
             case "EMPTY_TUPLE":
                 stack.append(())

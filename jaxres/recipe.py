@@ -150,10 +150,7 @@ def _require_usable_paths(parsed: Any) -> None:
     for name, value in vars(parsed).items():
         for path in value if isinstance(value, tuple) else (value,):
             if isinstance(path, Path) or (name == "data_dir" and path):
-                try:
-                    require_path(name, str(path), folder=name not in FILES)
-                except ValueError as error:
-                    raise InputError(str(error)) from None
+                require_path(name, str(path), folder=name not in FILES)
 
 
 def _checked(target: type, words: Sequence[str]) -> list[str]:

@@ -57,11 +57,13 @@ def predict(words: Sequence[str]) -> int:
     found = predicting.predict(args.run_dir, args.images, **options)
     for problem in found.problems.values():
         say(f"error: {problem}")
-    if args.json and not found.problems:
-        print(json.dumps({"predictions": found.predictions}))
-    elif args.json:
-        problems = [{"file": str(file), "problem": why} for file, why in found.problems.items()]
-        print(json.dumps({"predictions": found.predictions, "problems": problems}))
+    if args.json:
+        result = {"predictions": found.predictions}
+        if found.problems:
+            result["problems"] = [
+                {"file": str(file), "problem": why} for file, why in found.problems.items()
+            ]
+        print(json.dumps(result))
     else:
         columns = ("file", "class", "probability")
         print_table(columns, ([result[key] for key in columns] for result in found.predictions))

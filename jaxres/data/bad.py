@@ -25,7 +25,11 @@ class Bad:
         try:
             yield
         except InputError as error:
-            self._problems.append(str(error))
+            self.note(str(error))
+
+    def note(self, problem: str) -> None:
+        """Note what is wrong with a picture."""
+        self._problems.append(problem)
 
     def usable(self, make: Callable[[T], Made], items: Iterable[T]) -> Iterator[Made]:
         """What `make` makes of each item that can be used."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxres.data import decoding, originals
+from jaxres.data import originals
 from jaxres.errors import InputError
 
 TITLE = "CIFAR-10 photographs of ten classes, 32x32 RGB"
@@ -98,7 +98,7 @@ def _in_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _in_archive(path: Path) -> Iterator[tuple[str, bytes]]:
-    _require_md5(decoding.read_bytes(path), ARCHIVE_MD5, str(path))
+    _require_md5(originals.read_bytes(path), ARCHIVE_MD5, str(path))
     for member, content in originals.read_archive(path):
         if member.name in BATCHES:
             _require_md5(content, BATCHES[member.name], f"{member} in {path}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from jaxres.data import arrays, decoding, originals
+from jaxres.data import arrays, originals
 from jaxres.errors import InputError
 
 TITLE = "Modified MNIST: the largest of three digits, 128x128"
@@ -92,7 +92,7 @@ def read_labels(path: Path, count: int) -> Int32[np.ndarray, " n"]:
         InputError: it is no such CSV, or an Id or a label is missing, repeated or out of range.
     """
     try:
-        lines = decoding.read_bytes(path).decode("utf-8-sig").splitlines()
+        lines = originals.read_bytes(path).decode("utf-8-sig").splitlines()
         rows = list(csv.reader(lines))
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is not readable as CSV: {error}") from error

@@ -15,15 +15,17 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8, UInt16
 
-from jaxres.data import picture_size
+from jaxres.data import originals, picture_size
 from jaxres.data.picture_size import JPEG_MAGIC, PNG_MAGIC
 from jaxres.errors import InputError
 from jaxres.files import taken_for_the_file
 
 PNG_CHUNK_BYTES = 12  # of length, kind and checksum
+PNG_COLOURS = slice(25, 26)  # the byte that says whether they are grey, of a palette, with alpha
 ROWS_AT_A_TIME = 256
-ORIENTATION_TAG = 0x0112
-END_OF_IMAGE = b"\xff\xd9"
+EXIF, ORIENTATION_TAG = cv2.IMAGE_METADATA_EXIF, 0x0112
+START_OF_SCAN, END_OF_IMAGE = 0xDA, b"\xff\xd9"
+Scan = tuple[tuple[int, ...], int, int, int]  # components, first and last coefficient, bits missing
 # The next marker among a scan's bytes: not a stuffed 0, a restart or a fill byte.
 AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
@@ -72,21 +74,7 @@ def decode_picture(
 
 def read_picture(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     """One picture file, RGB."""
-    return decode_file(read_bytes(path), path)
-
-
-def read_bytes(path: Path) -> bytes:
-    """The content of a file.
-
-    Raises:
-        InputError: it cannot be read, or is a pipe or a device, which may have no end.
-    """
-    try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"cannot read {path}: it is no regular file")
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    return decode_file(originals.read_bytes(path), path)
 
 
 def shrink(picture: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "new_h new_w 3"]:
@@ -110,8 +98,8 @@ def _imdecode(encoded: bytes, path: Path, flag: int) -> Any:
 def _may_be_transparent(encoded: bytes) -> bool:
     """Whether the header says that there is alpha, or could be."""
     if encoded.startswith(PNG_MAGIC):
-        kinds = [kind for kind, _ in _png_chunks(encoded)]
-        return encoded[25] in (4, 6) or b"tRNS" in kinds
+        has_alpha = encoded[PNG_COLOURS] in (b"\x04", b"\x06")
+        return has_alpha or b"tRNS" in encoded[: encoded.find(b"IDAT")]
     return not encoded.startswith(JPEG_MAGIC)
 
 
@@ -131,9 +119,6 @@ def _over_black(encoded: bytes, path: Path) -> UInt8[np.ndarray, "h w 3"] | None
         picture[rows] = _blended(stored[rows])
     exif = [bytes(each) for kind, each in zip(kinds, metadata, strict=True) if kind == EXIF]
     return _upright(picture, _orientation(exif[0]) if exif else 1)
-
-
-EXIF = cv2.IMAGE_METADATA_EXIF
 
 
 def _blended(
@@ -215,9 +200,6 @@ def _whole_jpeg(encoded: bytes) -> bytes | None:
     return encoded + END_OF_IMAGE if same else None
 
 
-Scan = tuple[tuple[int, ...], int, int, int]  # components, first and last coefficient, bits missing
-
-
 def _jpeg_scans(encoded: bytes) -> tuple[list[Scan], bool]:
     """The scans of the first image of a JPEG file, and whether its end marker is there."""
     scans: list[Scan] = []
@@ -245,9 +227,6 @@ def _jpeg_scans(encoded: bytes) -> tuple[list[Scan], bool]:
         else:
             place += length
     return scans, False
-
-
-START_OF_SCAN = 0xDA
 
 
 def _all_coefficients(scans: list[Scan]) -> bool:

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
-from jaxres.data import decoding, originals
+from jaxres.data import originals
 from jaxres.errors import InputError
 
 TITLE = "Flowers, photographs of five classes"
@@ -74,4 +74,4 @@ def _class_folders(folder: Path) -> list[Path]:
 
 def _in_folder(folder: Path) -> Iterator[tuple[PurePath, bytes]]:
     for path in (file for parent in _class_folders(folder) for file in parent.glob("*.jpg")):
-        yield path, decoding.read_bytes(path)
+        yield path, originals.read_bytes(path)

@@ -241,6 +241,20 @@ def _parse_idx(file: io.BufferedIOBase, path: Path, md5: str | None) -> UInt8[np
     return np.frombuffer(values, np.uint8).reshape(shape)
 
 
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        InputError: it cannot be read, or is a pipe or a device, which may have no end.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"cannot read {path}: it is no regular file")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
 def require_folder(folder: Path) -> None:
     """Refuse a path that is no folder."""
     if not folder.is_dir():

@@ -18,10 +18,7 @@ def data_dir(given: str = "") -> Path:
         InputError: it begins with a home folder that nobody has, or is an address.
     """
     chosen = given or os.environ.get("TFDS_DATA_DIR") or DEFAULT
-    try:
-        require_path("data_dir" if given else "$TFDS_DATA_DIR", chosen)
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    require_path("data_dir" if given else "$TFDS_DATA_DIR", chosen)
     try:
         return Path(chosen).expanduser()
     except RuntimeError as error:

@@ -51,10 +51,7 @@ def split_photos(root: Path, bad: Bad, *, shown: bool) -> dict[str, list[Photo]]
     """
     paths = originals.find_pictures(root)
     for path in originals.find_others(root):
-        with bad.noting():
-            raise InputError(
-                f"{path} is of a kind that is not read (allowed: JPEG, PNG, WebP, BMP)"
-            )
+        bad.note(f"{path} is of a kind that is not read (allowed: JPEG, PNG, WebP, BMP)")
     top = _common_folder(root, paths)
     by_folder = any(_top_folder(path, top) in SPLITS_BY_FOLDER for path in paths)
     how = f"by the folders in {top}"
@@ -65,7 +62,7 @@ def split_photos(root: Path, bad: Bad, *, shown: bool) -> dict[str, list[Photo]]
     seen: dict[str, tuple[str, Path]] = {}
     for path in track(paths, len(paths), "photos, comparing", shown):
         with bad.noting():
-            sha256 = hashlib.sha256(decoding.read_bytes(path)).hexdigest()
+            sha256 = hashlib.sha256(originals.read_bytes(path)).hexdigest()
             split = _split_by_folder(path, top) if by_folder else _split_by_hash(sha256)
             if sha256 not in seen:
                 seen[sha256] = (split, path)

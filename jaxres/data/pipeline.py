@@ -35,13 +35,23 @@ MAX_STEPS = 2**31 - 1  # the step is counted in int32 on the devices
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainBatch:
-    """Grain's map function: the number of a step to this process's part of its batch."""
+class _BatchOf:
+    """This process's part of the batches of a split."""
 
     pictures: Pictures
     batch_size: int  # of all processes together
     process: int = 0
     processes: int = 1
+
+    @property
+    def share(self) -> int:
+        """How many pictures of a batch are this process's."""
+        return self.batch_size // self.processes
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainBatch(_BatchOf):
+    """Grain's map function: the number of a step to this process's part of its batch."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -51,24 +61,18 @@ class TrainBatch:
     def __call__(self, step: int) -> Batch:
         """The batch of a step, counted from the start of training."""
         epoch, step = divmod(int(step), self.steps_per_epoch)
-        share = self.batch_size // self.processes
-        first = step * self.batch_size + self.process * share
+        first = step * self.batch_size + self.process * self.share
         order = epoch_order(len(self.pictures), seed=self.pictures.seed, epoch=epoch)
-        examples = order[first : first + share].astype(np.int32)
+        examples = order[first : first + self.share].astype(np.int32)
         return self.pictures.batch(examples, epoch=epoch, first=first)
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalBatch:
+class EvalBatch(_BatchOf):
     """Grain's map function: a number to this process's part of a batch of a split in order.
 
     The last batch is filled up with copies of its last picture; its real pictures come first.
     """
-
-    pictures: Pictures
-    batch_size: int  # of all processes together
-    process: int = 0
-    processes: int = 1
 
     @property
     def count(self) -> int:
@@ -81,9 +85,8 @@ class EvalBatch:
         end = min(first + self.batch_size, len(self.pictures))
         examples = np.arange(first, end, dtype=np.int32)
         padded = np.pad(examples, (0, self.batch_size - len(examples)), mode="edge")
-        share = self.batch_size // self.processes
-        begin = self.process * share
-        ours = padded[begin : begin + share]
+        begin = self.process * self.share
+        ours = padded[begin : begin + self.share]
         return self.pictures.batch(ours, epoch=0, first=first + begin), len(examples)
 
 
@@ -243,8 +246,7 @@ def _require_shared_memory(make: TrainBatch | EvalBatch, workers: int) -> None:
         InputError: with what is needed and what there is.
     """
     side = make.pictures.data.picture_side
-    batch = make.batch_size // make.processes * side * side * 3
-    needed = workers * BATCHES_OF_A_WORKER * batch
+    needed = workers * BATCHES_OF_A_WORKER * make.share * side * side * 3
     try:
         there = os.statvfs(SHARED_MEMORY)
     except OSError:

@@ -79,8 +79,10 @@ def prepare(
     with _writing_to(data_dir, name), _staging(data_dir, name) as stage:
         try:
             written = _write(request, content, settings, stage)
-        finally:
+        except Exception:  # as of a split of which no picture is left
             bad.finish()
+            raise
+        bad.finish()
         folder.parent.mkdir(exist_ok=True)
         _put_in_place(written, folder, aside=stage / "replaced")
     return folder

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxres.data import decoding
+from jaxres.data import decoding, originals
 from jaxres.data.sheet import contact_sheet, enlarged
 from jaxres.evaluation.filters import (
     KERNELS,
@@ -78,6 +78,6 @@ def pooling_sheet(image: Path, size: int) -> Sheet:
 
 def _read(image: Path) -> UInt8[np.ndarray, "h w 3"]:
     """A picture file, transparent parts over black, shrunk to a longer side of `MOST_SIDE`."""
-    picture = decoding.decode_file(decoding.read_bytes(image), image)
+    picture = decoding.decode_file(originals.read_bytes(image), image)
     short, long = sorted(picture.shape[:2])
     return decoding.shrink(picture, max(1, short * MOST_SIDE // max(long, MOST_SIDE)))

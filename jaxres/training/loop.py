@@ -121,6 +121,7 @@ class Run:
         self.pictures = {
             split: open_split(config, split) for split in ("train", "validation", "test")
         }
+        self.data = {split: each.facts for split, each in self.pictures.items()}
         self.batches = train_batches(
             self.pictures["train"],
             config,
@@ -137,8 +138,8 @@ class Run:
             "devices": jax.local_device_count(),
             **{f"version of {name}": each for name, each in versions().items()},
             **{
-                f"the {split} data's checksum": pictures.facts["checksum"]
-                for split, pictures in self.pictures.items()
+                f"the {split} data's checksum": facts["checksum"]
+                for split, facts in self.data.items()
             },
             "--allow-other-data": self.other_data,
         }
@@ -161,7 +162,7 @@ class Run:
             self.batches.set_state(self.progress.iterator)
         self.devices_before = self.progress.devices or self.mesh.size
         self.progress.devices = self.mesh.size
-        self.progress.data = {split: each.facts for split, each in self.pictures.items()}
+        self.progress.data = self.data
         self.log = Silence()
         if self.peers.first:
             settings = yaml.safe_dump(to_dict(self.config), sort_keys=False)
@@ -183,8 +184,7 @@ class Run:
         Raises:
             InputError: naming the splits that differ.
         """
-        facts = {split: each.facts for split, each in self.pictures.items()}
-        if (differing := self.progress.differing_data(facts)) and not self.other_data:
+        if (differing := self.progress.differing_data(self.data)) and not self.other_data:
             raise InputError(
                 f"'{self.run_dir}' holds a run on other data than those of "
                 f"{self.config.data.dataset} here, at step {saved}: {differing}; prepare the "

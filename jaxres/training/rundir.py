@@ -52,10 +52,7 @@ class RunDirectory:
     def _take(self, opened: contextlib.ExitStack, token: str) -> None:
         """Make the folder and its lock, with something in it by which to know it."""
         path = self.path
-        try:
-            require_path("--output-dir", str(path))
-        except ValueError as error:
-            raise InputError(str(error)) from None
+        require_path("--output-dir", str(path))
         try:
             self._is_new = not path.exists()
             if not self._is_new:
@@ -141,10 +138,10 @@ def keep_rows(path: Path, last_step: int, *, evaluated: bool = True) -> None:
         # Not only JSONDecodeError: a number may have more digits than Python reads.
         except (ValueError, RecursionError):
             continue
-        last = last_step
-        if isinstance(row, dict) and row.get("split") == "validation" and not evaluated:
-            last -= 1
-        if isinstance(row, dict) and row.get("split") != "test" and _is_up_to(row, last):
+        if not isinstance(row, dict) or row.get("split") == "test":
+            continue
+        outdated = row.get("split") == "validation" and not evaluated
+        if _is_up_to(row, last_step - outdated):
             kept.append(line + "\n")
     write_whole(path, "".join(kept))
 

@@ -1,6 +1,5 @@
 """The weights in another library's file as those of a network of ours: all of them, or an error."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,11 +145,8 @@ def _translated(file: Path, model: str, net: Net, given: Arrays, layout: Layout)
         "with values that are no finite fractions": values,
     }
     if any(problems.values()):
-        said = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
+        said = "; ".join(
+            f"{what}: {foreign.some(names, LISTED)}" for what, names in problems.items() if names
+        )
         raise InputError(f"'{file}' does not fit {model}: {said}")
     return arrays
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(repr(name)[1:-1][:80] for name in names[:LISTED]) + more

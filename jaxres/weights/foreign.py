@@ -2,6 +2,7 @@
 
 import importlib.util
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -139,14 +140,15 @@ def _of_network(
             break
         others = [name for name in arrays if not name.startswith(prefix)]
         if others:
-            notes += (f"left out, for they are not under '{prefix}': {_some(others)}",)
+            notes += (f"left out, for they are not under '{prefix}': {some(others, MOST_NAMED)}",)
         arrays = {name.removeprefix(prefix): arrays[name] for name in within[prefix]}
     return Foreign(format_, arrays, notes)
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
+def some(names: Sequence[str], most: int) -> str:
+    """The first names of a file, as a sentence can hold them, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(repr(name)[1:-1][:80] for name in names[:most]) + more
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

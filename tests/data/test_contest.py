@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from jaxres.cli import main
 from jaxres.config import Config, DataConfig, Split, TrainConfig
 from jaxres.data import contest, prepare, records, sources
-from jaxres.data.decoding import decode_picture, read_bytes
+from jaxres.data.decoding import decode_picture
+from jaxres.data.originals import read_bytes
 from jaxres.data.pictures import open_split
 from jaxres.data.pipeline import eval_batches
 from jaxres.errors import InputError

@@ -120,11 +120,13 @@ def test_an_evaluation_is_rendered_ahead_of_its_reader(tiny_config, workers: int
     before = {process.pid for process in multiprocessing.active_children()}
     with eval_batches(pictures, 10) as batches:
         batch, real = next(batches)
-        started = {process.pid for process in multiprocessing.active_children()} - before
         threads = [each for each in threading.enumerate() if each.name.startswith("grain")]
-        assert len(started) == workers
         assert workers or threads
-        rest = [batch for batch, _ in batches]
+        rest, started = [], set()
+        for following, _ in batches:  # by now each worker has given one
+            rest.append(following)
+            started |= {process.pid for process in multiprocessing.active_children()} - before
+        assert len(started) == workers
     assert real == 10
     ours = np.concatenate([each["image"] for each in (batch, *rest)])
     theirs = direct.batch(np.arange(50, dtype=np.int32), epoch=0, first=0)["image"]
