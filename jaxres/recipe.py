@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import tyro
 import yaml
 
-from jaxres.config import Config, flatten
+from jaxres.config import Config, as_made, flatten
 from jaxres.config.checks import require_path
 from jaxres.errors import InputError, unknown_name
 
@@ -232,6 +232,15 @@ def load(recipe: Path, flags: Sequence[str] = (), *, prog: str = "jaxres train")
         InputError: unknown keys, wrong types, values out of range, in one sentence.
     """
     return parse(Config, [*to_flags(read_recipe(recipe)), *flags], prog=prog)
+
+
+def load_saved(path: Path) -> Config:
+    """The settings that a run left in a file.
+
+    Raises:
+        InputError: as `load`.
+    """
+    return parse(Config, to_flags(as_made(read_recipe(path))), prog=path.name)
 
 
 def from_dict(nested: dict[str, Any], flags: Sequence[str] = ()) -> Config:

@@ -6,10 +6,11 @@ import time
 
 import jax
 import pytest
+import yaml
 
 from jaxres import config as settings
 from jaxres import recipe
-from jaxres.config import Config, DataConfig, differing_keys, to_dict
+from jaxres.config import Config, DataConfig, TrainConfig, differing_keys, to_dict
 from jaxres.errors import InputError
 from jaxres.training import transfer
 from jaxres.training.state import abstract_network, new_state
@@ -246,3 +247,15 @@ def test_a_key_that_older_settings_lack_had_its_default() -> None:
     assert differing_keys(ours, theirs) == {}
     theirs["data"]["batch_size"] = 3
     assert differing_keys(ours, theirs) == {"data.batch_size": (64, 3)}
+
+
+def test_runs_from_before_data_eval_seed_were_tested_by_their_seed(tmp_path: pathlib.Path) -> None:
+    theirs = to_dict(Config(train=TrainConfig(seed=3)))
+    del theirs["data"]["eval_seed"]
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(theirs))
+    ours = to_dict(Config(train=TrainConfig(seed=3)))
+    assert recipe.load_saved(path).data.eval_seed == 3
+    assert differing_keys(ours, theirs) == {"data.eval_seed": (0, 3)}
+    ours["data"]["composition"] = theirs["data"]["composition"] = "plain"
+    assert differing_keys(ours, theirs) == {}

@@ -28,6 +28,7 @@ __all__ = [
     "Split",
     "TrainConfig",
     "TransferConfig",
+    "as_made",
     "differing_keys",
     "flatten",
     "listed",
@@ -127,15 +128,26 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return nested
 
 
+def as_made(settings: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Settings that a run left, with the keys they lack that had another value than the default.
+
+    Before there was `data.eval_seed`, validation and test images were drawn by `train.seed`.
+    """
+    data = {"eval_seed": settings.get("train", {}).get("seed", 0), **settings.get("data", {})}
+    return {**settings, "data": data}
+
+
 def differing_keys(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Keys whose difference changes the run, each with its two values.
 
-    FREE_KEYS are ignored, and a normalisation that ours leave to model.init_from. A key that
-    theirs lack, because they are older, had its default.
+    FREE_KEYS are ignored, a normalisation that ours leave to model.init_from, and data.eval_seed
+    where nothing is composed. A key that theirs lack, because they are older, had its default.
     """
     given = ("mean", "std") if ours["model"]["init_from"] else ()
     left_open = {f"data.{key}" for key in given if ours["data"][key] is None}
-    flat_ours, flat_theirs = flatten(ours), flatten(to_dict(Config())) | flatten(theirs)
+    if ours["data"]["composition"] == "plain":
+        left_open.add("data.eval_seed")
+    flat_ours, flat_theirs = flatten(ours), flatten(to_dict(Config())) | flatten(as_made(theirs))
     return {
         key: (flat_ours.get(key), flat_theirs.get(key))
         for key in sorted(flat_ours.keys() | flat_theirs.keys())

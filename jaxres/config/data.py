@@ -79,6 +79,9 @@ class DataConfig:
     """Training examples held out for validation (without effect on digits)."""
     split_seed: int = 0
     """Seed of the split into training and validation."""
+    eval_seed: int = 0
+    """Seed of the composed validation and test images: all runs of a study, whatever their
+    train.seed, are tested on the same ones."""
     workers: int = 0
     """Worker processes of the host renderer; 0: one thread in this process."""
     prefetch: int = 2
@@ -153,6 +156,7 @@ class DataConfig:
             f"data.validation_examples is {self.validation_examples}; allowed: 1 or more",
         )
         require_seed("data.split_seed", self.split_seed)
+        require_seed("data.eval_seed", self.eval_seed)
         require(self.workers >= 0, f"data.workers is {self.workers}; allowed: 0 or more")
         require(
             self.workers == 0 or self.render == "host",

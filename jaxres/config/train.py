@@ -13,7 +13,7 @@ class TrainConfig:
     epochs: int = 1
     """Passes over the training examples (an incomplete last batch is left out)."""
     seed: int = 0
-    """Seed of the initial weights, the plans and dropout."""
+    """Seed of the initial weights, the plans of training images and dropout."""
     parallel: Literal["jit", "pmap"] = "jit"
     """How the step is compiled for the devices: jit of shard_map, or pmap."""
     reduction: Literal["all_reduce", "ordered"] = "all_reduce"

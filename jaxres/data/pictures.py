@@ -146,7 +146,7 @@ def open_split(config: Config, split: Split) -> Pictures:
         compose=compose,
         augment=augment,
         data=data,
-        seed=config.train.seed,
+        seed=config.train.seed if split == "train" else data.eval_seed,
         examples=examples,
     )
 

@@ -133,7 +133,7 @@ def _load_images(opened: Opened, images: Images) -> Loaded:
         compose=Plain(data.canvas),
         augment=None,
         data=data,
-        seed=config.train.seed,
+        seed=data.eval_seed,
         examples=len(images),
     )
     return restored(opened, config, pictures)

@@ -37,7 +37,7 @@ def read(run_dir: Path) -> Record:
         raise InputError(
             f"'{run_dir}' is no run directory: it has no config.yaml and metrics.jsonl"
         )
-    config = recipe.load(settings, prog="config.yaml")
+    config = recipe.load_saved(settings)
     try:
         rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
         curves = {
@@ -59,7 +59,7 @@ def read(run_dir: Path) -> Record:
         raise InputError(f"the files of '{run_dir}' are damaged ({error!r:.200})") from None
     found["sweep"] = read_sweep(run_dir)
     if (run_dir / START).is_file():
-        found["start"] = flatten(to_dict(recipe.load(run_dir / START, prog=START)))
+        found["start"] = flatten(to_dict(recipe.load_saved(run_dir / START)))
     return found
 
 

@@ -125,8 +125,8 @@ class Reproduction:
             run_dir / name for name in ("config.yaml", record.START, "summary.json")
         )
         if settings.is_file():
-            begun = to_dict(recipe.load(start)) if start.is_file() else None
-            changes = self._changes(row, seed, to_dict(recipe.load(settings)), begun)
+            begun = to_dict(recipe.load_saved(start)) if start.is_file() else None
+            changes = self._changes(row, seed, to_dict(recipe.load_saved(settings)), begun)
             if changes:
                 raise InputError(
                     f"'{run_dir}' holds a run with other settings ({changes}): "

@@ -20,7 +20,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from jaxres.config import CheckpointConfig
+from jaxres.config import CheckpointConfig, as_made
 from jaxres.errors import InputError
 from jaxres.files import write_whole
 from jaxres.training import checksum
@@ -194,7 +194,7 @@ class Checkpoints:
             for key in ("mean", "std"):
                 if key not in data or not _is_triple(data[key]):
                     raise ValueError(f"its data.{key} is {data.get(key)!r:.80}")
-        return config
+        return as_made(config)
 
     def restore(self, step: int, abstract: State) -> State:
         """The whole training state; `abstract` gives shapes, types and shardings.

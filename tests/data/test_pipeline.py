@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from jaxres.config import Split
 from jaxres.data import prepare, render_host
 from jaxres.data.feed import Feed
 from jaxres.data.pictures import Batch, open_split
@@ -253,3 +254,26 @@ def test_colours_are_for_plain_pictures_only(tiny_config, cifar_dir, tmp_path) -
         images = [pictures.source.images, *(b["plan"].image for b, _ in batches)]
     assert images[0].shape == (20, 32, 32, 3)
     assert np.concatenate(images[1:]).tolist() == list(range(20))
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_all_seeds_are_tested_on_the_same_images(tiny_config, split: Split) -> None:
+    changes = [(), ("--train.seed=5",), ("--data.eval-seed=5",)]
+    ours, theirs, others = (
+        open_split(tiny_config("--data.placement=random", *change), split).batch(
+            np.arange(20, dtype=np.int32), epoch=0, first=0
+        )
+        for change in changes
+    )
+    assert same(ours, theirs)
+    assert not same(ours, others)
+
+
+def test_training_images_are_drawn_by_the_seed_of_training(tiny_config) -> None:
+    changes = [(), ("--data.eval-seed=5",), ("--train.seed=5",)]
+    ours, theirs, others = (
+        next(train_batches(open_split(config, "train"), config))
+        for config in (tiny_config("--data.placement=random", *change) for change in changes)
+    )
+    assert same(ours, theirs)
+    assert not same(ours, others)
