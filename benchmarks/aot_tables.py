@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmarks import rows
 from benchmarks.kernels import CLASSES
+from benchmarks.topology import is_gpu
 
 Row = dict[str, Any]
 
@@ -51,8 +52,9 @@ def show(made: Sequence[Row]) -> None:
     rows.show("one step on one device", made, WORK_COLUMNS)
     for name in dict.fromkeys(each["topology"] for each in made if "by_class" in each):
         show_classes([each for each in made if each["topology"] == name and "by_class" in each])
-    for each in made:
-        for scatter in each.get("unordered_scatters", ()):
+    for each in made:  # a TPU adds in order
+        scatters = each.get("unordered_scatters", ()) if is_gpu(each["topology"]) else ()
+        for scatter in scatters:
             print(f"{each['label']}: adds in no fixed order: {scatter}")
     print(
         "FLOP ms and HBM ms are the compiled step's arithmetic and memory traffic at the chip's\n"
