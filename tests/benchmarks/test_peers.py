@@ -161,3 +161,15 @@ def test_keras_builds_every_network():
     # Version 1 has biases in its 53 convolutions: as many as there are channels to normalise.
     assert trained == 25_557_032 + 26_560
     assert source == "keras.applications"
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "vgg16"])
+def test_a_network_that_only_torchvision_has_asks_for_it(monkeypatch, name):
+    there = {"torch"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in there or None)
+    with pytest.raises(InputError, match=f"{name} from torchvision, which is not installed: pip"):
+        peers.check(["torch"], [name])
+    with pytest.raises(InputError, match="unknown model for peer torch 'mobilenet_v9'"):
+        peers.check(["torch"], ["mobilenet_v9"])
+    there.add("torchvision")
+    peers.check(["torch"], [name])

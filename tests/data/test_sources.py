@@ -143,7 +143,10 @@ def test_unknown_names(tmp_path: Path):
 
 
 def test_a_set_that_is_not_prepared(tmp_path: Path):
-    with pytest.raises(InputError, match=f"not prepared in {tmp_path}: run `jaxres data prepare"):
+    with pytest.raises(
+        InputError,
+        match=f"not prepared in {tmp_path}: run `jaxres data prepare mnist`, .* --data.data-dir or",
+    ):
         load("mnist", "train", tmp_path)
 
 

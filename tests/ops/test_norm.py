@@ -1,6 +1,7 @@
 """Batch normalisation with its written-out gradient against float64 automatic differentiation."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from jaxres.ops.norm import batch_norm, normalise, sums
+from jaxres.ops.norm import batch_norm, moments, normalise, sums
 from jaxres.ops.target import target_backend
 
 TOLERANCE = {"float32": 5e-5, "bfloat16": 3e-2}
@@ -115,3 +116,13 @@ def test_given_moments_normalise_alike():
     outputs, mean, var = batch_norm(images, scale, bias, images, epsilon=EPSILON, rectify=True)
     again = normalise(images, mean, var, scale, bias, images, epsilon=EPSILON, rectify=True)
     np.testing.assert_array_equal(outputs, again)
+
+
+@pytest.mark.parametrize("ratio", [1, 10, 100])
+def test_the_error_of_one_pass_is_as_documented(ratio: int) -> None:
+    images = np.random.default_rng(0).standard_normal((64, 32, 32, 16)) + ratio
+    images = images.astype(np.float32)
+    _, found = jax.jit(partial(moments, axis_name=None))(images)
+    np.testing.assert_allclose(
+        found, images.astype(np.float64).var((0, 1, 2)), rtol=1e-6 * ratio**2
+    )
