@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Set up JaxRes in .venv and run it: `python3 dev.py quickstart`, `test`, `lint` or `setup`.
 
+`test` leaves out what takes long; `test --slow` runs all.
+
 Needs Python 3.11 or later and nothing else; the system's own packages are not touched.
 """
 
@@ -24,6 +26,7 @@ COMMANDS = {
     ],
     "setup": [],
 }
+SLOW = ["-m", "slow or not slow"]  # in the place of pyproject.toml's `not slow`
 
 
 def set_up() -> None:
@@ -49,9 +52,11 @@ def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
         sys.exit(f"usage: python3 dev.py {'|'.join(COMMANDS)} [ARGUMENT ...]")
     set_up()
-    programs = COMMANDS[sys.argv[1]]
+    programs, given = COMMANDS[sys.argv[1]], sys.argv[2:]
+    if sys.argv[1] == "test" and "--slow" in given:
+        given = [*SLOW, *(word for word in given if word != "--slow")]
     for number, (program, *words) in enumerate(programs, 1):
-        more = sys.argv[2:] if number == len(programs) else []
+        more = given if number == len(programs) else []
         if status := subprocess.call([BIN / program, *words, *more], cwd=ROOT):
             return status
     return 0

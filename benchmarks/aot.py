@@ -31,12 +31,12 @@ from benchmarks.collectives import summarise
 from benchmarks.hlo import parse
 from benchmarks.kernels import by_class, kernels, scattered_twice, totals
 from benchmarks.topology import Topology, Workload
-from jaxres import recipe as recipes
 from jaxres.config import Config
-from jaxres.errors import InputError
-from jaxres.files import write_whole
-from jaxres.recipe import split_settings
-from jaxres.screen import quiet_libraries, say
+from jaxres.config import recipe as recipes
+from jaxres.config.recipe import split_settings
+from jaxres.runtime.errors import InputError
+from jaxres.runtime.files import write_whole
+from jaxres.runtime.screen import quiet_libraries, say
 
 Row = dict[str, Any]
 

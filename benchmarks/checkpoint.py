@@ -24,11 +24,11 @@ from jax.sharding import PartitionSpec as P
 from benchmarks import measure, rows
 from benchmarks.synthetic import Training
 from benchmarks.workload import Workload, settings
+from jaxres.checkpoint.manager import Checkpoints, abstract_like
 from jaxres.config import CheckpointConfig, Config, OptimConfig, to_dict
-from jaxres.errors import InputError
-from jaxres.host_memory import keep_freed_memory
-from jaxres.screen import quiet_libraries, say
-from jaxres.training.checkpoint import Checkpoints, abstract_like
+from jaxres.runtime.errors import InputError
+from jaxres.runtime.memory import keep_freed_memory
+from jaxres.runtime.screen import quiet_libraries, say
 
 INTERVAL_S = 30.0  # between two saves, of which at most 5 % may be lost
 MIN_STEPS = 3  # alone, however few go beside a save

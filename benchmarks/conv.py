@@ -17,10 +17,10 @@ from benchmarks.bound import bytes_of, flop_of
 from benchmarks.passes import CHOSEN, PASSES
 from benchmarks.traced import convolutions
 from benchmarks.workload import DTYPES
-from jaxres.errors import InputError, unknown_name
-from jaxres.host_memory import keep_freed_memory
 from jaxres.ops.conv import LOWERINGS, Geometry
-from jaxres.screen import say
+from jaxres.runtime.errors import InputError, unknown_name
+from jaxres.runtime.memory import keep_freed_memory
+from jaxres.runtime.screen import say
 
 COLUMNS = {
     "case": "case",

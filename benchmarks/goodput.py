@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import rows
-from jaxres.errors import InputError
-from jaxres.screen import say
+from jaxres.runtime.errors import InputError
+from jaxres.runtime.screen import say
 
 DAY_S = 86_400.0
 # Llama 3 (Grattafiori et al. 2024, section 3.3.4): 419 unexpected interruptions in 54 days of

@@ -25,19 +25,20 @@ import numpy as np
 from jax.sharding import Mesh
 
 from benchmarks import cores, measure, rows
-from jaxres import recipe as recipes
 from jaxres.config import Config
+from jaxres.config import recipe as recipes
+from jaxres.config.recipe import split_settings
+from jaxres.data.compose.scale_blend import ScaleBlend
 from jaxres.data.feed import Feed
+from jaxres.data.inputs import images_of
 from jaxres.data.pictures import Pictures, open_split
 from jaxres.data.pipeline import MAX_STEPS, train_batches
-from jaxres.data.plan import ScaleBlend
-from jaxres.errors import InputError, unknown_name
-from jaxres.evaluation.evaluate import resident_of
-from jaxres.host_memory import keep_freed_memory
-from jaxres.recipe import split_settings
-from jaxres.screen import quiet_libraries, say
-from jaxres.training import parallel
-from jaxres.training.step import images_of
+from jaxres.distributed import strategy
+from jaxres.distributed.mesh import check_batch, make_mesh
+from jaxres.evaluation.evaluator import resident_of
+from jaxres.runtime.errors import InputError, unknown_name
+from jaxres.runtime.memory import keep_freed_memory
+from jaxres.runtime.screen import quiet_libraries, say
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"  # needs nothing prepared
 MIN_PAIRS = 7
@@ -105,8 +106,8 @@ def measured(
     config: Config, pictures: Pictures, peers: Mapping[str, Any], args: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """The rows: plans, host pictures in every way asked for, the feed, device rendering."""
-    way = parallel.create(config.train, parallel.make_mesh(config.train.devices))
-    parallel.check_batch(config.data.batch_size, way.mesh.size, config.optim.accumulate_steps)
+    way = strategy.create(config.train, make_mesh(config.train.devices))
+    check_batch(config.data.batch_size, way.mesh.size, config.optim.accumulate_steps)
     run = functools.partial(_rates, seconds=args.seconds, repeats=args.repeats)
     common = {
         "recipe": str(args.recipe),
@@ -163,7 +164,7 @@ def _ours(pictures: Pictures, config: Config) -> Iterator[Take]:
 
 
 @contextlib.contextmanager
-def _fed(pictures: Pictures, config: Config, way: parallel.Parallel) -> Iterator[Take]:
+def _fed(pictures: Pictures, config: Config, way: strategy.Parallel) -> Iterator[Take]:
     """Batches of plans once they are on the devices, by the loop's own feed."""
     pictures = _rendered_by(pictures, "device")
     batches = train_batches(pictures, endless(config, pictures))

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from benchmarks import chips, rows
 from benchmarks.links import LINKS, all_reduce
-from jaxres.errors import InputError
 from jaxres.models.count import count
-from jaxres.screen import say
+from jaxres.runtime.errors import InputError
+from jaxres.runtime.screen import say
 
 Row = dict[str, Any]
 

@@ -21,11 +21,11 @@ from rich.table import Table
 
 from benchmarks.measure import Spread
 from benchmarks.roof import Roof
-from jaxres.config.checks import require_path
-from jaxres.errors import InputError
-from jaxres.files import write_whole
-from jaxres.training.parallel import make_mesh
-from jaxres.training.summary import environment
+from jaxres.distributed.mesh import make_mesh
+from jaxres.logs.summary import environment
+from jaxres.runtime.errors import InputError
+from jaxres.runtime.files import write_whole
+from jaxres.runtime.paths import require_path
 
 SCHEMA = (
     "benchmark",

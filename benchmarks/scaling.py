@@ -20,10 +20,10 @@ from benchmarks import measure, rows
 from benchmarks.collectives import summarise
 from benchmarks.synthetic import Training
 from benchmarks.workload import DTYPES, Workload, settings
-from jaxres.errors import InputError, unknown_name
-from jaxres.host_memory import keep_freed_memory
-from jaxres.screen import say
-from jaxres.training import parallel
+from jaxres.distributed.mesh import check_batch
+from jaxres.runtime.errors import InputError, unknown_name
+from jaxres.runtime.memory import keep_freed_memory
+from jaxres.runtime.screen import say
 
 WAYS, KINDS = ("jit", "pmap"), ("weak", "strong")
 SAMPLE_S = 0.2  # least length of a sample, so that dispatch runs ahead as it does in training
@@ -124,7 +124,7 @@ def _check(args: argparse.Namespace) -> None:
         )
     if "strong" in args.kind:
         for count in args.devices:
-            parallel.check_batch(args.batch_size, count, 1)
+            check_batch(args.batch_size, count, 1)
     settings(_workload(args, args.batch_size))
 
 

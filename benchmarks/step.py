@@ -15,12 +15,12 @@ import jax
 
 from benchmarks import apart, measure, peers, rows, versus
 from benchmarks.workload import DTYPES, Workload, settings
-from jaxres.errors import InputError, unknown_name
-from jaxres.host_memory import keep_freed_memory
+from jaxres.distributed.mesh import check_batch, make_mesh
 from jaxres.models.pure import abstract_net
 from jaxres.models.registry import list_models, smallest_image
 from jaxres.ops.conv import LOWERINGS
-from jaxres.training import parallel
+from jaxres.runtime.errors import InputError, unknown_name
+from jaxres.runtime.memory import keep_freed_memory
 
 COLUMNS = {
     "case": "case",
@@ -77,16 +77,16 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _check_devices(works: Sequence[Workload], args: argparse.Namespace) -> None:
     """Refuse more devices than there are, and batches that do not divide over them."""
-    mesh = parallel.make_mesh(args.devices)
+    mesh = make_mesh(args.devices)
     for work in works:
-        parallel.check_batch(work.batch_size, mesh.size, 1)
+        check_batch(work.batch_size, mesh.size, 1)
 
 
 def _rows(work: Workload, args: argparse.Namespace) -> Iterator[dict[str, Any] | versus.Failed]:
     """The rows of a case and what failed of it."""
     keep_freed_memory()  # as a training run does; peers in this process gain too
     try:
-        yield from versus.rows_of(work, parallel.make_mesh(args.devices), args)
+        yield from versus.rows_of(work, make_mesh(args.devices), args)
     except versus.Failed as failure:
         yield versus.Failed(*failure.args)  # without the traceback, which holds its arrays
 

@@ -25,10 +25,11 @@ from pathlib import Path
 from benchmarks import apart, peers, rows
 from benchmarks.lists import LISTS, Entry
 from benchmarks.variants import VARIANTS
-from jaxres.data import backgrounds, sources
-from jaxres.data.paths import data_dir
-from jaxres.errors import InputError, unknown_name
-from jaxres.screen import say
+from jaxres.data.backgrounds import photographs
+from jaxres.data.datasets import registry
+from jaxres.data.datasets.paths import data_dir
+from jaxres.runtime.errors import InputError, unknown_name
+from jaxres.runtime.screen import say
 
 MANY = 8  # devices that a dry run takes to be there
 DEVICES = ("cpu", "gpu", "tpu")
@@ -126,7 +127,7 @@ def device_count(device: str) -> int:
 def embedded_flags() -> list[str]:
     """Flags in place of MNIST over photographs, if one of them is not prepared."""
     folder = data_dir("")
-    listed = [*sources.describe(folder), *backgrounds.describe(folder)]
+    listed = [*registry.describe(folder), *photographs.describe(folder)]
     ready = {row.name: row.ready for row in listed}
     if ready["mnist"] and ready["photos"]:
         return []

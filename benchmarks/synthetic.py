@@ -8,8 +8,11 @@ import jax
 import numpy as np
 
 from jaxres.config import Config
-from jaxres.training import optim, parallel, transfer
-from jaxres.training.state import network, new_state
+from jaxres.distributed import strategy
+from jaxres.distributed.mesh import check_batch, make_mesh, replicate
+from jaxres.models.build import network
+from jaxres.training import optim, transfer
+from jaxres.training.state import new_state
 from jaxres.training.step import make_train_step
 
 TOTAL_STEPS = 1000  # of the learning-rate schedule; it has no part in the speed
@@ -39,10 +42,10 @@ class Training:
             InputError: there are fewer devices, or the batch does not divide over them.
         """
         self.config = config
-        self.mesh = parallel.make_mesh(devices)
+        self.mesh = make_mesh(devices)
         parts = config.optim.accumulate_steps
-        parallel.check_batch(config.data.batch_size, self.mesh.size, parts)
-        self.way = parallel.create(config.train, self.mesh)
+        check_batch(config.data.batch_size, self.mesh.size, parts)
+        self.way = strategy.create(config.train, self.mesh)
         self.state, jitted = begin(config, self.way, classes=classes, total_steps=TOTAL_STEPS)
         self.steps_per_call = config.train.steps_per_call
         self.batch = self.way.put_batch(_batch(config, classes), self.steps_per_call)
@@ -79,7 +82,7 @@ class Training:
 
 
 def begin(
-    config: Config, way: parallel.Parallel, *, classes: int, total_steps: int
+    config: Config, way: strategy.Parallel, *, classes: int, total_steps: int
 ) -> tuple[Any, Any]:
     """The state before the first step, on the devices, and the call of a run: jitted or pmapped."""
     net = network(config, classes=classes)
@@ -89,7 +92,7 @@ def begin(
     state = new_state(net.params, net.stats, optimizer, ema=ema, trained=trained)
     step = make_train_step(net, optimizer, rate, config, trained=trained)
     call = way.compile(step, config.train.steps_per_call)
-    return way.enter(parallel.replicate(way.mesh, state)), call
+    return way.enter(replicate(way.mesh, state)), call
 
 
 def _batch(config: Config, classes: int) -> dict[str, np.ndarray]:

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from benchmarks import rows
-from jaxres.errors import InputError
-from jaxres.screen import say
+from jaxres.runtime.errors import InputError
+from jaxres.runtime.screen import say
 
 TRAIN = ("-m", "jaxres", "train")
 CLOCK = "from the start of the process to the test accuracy, compiling and evaluating included"

@@ -15,18 +15,22 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from benchmarks.chips import CHIPS, GPUS, Chip, target_config
+from jaxres.checkpoint.manager import abstract_like
 from jaxres.config import Config
-from jaxres.data import backgrounds, sources
-from jaxres.data.paths import data_dir
+from jaxres.data.backgrounds import photographs
+from jaxres.data.compose.composition import Resident
+from jaxres.data.datasets import registry
+from jaxres.data.datasets.paths import data_dir
 from jaxres.data.pictures import Batch, open_split
-from jaxres.data.plan import Resident
-from jaxres.errors import InputError
-from jaxres.evaluation.evaluate import resident_of
+from jaxres.distributed import strategy
+from jaxres.distributed.mesh import AXIS
+from jaxres.evaluation.evaluator import resident_of
+from jaxres.models.build import abstract_network
 from jaxres.ops.target import target_backend
-from jaxres.training import optim, parallel, transfer
-from jaxres.training.checkpoint import abstract_like
-from jaxres.training.state import abstract_network, new_state
-from jaxres.training.step import AXIS, make_train_step
+from jaxres.runtime.errors import InputError
+from jaxres.training import optim, transfer
+from jaxres.training.state import new_state
+from jaxres.training.step import make_train_step
 
 EXAMPLES = ("v5e:2x2", "v5p:2x2x1", "v6e:2x2", "h100", "h100:8", "h100:2x8")
 TPUS = [name for name in CHIPS if name not in GPUS]
@@ -36,22 +40,19 @@ GPU_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
 
 # What is assumed where the data sets of a recipe are not prepared: MNIST without the validation
 # examples over 400 squares of photographs or 256 textures, or CIFAR-10.
-NO_PATCH = np.zeros(0, np.uint8)
 ASSUMED = {
     "scale_blend": Resident(
         images=np.broadcast_to(np.uint8(0), (50_000, 28, 28)),
         photos=np.broadcast_to(np.uint8(0), (400, 256, 256, 3)),
-        patch=NO_PATCH,
     ),
     "scatter_digits": Resident(
         images=np.broadcast_to(np.uint8(0), (50_000, 28, 28)),
         photos=np.broadcast_to(np.uint8(0), (256, 256, 256)),
-        patch=np.zeros(44, np.uint8),
+        patch=44,
     ),
     "plain": Resident(
         images=np.broadcast_to(np.uint8(0), (50_000, 32, 32, 3)),
         photos=np.broadcast_to(np.uint8(0), (0, 32, 32, 3)),
-        patch=NO_PATCH,
     ),
 }
 
@@ -181,7 +182,7 @@ def workload(config: Config) -> Workload:
             f"train.parallel is {config.train.parallel}; allowed here: jit (both run one step)"
         )
     folder = data_dir(config.data.data_dir)
-    listed = [*sources.describe(folder), *backgrounds.describe(folder)]
+    listed = [*registry.describe(folder), *photographs.describe(folder)]
     ready = {row.name: row.ready for row in listed}
     missing = [
         name
@@ -234,5 +235,5 @@ def lower(config: Config, work: Workload, target: Topology, batch_size: int) -> 
     )
     step = make_train_step(net, optimizer, rate, config, trained=trained)
     with target_backend(target.backend):
-        call: Any = parallel.create(config.train, target.mesh).compile(step, 1)
+        call: Any = strategy.create(config.train, target.mesh).compile(step, 1)
         return call.lower(abstract_like(state, whole), abstract_like(work.resident, whole), batch)

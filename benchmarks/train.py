@@ -23,18 +23,19 @@ from jax.sharding import Mesh
 from benchmarks import measure, rows, to_accuracy
 from benchmarks.input import MIN_PAIRS, describe, endless, seconds
 from benchmarks.synthetic import Training, begin
-from jaxres import recipe as recipes
 from jaxres.config import Config
+from jaxres.config import recipe as recipes
+from jaxres.config.recipe import split_settings
 from jaxres.data.feed import Feed
 from jaxres.data.pictures import Pictures, open_split
 from jaxres.data.pipeline import train_batches
-from jaxres.errors import InputError
-from jaxres.evaluation.evaluate import resident_of
-from jaxres.host_memory import keep_freed_memory
-from jaxres.recipe import split_settings
-from jaxres.screen import quiet_libraries, say
-from jaxres.training import parallel
-from jaxres.training.window import Window
+from jaxres.distributed import strategy
+from jaxres.distributed.mesh import check_batch, make_mesh
+from jaxres.evaluation.evaluator import resident_of
+from jaxres.logs.window import Window
+from jaxres.runtime.errors import InputError
+from jaxres.runtime.memory import keep_freed_memory
+from jaxres.runtime.screen import quiet_libraries, say
 
 COLUMNS = {
     "case": "case",
@@ -57,7 +58,7 @@ class EndToEnd:
         self.steps_per_call = config.train.steps_per_call
         self._log_every_steps = config.train.log_every_steps
         self._step = 0
-        way = parallel.create(config.train, mesh)
+        way = strategy.create(config.train, mesh)
         self._batches = train_batches(pictures, endless(config, pictures))
         lengths = itertools.repeat(self.steps_per_call)
         self._feed = Feed(self._batches, lengths, way.put_batch, depth=config.data.prefetch)
@@ -131,9 +132,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measured(config: Config, args: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of `end to end` and `step only`."""
-    mesh = parallel.make_mesh(config.train.devices)
+    mesh = make_mesh(config.train.devices)
     unit = mesh.size * config.optim.accumulate_steps
-    parallel.check_batch(config.data.batch_size, mesh.size, config.optim.accumulate_steps)
+    check_batch(config.data.batch_size, mesh.size, config.optim.accumulate_steps)
     pictures = open_split(config, "train")
 
     def compare(batch_size: int) -> list[dict[str, Any]]:

@@ -12,10 +12,10 @@ import jax
 from jaxtyping import Array
 
 from jaxres.config import Config
-from jaxres.errors import unknown_name
 from jaxres.models import blocks
 from jaxres.ops import norm
 from jaxres.ops.conv import prefer_lowering
+from jaxres.runtime.errors import unknown_name
 
 
 class Variant(NamedTuple):

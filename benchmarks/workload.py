@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from jaxres.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
-from jaxres.errors import InputError
+from jaxres.runtime.errors import InputError
 
 # ImageNet's, as every side applies to the uint8 pictures inside of its step.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -2,7 +2,7 @@
 
 import sys
 
-from jaxres.cli import main
+from jaxres.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

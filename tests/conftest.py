@@ -32,7 +32,7 @@ def compiled_once() -> None:
     """
     import jax
 
-    from jaxres import compilation
+    from jaxres.runtime import compilation
 
     compilation.use_cache("default")
     jax.config.update(COMPILE_QUICKLY, True)
@@ -87,8 +87,7 @@ def tiny_flags() -> list[str]:
 @pytest.fixture
 def tiny_config(tiny_flags: list[str]):
     """`make(*flags)`: the settings of that run with more flags on top."""
-    from jaxres import recipe
-    from jaxres.config import Config
+    from jaxres.config import Config, recipe
     from tests import tiny
 
     assert tiny.Tiny
@@ -102,8 +101,7 @@ def tiny_config(tiny_flags: list[str]):
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[pathlib.Path]:
     """Run directories `first` and `second`, which differ in their learning rate and seed."""
-    from jaxres import recipe
-    from jaxres.config import Config
+    from jaxres.config import Config, recipe
     from jaxres.training import loop
     from tests import tiny
 

@@ -73,6 +73,6 @@ if __name__ == "__main__":
         note_plans(pathlib.Path(os.environ[PLAN_LOG]))
     if WORKERS_LIMIT in os.environ:
         pipeline.WORKERS_S = int(os.environ[WORKERS_LIMIT])
-    from jaxres.cli import main
+    from jaxres.cli.main import main
 
     sys.exit(main())

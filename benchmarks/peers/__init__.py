@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from benchmarks.peers.resnets import RESNETS
 from benchmarks.variants import VARIANTS
 from benchmarks.workload import Workload
-from jaxres.errors import InputError, unknown_name
 from jaxres.models import cnn
 from jaxres.models.registry import list_models
+from jaxres.runtime.errors import InputError, unknown_name
 
 
 class Peer(NamedTuple):

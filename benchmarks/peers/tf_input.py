@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf  # pyright: ignore[reportMissingImports]
 
+from jaxres.data.compose.scale_blend import ScaleBlend
 from jaxres.data.pictures import Pictures
-from jaxres.data.plan import ScaleBlend
 
 VERSION = tf.__version__
 tf.config.set_visible_devices([], "GPU")  # the pipeline needs none, and JAX has its memory

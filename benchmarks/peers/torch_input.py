@@ -9,8 +9,8 @@ import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 from torch.utils.data import DataLoader, Dataset  # pyright: ignore[reportMissingImports]
 
+from jaxres.data.compose.scale_blend import ScaleBlend
 from jaxres.data.pictures import Pictures
-from jaxres.data.plan import ScaleBlend
 
 VERSION = torch.__version__
 

@@ -1,6 +1,6 @@
 """Every setting of a run: frozen dataclasses that hold all defaults and check what is allowed.
 
-`recipe.py` fills them from YAML files and command-line flags.
+`config/recipe.py` fills them from YAML files and command-line flags.
 """
 
 import dataclasses

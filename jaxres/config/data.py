@@ -4,7 +4,8 @@ import dataclasses
 import math
 from typing import Literal
 
-from jaxres.config.checks import named_number, require, require_finite, require_path, require_seed
+from jaxres.config.checks import named_number, require, require_finite, require_seed
+from jaxres.runtime.paths import require_path
 
 MIN_DIGIT_SIDE = 8
 MIN_CANVAS, MAX_CANVAS = 28, 4096

@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Literal
 
-from jaxres.config.checks import require, require_path, require_seed
+from jaxres.config.checks import require, require_seed
+from jaxres.runtime.paths import require_path
 
 
 @dataclasses.dataclass(frozen=True)

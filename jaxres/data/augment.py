@@ -13,8 +13,8 @@ from jaxtyping import Float32, Float64, Int32, Int64, UInt32, UInt64
 
 from jaxres.config import Augmenting, Config
 from jaxres.config.data import MAX_ROTATION
-from jaxres.data.words import below, raw_words, swapped, uniform
-from jaxres.errors import InputError
+from jaxres.data.rng import below, raw_words, swapped, uniform
+from jaxres.runtime.errors import InputError
 
 DIGIT_DATASETS = ("digits", "mnist", "modified_mnist")
 WORDS = 16

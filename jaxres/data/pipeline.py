@@ -21,10 +21,10 @@ import numpy as np
 
 from jaxres.config import Config
 from jaxres.data.pictures import Batch, Pictures
-from jaxres.data.words import epoch_order
-from jaxres.deadline import deadline
-from jaxres.errors import InputError, TrainingFailed
-from jaxres.screen import say
+from jaxres.data.rng import epoch_order
+from jaxres.runtime.deadlines import deadline
+from jaxres.runtime.errors import InputError, TrainingFailed
+from jaxres.runtime.screen import say
 
 SHARED_MEMORY = "/dev/shm"
 BATCHES_OF_A_WORKER = 3  # made, waiting and being read

@@ -14,11 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxres.data import originals, photos, records
-from jaxres.data.bad import Bad
-from jaxres.data.contents import RECIPES, Content, Example, Request
-from jaxres.errors import InputError, unknown_name
-from jaxres.screen import say, track
+from jaxres.data.datasets import photos
+from jaxres.data.datasets.bad import Bad
+from jaxres.data.datasets.dataset import Content, Example, Request
+from jaxres.data.datasets.registry import PREPARABLE
+from jaxres.data.readers import tfds_records
+from jaxres.data.readers.folders import require_folder
+from jaxres.runtime.errors import InputError, unknown_name
+from jaxres.runtime.screen import say, track
 
 STAGING_PREFIX = ".preparing-"
 # No preparation takes a day: an older staging folder is what a killed run left behind.
@@ -43,7 +46,7 @@ def prepare(
     It appears there whole or not at all. One that is there already is left as it is.
 
     Args:
-        name: A key of `RECIPES`.
+        name: A key of `PREPARABLE`.
         from_dir: Folder (or archive) of the original files; None downloads them through TFDS.
         data_dir: Where prepared data sets live.
         progress: Report on standard error: a bar on a terminal, plain lines elsewhere.
@@ -52,30 +55,31 @@ def prepare(
         skip_bad: Leave out pictures that cannot be used, and say which, instead of refusing all.
         overwrite: Replace a data set that is there, once the new one is whole.
     """
-    if name not in RECIPES:
-        raise unknown_name("data set to prepare", name, RECIPES)
+    if name not in PREPARABLE:
+        raise unknown_name("data set to prepare", name, PREPARABLE)
     if photo_side < photos.MIN_SIDE:
         raise InputError(f"photo_side is {photo_side}; allowed: {photos.MIN_SIDE} pixels or more")
-    recipe = RECIPES[name]
-    if partial and not recipe.may_be_partial:
-        allowed = ", ".join(key for key, other in RECIPES.items() if other.may_be_partial)
+    dataset = PREPARABLE[name]
+    if partial and not dataset.may_be_partial:
+        allowed = ", ".join(key for key, other in PREPARABLE.items() if other.may_be_partial)
         raise InputError(f"--partial is given for {name}; allowed for: {allowed}")
-    if skip_bad and not recipe.may_skip:
-        allowed = ", ".join(key for key, other in RECIPES.items() if other.may_skip)
+    if skip_bad and not dataset.may_skip:
+        allowed = ", ".join(key for key, other in PREPARABLE.items() if other.may_skip)
         raise InputError(f"--skip-bad is given for {name}; allowed for: {allowed}")
     bad = Bad(skip=skip_bad)
     request = Request(name, from_dir, data_dir, progress, photo_side, partial, bad)
-    settings = {key: getattr(request, key) for key in recipe.settings}
+    settings = {key: getattr(request, key) for key in dataset.settings}
 
     if from_dir is not None and not from_dir.is_file():
-        originals.require_folder(from_dir)
-    folder = records.folder_of(name, data_dir)
+        require_folder(from_dir)
+    folder = dataset.folder(data_dir)
     if folder.exists() and not overwrite:
-        _require_as_asked(records.open_prepared(name, data_dir), settings, partial=partial)
+        _require_as_asked(dataset.open(data_dir), settings, partial=partial)
         say(f"{name} is already prepared in {folder}; --overwrite makes it again", shown=progress)
         return folder
 
-    content = recipe.read(request)
+    assert dataset.prepare is not None
+    content = dataset.prepare(request)
     with _writing_to(data_dir, name), _staging(data_dir, name) as stage:
         try:
             written = _write(request, content, settings, stage)
@@ -101,7 +105,7 @@ def _put_in_place(written: Path, folder: Path, *, aside: Path) -> None:
 
 
 def _require_as_asked(
-    prepared: records.Prepared, settings: dict[str, Any], *, partial: bool
+    prepared: tfds_records.Prepared, settings: dict[str, Any], *, partial: bool
 ) -> None:
     if prepared.partial and not partial:
         raise InputError(
@@ -125,7 +129,7 @@ def _write(request: Request, content: Content, settings: dict[str, Any], stage: 
 
     class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         name = request.name
-        VERSION = tfds.core.Version(records.VERSIONS[request.name])
+        VERSION = tfds.core.Version(PREPARABLE[request.name].version)
         # TFDS would search this package for a checksum file, with a module (importlib_resources)
         # that it does not require. Checksums are checked on reading the originals.
         url_infos = None
@@ -168,7 +172,8 @@ def _write(request: Request, content: Content, settings: dict[str, Any], stage: 
     finally:
         tfds.enable_progress_bar()
     written = Path(builder.data_dir)
-    records.Prepared(request.name, written).check()
+    written_as = PREPARABLE[request.name].features
+    tfds_records.open_prepared(request.name, written, written_as)
     return written
 
 

@@ -10,17 +10,19 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxres.config import Config
-from jaxres.data import contest, originals
-from jaxres.data.encoded import Images, PictureFiles
+from jaxres.data.compose.composition import Resident
+from jaxres.data.compose.plain import Plain
+from jaxres.data.datasets import modified_mnist
+from jaxres.data.datasets.registry import DATASETS, Source
+from jaxres.data.inputs import normalise
 from jaxres.data.pictures import Pictures
-from jaxres.data.plan import Plain, Resident
-from jaxres.data.sources import DATASETS, Source
-from jaxres.errors import InputError
-from jaxres.evaluation.evaluate import Evaluator
+from jaxres.data.readers import folders
+from jaxres.data.readers.encoded import Images, PictureFiles
+from jaxres.evaluation.evaluator import Evaluator
 from jaxres.evaluation.run import Loaded, Opened, open_checkpoint, require_finite, restored
-from jaxres.files import refusing, require_writable, write_whole
 from jaxres.models.pure import Net
-from jaxres.training.step import normalise
+from jaxres.runtime.errors import InputError
+from jaxres.runtime.files import refusing, require_writable, write_whole
 
 NOT_THERE = "no picture at '{}'; allowed: JPEG, PNG, WebP and BMP files"
 
@@ -63,7 +65,7 @@ def predict(
 
 def _pictures_of(path: Path) -> list[Path]:
     """A file itself, or the pictures below a folder."""
-    return originals.find_pictures(path) if path.is_dir() else [path]
+    return folders.find_pictures(path) if path.is_dir() else [path]
 
 
 def write_submission(
@@ -75,15 +77,18 @@ def write_submission(
         InputError: as `predict`, or the array or the file cannot be used.
     """
     require_writable(output)
-    images = contest.read_images(array)
+    images = modified_mnist.read_images(array)
     run = _load_images(open_checkpoint(run_dir, which), images)
-    theirs, ours = len(contest.CLASS_NAMES), len(run.pictures.class_names)
+    theirs, ours = len(modified_mnist.CLASS_NAMES), len(run.pictures.class_names)
     if ours != theirs:
         raise InputError(
             f"'{run_dir}' tells {ours} classes apart; allowed for a submission: {theirs}"
         )
     rows = predict_all(run, shown=shown)["probabilities"]
-    lines = [",".join(contest.COLUMNS), *(f"{k},{row.argmax()}" for k, row in enumerate(rows))]
+    lines = [
+        ",".join(modified_mnist.COLUMNS),
+        *(f"{k},{row.argmax()}" for k, row in enumerate(rows)),
+    ]
     with refusing(output):
         write_whole(output, "\n".join(lines) + "\n")
     return len(rows)
@@ -129,7 +134,7 @@ def _load_images(opened: Opened, images: Images) -> Loaded:
     pictures = Pictures(
         split="test",
         source=source,
-        resident=Resident(images, np.empty((0, 0, 0, 3), np.uint8), np.zeros(0, np.uint8)),
+        resident=Resident(images, np.empty((0, 0, 0, 3), np.uint8)),
         compose=Plain(data.canvas),
         augment=None,
         data=data,

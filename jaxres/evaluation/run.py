@@ -11,19 +11,19 @@ import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 from jaxtyping import Float32
 
-from jaxres import compilation, recipe
-from jaxres.config import Config, Split, flatten, to_dict
+from jaxres.checkpoint.manager import Checkpoints, open_run, require_shapes
+from jaxres.checkpoint.progress import told
+from jaxres.config import Config, Split, flatten, recipe, to_dict
 from jaxres.config.data import INSTEAD
+from jaxres.data.inputs import normalisation
 from jaxres.data.pictures import Pictures, open_split
-from jaxres.errors import InputError
-from jaxres.evaluation.evaluate import Evaluator
+from jaxres.distributed.mesh import make_mesh, replicate
+from jaxres.evaluation.evaluator import Evaluator
+from jaxres.models.build import abstract_network
 from jaxres.models.pure import Net
-from jaxres.screen import say, track
-from jaxres.training.checkpoint import Checkpoints, open_run, require_shapes
-from jaxres.training.parallel import make_mesh, replicate
-from jaxres.training.progress import told
-from jaxres.training.state import abstract_network
-from jaxres.training.step import normalisation
+from jaxres.runtime import compilation
+from jaxres.runtime.errors import InputError
+from jaxres.runtime.screen import say, track
 
 TRIES = 5  # to read a checkpoint of a run that goes on
 SWEPT = ("accuracy", "loss", "examples")  # what a sweep tells of each value

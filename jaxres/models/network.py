@@ -5,10 +5,10 @@ from typing import ClassVar, NamedTuple
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxres.errors import InputError
 from jaxres.models.blocks import BatchNorm, Linear, dropout, fold
 from jaxres.models.options import Options
 from jaxres.ops import pool
+from jaxres.runtime.errors import InputError
 
 HEADS = {"average": pool.global_average_pool, "max": pool.global_max_pool}
 

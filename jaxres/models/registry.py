@@ -7,10 +7,10 @@ from typing import Any, cast
 
 from flax import nnx
 
-from jaxres.errors import InputError, unknown_name
 from jaxres.models import cifar, cnn, mobilenet, resnet, shufflenet, vgg, xception
 from jaxres.models.network import Network
 from jaxres.models.options import Options
+from jaxres.runtime.errors import InputError, unknown_name
 
 Build = partial[Any]  # a network's class and its table line; called with options and rngs
 

@@ -10,12 +10,12 @@ from functools import partial
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxres.errors import InputError
 from jaxres.models.blocks import BatchNorm, Conv, ConvNorm, conv_norm, conv_norm_pool
 from jaxres.models.network import Head, Network
 from jaxres.models.options import Options
 from jaxres.ops import pool
 from jaxres.ops.target import apart
+from jaxres.runtime.errors import InputError
 
 KERAS_EPSILON = 1.001e-5
 

@@ -9,10 +9,10 @@ import cv2
 import jinja2
 import numpy as np
 
-from jaxres.files import refusing, write_whole
 from jaxres.report import charts, matrix, standing
 from jaxres.report.record import Record
-from jaxres.screen import say
+from jaxres.runtime.files import refusing, write_whole
+from jaxres.runtime.screen import say
 
 # Pictures that `jaxres show` may have left in a run directory, with what they are.
 PICTURES = {

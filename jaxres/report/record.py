@@ -5,12 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jaxres import recipe
-from jaxres.config import Config, flatten, to_dict
-from jaxres.data.sources import SPLITS
-from jaxres.errors import InputError
+from jaxres.config import Config, flatten, recipe, to_dict
+from jaxres.data.datasets.registry import SPLITS
 from jaxres.models import count
-from jaxres.training.state import abstract_network
+from jaxres.models.build import abstract_network
+from jaxres.runtime.errors import InputError
 
 Record = dict[str, Any]
 LOGGED = ("step", "epoch", "loss", "accuracy")

@@ -11,12 +11,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jaxres import recipe
-from jaxres.config import differing_keys, listed, to_dict, unflatten
-from jaxres.errors import InputError
-from jaxres.files import refusing
+from jaxres.config import differing_keys, listed, recipe, to_dict, unflatten
 from jaxres.report import record
-from jaxres.screen import say
+from jaxres.runtime.errors import InputError
+from jaxres.runtime.files import refusing
+from jaxres.runtime.screen import say
 from jaxres.studies.results import Found, Results
 from jaxres.studies.study import Row, Study
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxres.errors import InputError
-from jaxres.files import locked, refusing, write_whole
 from jaxres.report import record
+from jaxres.runtime.errors import InputError
+from jaxres.runtime.files import locked, refusing, write_whole
 from jaxres.studies.study import Row, Study
 
 Found = dict[str, Any]

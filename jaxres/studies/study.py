@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from jaxres.errors import InputError, unknown_name
+from jaxres.runtime.errors import InputError, unknown_name
 
 Profile = Literal["mini", "full"]
 FOLDER = Path("studies")

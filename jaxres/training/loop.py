@@ -13,28 +13,32 @@ import yaml
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxres import compilation
+from jaxres.checkpoint import init_from
+from jaxres.checkpoint.manager import abstract_like
+from jaxres.checkpoint.progress import Progress
 from jaxres.config import PER_PROCESS_KEYS, Config, flatten, to_dict, with_normalisation
 from jaxres.data.feed import Feed
 from jaxres.data.pictures import open_split
 from jaxres.data.pipeline import train_batches
-from jaxres.errors import InputError, Interrupted, TrainingFailed
-from jaxres.evaluation.evaluate import Evaluator, resident_of
-from jaxres.files import write_whole
-from jaxres.training import initial, optim, parallel, processes, transfer
-from jaxres.training.checkpoint import abstract_like
-from jaxres.training.logs import RunLog, Silence
+from jaxres.distributed import process_group, strategy
+from jaxres.distributed.mesh import check_batch, make_mesh, replicate
+from jaxres.distributed.process_group import Peers
+from jaxres.evaluation.evaluator import Evaluator, resident_of
+from jaxres.logs.profile import StepProfiler
+from jaxres.logs.run_log import RunLog, Silence
+from jaxres.logs.summary import summarise, versions
+from jaxres.logs.window import Window
+from jaxres.models.build import abstract_network, network
+from jaxres.runtime import compilation
+from jaxres.runtime.errors import InputError, Interrupted, TrainingFailed
+from jaxres.runtime.files import write_whole
+from jaxres.training import optim, transfer
 from jaxres.training.not_finite import NotFinite
-from jaxres.training.processes import Peers
-from jaxres.training.profile import StepProfiler
-from jaxres.training.progress import Progress
 from jaxres.training.rundir import RunDirectory
 from jaxres.training.saving import Saver, agreed_latest
 from jaxres.training.signals import StopSignal
-from jaxres.training.state import abstract_network, network, new_state, variables
+from jaxres.training.state import new_state, variables
 from jaxres.training.step import make_train_step
-from jaxres.training.summary import summarise, versions
-from jaxres.training.window import Window
 
 
 def train(
@@ -54,7 +58,7 @@ def train(
     """
     started = time.perf_counter()
     compilation.use_cache(config.train.compile_cache)
-    peers = processes.join(
+    peers = process_group.join(
         join_timeout_s=config.train.join_timeout_s, peer_timeout_s=config.train.peer_timeout_s
     )
     with (
@@ -84,7 +88,7 @@ class Run:
         *,
         profile: bool = False,
         other_data: bool = False,
-        peers: Peers = processes.ALONE,
+        peers: Peers = process_group.ALONE,
     ):
         """Load the data and take the run directory, then start afresh or from its checkpoint."""
         self.config = config
@@ -102,7 +106,7 @@ class Run:
         self.starts = transfer.start_epochs(config.transfer, self.net, config.data.picture_side)
         self.stage = self._stage(0)
         self.learning_rate = optim.learning_rate(config.optim, self.total_steps)
-        self.way = parallel.create(config.train, self.mesh)
+        self.way = strategy.create(config.train, self.mesh)
         self.calls: dict[int, Callable[..., Any]] = {}  # by the number of steps they run
         self.profiler = StepProfiler(run_dir / "profile" if profile and peers.first else None)
 
@@ -116,8 +120,8 @@ class Run:
 
     def _read(self, config: Config) -> None:
         """Meet the devices and the data."""
-        self.mesh = parallel.make_mesh(config.train.devices)
-        parallel.check_batch(config.data.batch_size, self.mesh.size, config.optim.accumulate_steps)
+        self.mesh = make_mesh(config.train.devices)
+        check_batch(config.data.batch_size, self.mesh.size, config.optim.accumulate_steps)
         self.pictures = {
             split: open_split(config, split) for split in ("train", "validation", "test")
         }
@@ -275,7 +279,7 @@ class Run:
         fresh = network(self.config, classes=classes)
         params, stats = fresh.params, fresh.stats
         if folder := self.config.model.init_from:
-            given = initial.load(self.config, params, stats, NamedSharding(self.mesh, P()))
+            given = init_from.load(self.config, params, stats, NamedSharding(self.mesh, P()))
             params, stats = given.params, given.stats
             self.config = with_normalisation(self.config, given.normalisation)
             self.started_from = f"weights of '{folder}'" + (
@@ -283,7 +287,7 @@ class Run:
             )
         # One program: leaf by leaf, each shape compiles zeros of its own (0.7 s for ResNet-18).
         begin = jax.jit(self._new_state)
-        self.state = parallel.replicate(self.mesh, begin(params, stats))
+        self.state = replicate(self.mesh, begin(params, stats))
 
     def _new_state(self, params: Any, stats: Any) -> Any:
         _, trained, optimizer = self.stage
@@ -317,7 +321,7 @@ class Run:
         begin = jax.jit(
             lambda params: stage.optimizer.init(transfer.split(params, stage.trained)[0])
         )
-        fresh = parallel.replicate(self.mesh, begin(state["params"]))
+        fresh = replicate(self.mesh, begin(state["params"]))
         opt_state = transfer.grown(state["opt_state"], fresh)
         self.state = self.way.enter({**state, "opt_state": opt_state})
         self.log.say(
@@ -463,7 +467,7 @@ class Run:
     def _go_back(self, saved: int) -> None:
         """Take the state of a checkpoint for that of this step."""
         self._restore(saved)
-        step = parallel.replicate(self.mesh, np.asarray(self.step, np.int32))
+        step = replicate(self.mesh, np.asarray(self.step, np.int32))
         self.state = self.way.enter({**self.state, "step": step})
         self._unfreeze()
 

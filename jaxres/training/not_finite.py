@@ -3,8 +3,8 @@
 import math
 from typing import Literal
 
-from jaxres.errors import TrainingFailed
-from jaxres.training.logs import RunLog, Silence
+from jaxres.logs.run_log import RunLog, Silence
+from jaxres.runtime.errors import TrainingFailed
 from jaxres.training.saving import Saver
 
 MAX_ROLLBACKS = 5  # in a run

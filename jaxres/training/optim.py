@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Int32
 
 from jaxres.config import OptimConfig
-from jaxres.errors import unknown_name
+from jaxres.runtime.errors import unknown_name
 
 Schedule = Callable[[Any], Any]
 Optimizer = Callable[[OptimConfig, Schedule], optax.GradientTransformation]

@@ -1,7 +1,6 @@
 """The run directory: whose it is, and what it was made with."""
 
 import contextlib
-import json
 import shutil
 import time
 import uuid
@@ -10,12 +9,12 @@ from typing import Any
 
 import filelock
 
+from jaxres.checkpoint.manager import Checkpoints
 from jaxres.config import Config, differing_keys, listed, to_dict
-from jaxres.config.checks import require_path
-from jaxres.errors import InputError
-from jaxres.files import lock, write_whole
-from jaxres.training.checkpoint import Checkpoints
-from jaxres.training.processes import ALONE, Peers
+from jaxres.distributed.process_group import ALONE, Peers
+from jaxres.runtime.errors import InputError
+from jaxres.runtime.files import lock
+from jaxres.runtime.paths import require_path
 
 # What a run killed in its first moments can leave without any checkpoint folder.
 FIRST_MADE = {"lock"}
@@ -117,36 +116,3 @@ def _check_same(config: Config, saved: dict[str, Any], run_dir: Path) -> None:
         f"give the same settings, or another --output-dir, with --model.init-from '{run_dir}' to "
         "train on from its weights"
     )
-
-
-def keep_rows(path: Path, last_step: int, *, evaluated: bool = True) -> None:
-    """Drop rows of `metrics.jsonl` after `last_step`, test rows, and lines that are no whole row.
-
-    The evaluation of `last_step` too, unless its checkpoint knows that it was `evaluated`.
-
-    So no step appears twice when a killed run goes on from its last checkpoint, and a run that
-    is evaluated again has one test row.
-    """
-    if not path.exists():
-        return
-    if not path.is_file():
-        raise InputError(f"'{path}' is no regular file: remove it to go on with the run")
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        # Not only JSONDecodeError: a number may have more digits than Python reads.
-        except (ValueError, RecursionError):
-            continue
-        if not isinstance(row, dict) or row.get("split") == "test":
-            continue
-        outdated = row.get("split") == "validation" and not evaluated
-        if _is_up_to(row, last_step - outdated):
-            kept.append(line + "\n")
-    write_whole(path, "".join(kept))
-
-
-def _is_up_to(row: dict[str, Any], last_step: int) -> bool:
-    """Whether a row has a step, and one that is not after the last."""
-    step = row.get("step")
-    return type(step) is int and step <= last_step

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from jaxres.errors import TrainingFailed
-from jaxres.training.checkpoint import Checkpoints
-from jaxres.training.logs import RunLog, Silence
-from jaxres.training.processes import Peers
-from jaxres.training.progress import Progress, Row
+from jaxres.checkpoint.manager import Checkpoints
+from jaxres.checkpoint.progress import Progress, Row
+from jaxres.distributed.process_group import Peers
+from jaxres.logs.run_log import RunLog, Silence
+from jaxres.runtime.errors import TrainingFailed
 from jaxres.training.state import State
 
 

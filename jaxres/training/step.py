@@ -6,64 +6,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int32, UInt8
+from jaxtyping import Array
 
 from jaxres.config import Config
-from jaxres.data import plan, render_device
+from jaxres.data.inputs import Resident, images_of, normalise
 from jaxres.data.pictures import Batch
+from jaxres.distributed.mesh import AXIS
 from jaxres.models.pure import Net
-from jaxres.ops import target
-from jaxres.ops.target import materialise
+from jaxres.ops.losses import cross_entropy
 from jaxres.training import optim, transfer
 from jaxres.training.averages import global_norm, mean, ordered_mean
 from jaxres.training.optim import Schedule
 from jaxres.training.state import State
 
-AXIS = "data"  # the name of the devices' axis in every step
-Resident = plan.Resident | None
 Step = Callable[[State, Resident, Batch], tuple[State, dict[str, Array]]]
-
-
-def images_of(config: Config, resident: Resident, batch: Batch) -> UInt8[Array, "n side side 3"]:
-    """The pictures of a batch: as the host rendered them, or rendered here from the plan."""
-    if resident is None:
-        return batch["image"]
-    return render_device.render(
-        batch["plan"], batch.get("augmentation"), resident, data=config.data
-    )
-
-
-def normalisation(config: Config) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
-    """What `normalise` depends on: data.divisor, and the mean and deviation by channel.
-
-    A mean or standard deviation that the settings leave open is 0 or 1.
-    """
-    data = config.data
-    return data.divisor, data.mean or (0.0, 0.0, 0.0), data.std or (1.0, 1.0, 1.0)
-
-
-def normalise(config: Config, images: UInt8[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-    """(pixels / divisor - mean) / deviation in the model's dtype, as `normalisation` has them.
-
-    Rendered once for all readers.
-    """
-    divisor, *moments = normalisation(config)
-    mean, std = (jnp.array(each) for each in moments)
-    values = images.astype(jnp.float32) * (1 / (divisor * std)) - mean / std
-    return materialise(values.astype(config.model.dtype))
-
-
-def cross_entropy(
-    logits: Float[Array, "n classes"], labels: Int32[Array, " n"], *, smoothing: float = 0.0
-) -> Float[Array, " n"]:
-    """Per-example cross-entropy against labels smoothed as by Szegedy et al. 2016, section 7.
-
-    On a GPU never by index, whose gradient is a scatter: additions in no fixed order.
-    """
-    if smoothing == 0.0 and target.backend() != "gpu":
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    targets = jax.nn.one_hot(labels, logits.shape[-1])
-    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
 
 
 def make_train_step(
@@ -174,26 +130,5 @@ def make_train_step(
             new = jax.tree.map(lambda now, before: jnp.where(finite, now, before), new, kept)
             metrics["skipped"] = ~finite
         return new, metrics
-
-    return step
-
-
-def make_eval_step(
-    net: Net, config: Config
-) -> Callable[
-    [dict[str, Any], UInt8[Array, "n side side 3"], Int32[Array, " n"]], dict[str, Array]
-]:
-    """A step from one device's part of a batch to per-example `loss` and `predicted` class.
-
-    `loss` is the plain cross-entropy, without label smoothing.
-    """
-
-    def step(variables: dict[str, Any], images: Array, labels: Array) -> dict[str, Array]:
-        params, stats = variables["params"], variables["stats"]
-        logits, _ = net.apply(params, stats, normalise(config, images), train=False)
-        return {
-            "loss": cross_entropy(logits, labels),
-            "predicted": logits.argmax(-1).astype(jnp.int32),
-        }
 
     return step

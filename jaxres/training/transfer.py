@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxres.config import Config, OptimConfig, TransferConfig
-from jaxres.errors import InputError
 from jaxres.models.pure import Net, flatten, unflatten
+from jaxres.runtime.errors import InputError
 from jaxres.training import optim
 
 PyTree = Any

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxres.errors import InputError
 from jaxres.models import registry
 from jaxres.models.pure import Net, abstract_net, create_net, flatten, unflatten
+from jaxres.runtime.errors import InputError
 from jaxres.weights import foreign, keras, torchvision
 from jaxres.weights.foreign import Foreign
 from jaxres.weights.layout import Inputs, Layout

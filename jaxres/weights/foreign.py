@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from jaxres.errors import InputError, brief
-from jaxres.files import taken_for_the_file
-from jaxres.pickled import RefusedGlobal
+from jaxres.data.readers.pickled import RefusedGlobal
+from jaxres.runtime.errors import InputError, brief
+from jaxres.runtime.files import taken_for_the_file
 from jaxres.weights import keras_layers, pytorch
 
 ALLOWED = (

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import yaml
 
+from jaxres.checkpoint.manager import Checkpoints
 from jaxres.config import Config, DataConfig, ModelConfig, to_dict
-from jaxres.errors import InputError
-from jaxres.files import refusing, write_whole
 from jaxres.models import registry
-from jaxres.training.checkpoint import Checkpoints
+from jaxres.runtime.errors import InputError
+from jaxres.runtime.files import refusing, write_whole
 from jaxres.weights.fit import Fitted, fit
 from jaxres.weights.layout import Inputs
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from jaxres.pickled import require_dict
+from jaxres.data.readers.pickled import require_dict
 from jaxres.weights import state_dict
 from jaxres.weights.state_dict import Pickle, Storage, Tensor
 

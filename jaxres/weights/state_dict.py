@@ -5,8 +5,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxres import pickled
-from jaxres.pickled import (
+from jaxres.data.readers import pickled
+from jaxres.data.readers.pickled import (
     Vocabulary,
     require_count,
     require_dict,

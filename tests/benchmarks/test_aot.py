@@ -12,10 +12,10 @@ from benchmarks import aot, topology
 from benchmarks.aot import Asked
 from benchmarks.chips import CHIPS
 from benchmarks.topology import Topology
-from jaxres.errors import InputError
+from jaxres.distributed import strategy
+from jaxres.distributed.mesh import make_mesh
 from jaxres.ops import target
-from jaxres.training import parallel
-from jaxres.training.parallel import make_mesh
+from jaxres.runtime.errors import InputError
 
 FULL = (
     "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. "
@@ -72,7 +72,7 @@ def test_rows_hold_memory_messages_and_work(recipe, on_cpu, tmp_path, capsys):
 
 
 def test_steps_are_traced_and_compiled_for_tpus(recipe, on_cpu, monkeypatch):
-    compile_step, given = parallel.Jit.compile, []
+    compile_step, given = strategy.Jit.compile, []
 
     def compile_(way, step, steps_per_call):
         given.append((target.backend(), target.compiler_options()))
@@ -83,7 +83,7 @@ def test_steps_are_traced_and_compiled_for_tpus(recipe, on_cpu, monkeypatch):
 
         return compile_step(way, traced, steps_per_call)
 
-    monkeypatch.setattr(parallel.Jit, "compile", compile_)
+    monkeypatch.setattr(strategy.Jit, "compile", compile_)
     assert aot.main([*recipe, "--topology", "4"]) == 0
     assert given == [("tpu", {}), ("tpu", {})]
 

@@ -4,9 +4,12 @@ import pytest
 from benchmarks.collectives import KINDS, Collective, summarise
 from jaxres.data.pictures import open_split
 from jaxres.data.pipeline import train_batches
-from jaxres.evaluation.evaluate import resident_of
-from jaxres.training import optim, parallel
-from jaxres.training.state import network, new_state
+from jaxres.distributed import strategy
+from jaxres.distributed.mesh import make_mesh, replicate
+from jaxres.evaluation.evaluator import resident_of
+from jaxres.models.build import network
+from jaxres.training import optim
+from jaxres.training.state import new_state
 from jaxres.training.step import make_train_step
 
 ONE = "  %all-reduce.3 = f32[8,4]{1,0:T(8,128)} all-reduce(%x), channel_id=1, to_apply=%add"
@@ -66,9 +69,9 @@ def test_a_step_on_four_devices_sends_gradients_statistics_and_metrics_once(tiny
     batches = train_batches(pictures, config)
     net = network(config, classes=10)
     optimizer = optim.create(config.optim, 10)
-    way = parallel.Jit(parallel.make_mesh(4))
+    way = strategy.Jit(make_mesh(4))
     step = make_train_step(net, optimizer, optim.learning_rate(config.optim, 10), config)
-    state = parallel.replicate(way.mesh, new_state(net.params, net.stats, optimizer, ema=False))
+    state = replicate(way.mesh, new_state(net.params, net.stats, optimizer, ema=False))
     resident = way.put_resident(resident_of(pictures))
     batch = way.put_batch(next(batches), 1)
     compiled = way.compile(step, 1).lower(state, resident, batch).compile()

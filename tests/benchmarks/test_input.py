@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from benchmarks import input as program
-from jaxres import recipe
-from jaxres.config import Config
+from jaxres.config import Config, recipe
+from jaxres.data.compose.scale_blend import ScaleBlendPlan
 from jaxres.data.pictures import open_split
-from jaxres.data.plan import ScaleBlendPlan
 
 SMALL = ["--data.canvas=32", "--data.digit-side=24", "--repeats=7", "--seconds=0.005"]
 

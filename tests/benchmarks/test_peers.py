@@ -10,11 +10,11 @@ from benchmarks import peers, variants
 from benchmarks.peers import flax_resnet
 from benchmarks.peers.resnets import RESNETS, Residual
 from benchmarks.workload import Workload
-from jaxres.errors import InputError
 from jaxres.models import cnn, registry, resnet
 from jaxres.models.pure import abstract_net
 from jaxres.models.registry import list_models
 from jaxres.ops import norm
+from jaxres.runtime.errors import InputError
 
 
 def _size(tree):

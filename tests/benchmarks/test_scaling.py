@@ -3,7 +3,7 @@ import json
 import pytest
 
 from benchmarks import rows, scaling
-from jaxres.training import parallel
+from jaxres.distributed.mesh import make_mesh
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ class Idle:
     def __init__(self, config, *, classes, devices):
         if config.data.batch_size // devices > 8:
             raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-        self.config, self.mesh, self.compiled = config, parallel.make_mesh(devices), self
+        self.config, self.mesh, self.compiled = config, make_mesh(devices), self
 
     def as_text(self):
         return ""

@@ -12,10 +12,10 @@ import pytest
 
 from benchmarks import peers, step, suite
 from benchmarks.lists import LISTS, Entry
-from jaxres import recipe
-from jaxres.errors import InputError
+from jaxres.config import recipe
+from jaxres.config.recipe import split_settings
 from jaxres.models.registry import list_models
-from jaxres.recipe import split_settings
+from jaxres.runtime.errors import InputError
 
 MINI = ["--data.dataset", "digits", "--data.backgrounds", "embedded"]
 

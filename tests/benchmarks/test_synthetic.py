@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from benchmarks.synthetic import Training
-from jaxres.errors import InputError
+from jaxres.runtime.errors import InputError
 
 
 @pytest.mark.parametrize("way", ["jit", "pmap"])

@@ -6,13 +6,13 @@ import pytest
 
 from benchmarks.bound import flop_of
 from benchmarks.traced import convolutions, first_layer_flop
-from jaxres.errors import InputError
 from jaxres.models import registry
 from jaxres.models.blocks import Conv
 from jaxres.models.count import count
 from jaxres.models.network import Head, Network
 from jaxres.models.pure import abstract_net
 from jaxres.ops.conv import Geometry
+from jaxres.runtime.errors import InputError
 
 
 @pytest.mark.parametrize(

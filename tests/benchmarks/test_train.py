@@ -14,7 +14,8 @@ from benchmarks import to_accuracy
 from benchmarks import train as program
 from jaxres.config import to_dict
 from jaxres.data.pictures import open_split
-from jaxres.training import loop, parallel
+from jaxres.distributed.mesh import make_mesh
+from jaxres.training import loop
 
 RECIPE = "configs/quickstart.yaml"
 ROOT = Path(__file__).parents[2]
@@ -62,7 +63,7 @@ def test_end_to_end_trains_and_fetches_metrics_as_the_loop_does(tiny_config, tmp
 
     monkeypatch.setattr(program.Window, "close", counted)
     pictures = open_split(config, "train")
-    whole = program.EndToEnd(config, pictures, parallel.make_mesh(None))
+    whole = program.EndToEnd(config, pictures, make_mesh(None))
     whole.run(8)  # the first two steps were taken to compile
     whole.close()
     assert fetched == [2 * 32, 2 * 32, 4 * 32, 2 * 32]
@@ -131,6 +132,7 @@ def test_wrong_arguments_end_with_status_2(capsys, words, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_time_to_accuracy_of_a_real_run(tiny_flags, tmp_path, monkeypatch):
     monkeypatch.setattr(to_accuracy, "TRAIN", ("-m", "tests.tiny", "train"))
     path = tmp_path / "rows.json"

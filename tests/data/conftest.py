@@ -15,8 +15,10 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxres.data import cifar10, flowers, prepare, sources
-from jaxres.data.originals import PUBLISHED
+from jaxres.data import prepare
+from jaxres.data.datasets import cifar10, flowers, registry
+from jaxres.data.datasets.mnist import PUBLISHED
+from jaxres.runtime.files import locked
 
 SYNTHETIC_TRAIN, SYNTHETIC_TEST = 200, 50
 CIFAR_BATCH = 20
@@ -37,7 +39,7 @@ def cifar_bytes(data: np.ndarray, labels: list[int]) -> bytes:
     return pickled.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
 
 
-def pixels(source: sources.Source) -> set[bytes]:
+def pixels(source: registry.Source) -> set[bytes]:
     """The pictures of a source, to tell whether two share one."""
     return {image.tobytes() for image in np.asarray(source.images)}
 
@@ -60,7 +62,18 @@ def _originals_dir(originals: Path) -> Path:
 @pytest.fixture(scope="session")
 def real_data_dir(originals_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every set of the real originals, CIFAR-10 in part, prepared once for all tests."""
-    data_dir = tmp_path_factory.mktemp("prepared")
+    data_dir = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one for all workers
+        data_dir = data_dir.parent
+    data_dir /= "prepared"
+    with locked(data_dir):
+        _prepare_all(originals_dir, data_dir)
+    return data_dir
+
+
+def _prepare_all(originals_dir: Path, data_dir: Path) -> None:
+    if (data_dir / "flowers").is_dir():
+        return
     prepare.prepare(
         "cifar10",
         from_dir=originals_dir / "cifar10",
@@ -70,7 +83,6 @@ def real_data_dir(originals_dir: Path, tmp_path_factory: pytest.TempPathFactory)
     )
     for name, folder in (("mnist", "mnist"), ("photos", "scenes"), ("flowers", "flowers")):
         prepare.prepare(name, from_dir=originals_dir / folder, data_dir=data_dir, progress=False)
-    return data_dir
 
 
 @pytest.fixture

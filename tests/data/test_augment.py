@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from jaxres.config import AugmentConfig, Augmenting, DataConfig
-from jaxres.data import render_device, render_host
 from jaxres.data.augment import Augment
-from jaxres.data.plan import Plain, Resident, ScaleBlend
-from jaxres.data.scatter import Digits, Scatter, patch_side
-from tests.data.test_scatter import IMAGES, LABELS
+from jaxres.data.compose import render_device, render_host
+from jaxres.data.compose.composition import Resident
+from jaxres.data.compose.digits import Digits, patch_side
+from jaxres.data.compose.plain import Plain
+from jaxres.data.compose.scale_blend import ScaleBlend
+from jaxres.data.compose.scatter import Scatter
+from tests.data.compose.test_scatter import IMAGES, LABELS
 
 SIDE = 32
 RNG = np.random.default_rng(1)
@@ -142,12 +145,11 @@ def test_no_visible_ink_is_cut_off_however_digits_are_enlarged(ranges):
         )
         changes = changes_of.draw(200, seed=5, epoch=0, first=0)
         if changes.matrix is not None:
-            plan = compose.warped(plan, changes.matrix)
+            plan = compose.moved(plan, changes.matrix)
         if patch > 64:  # in the middle of the canvas, and reaching far over it
             plan = plan._replace(corner=np.full_like(plan.corner, 32 - patch // 2))
         dark = plan._replace(tone=np.zeros_like(plan.tone))
-        bank, squares = np.zeros((5, 128, 128), np.uint8), np.zeros(patch, np.uint8)
-        resident = Resident(IMAGES, bank, squares)
+        resident = Resident(IMAGES, np.zeros((5, 128, 128), np.uint8), patch)
         shown.append(render_host.render(dark, changes, resident, data=data).astype(int))
     assert np.abs(shown[0] - shown[1]).max() <= 1
     assert shown[0].max() == 255
@@ -160,21 +162,21 @@ COMPOSITIONS = ("plain", "plain grey", "scale_blend", "scatter_digits")
 def setting(composition: str, kind: str) -> tuple[Any, Resident, DataConfig]:
     """A composition, what its renderers take pixels from, and the data settings."""
     augment = Augment(KINDS[kind], SIDE)
-    no_patch, n = np.zeros(0, np.uint8), len(IMAGES)
+    n = len(IMAGES)
     photos = RNG.integers(0, 256, (5, 2 * SIDE, 2 * SIDE, 3), np.uint8)
     data = DataConfig(canvas=SIDE, composition="plain")
     if composition == "plain":
         images = RNG.integers(0, 256, (n, SIDE, SIDE, 3), np.uint8)
-        return Plain(SIDE), Resident(images, photos[:0], no_patch), data
+        return Plain(SIDE), Resident(images, photos[:0]), data
     if composition == "plain grey":
-        return Plain(SIDE), Resident(IMAGES, photos[:0], no_patch), data
+        return Plain(SIDE), Resident(IMAGES, photos[:0]), data
     if composition == "scale_blend":
         compose = ScaleBlend(SIDE, (10, 20, SIDE), "random", 0.5, 5, 2 * SIDE)
-        return compose, Resident(IMAGES, photos, no_patch), data
+        return compose, Resident(IMAGES, photos), data
     digits = Digits.of(IMAGES, LABELS)
     patch = min(SIDE, patch_side(digits, (0.4, 0.7), stretch=augment.stretch()))
     compose = Scatter(SIDE, (3,), "largest_value", (0.4, 0.7), 30.0, digits, 5, 2 * SIDE, patch)
-    return compose, Resident(IMAGES, photos[..., 0], np.zeros(patch, np.uint8)), data
+    return compose, Resident(IMAGES, photos[..., 0], patch), data
 
 
 _render = jax.jit(render_device.render, static_argnames="data")
@@ -187,13 +189,17 @@ def both(composition: str, kind: str, n: int, **finish) -> tuple[np.ndarray, np.
     plan = compose.draw(examples, seed=1, stream="train", epoch=0, first=0)
     changes = augmentation(KINDS[kind], n)
     if isinstance(compose, Scatter) and changes.matrix is not None:
-        plan = compose.warped(plan, changes.matrix)
+        plan = compose.moved(plan, changes.matrix)
     host = render_host.render(plan, changes, resident, data=data)
     return host, np.asarray(_render(plan, changes, resident, data=data))
 
 
 # Each by itself where pictures are moved, and where plans are; several at once everywhere.
-AGREEMENTS = [(each, kind) for each in ("plain", "scatter_digits") for kind in EACH]
+AGREEMENTS = [
+    pytest.param(each, kind, marks=pytest.mark.slow)
+    for each in ("plain", "scatter_digits")
+    for kind in EACH
+]
 AGREEMENTS += [(each, kind) for each in COMPOSITIONS for kind in ("digits", "natural", "all")]
 
 
@@ -214,10 +220,10 @@ def test_digits_move_with_their_background():
     plan = compose.draw(examples, seed=1, stream="train", epoch=0, first=0)
     dark = plan._replace(tone=np.zeros_like(plan.tone))
     changes = augmentation(KINDS["rotate"], 30)
-    moved = render_host.render(compose.warped(dark, changes.matrix), changes, resident, data=data)
+    moved = render_host.render(compose.moved(dark, changes.matrix), changes, resident, data=data)
     still = render_host.render(dark, None, resident, data=data)
     plain = Plain(SIDE).draw(examples, seed=1, stream="train", epoch=0, first=0)
-    again = resident._replace(images=still[..., 0])
+    again = dataclasses.replace(resident, images=still[..., 0])
     twice = render_host.render(plain, changes, again, data=data)
     inner = np.s_[:, 8:-8, 8:-8]  # the warp of a picture is mirrored where digits leave it
     correlation = np.corrcoef(moved[inner].ravel(), twice[inner].ravel())[0, 1]
@@ -267,7 +273,7 @@ def test_the_renderers_finish_alike(composition, finish):
 def test_threshold_centring_and_padding_do_what_they_say():
     image = np.zeros((SIDE, SIDE), np.uint8)
     image[3:8, 22:32], image[0, 0], image[20, 20] = 250, 229, 230
-    resident = Resident(image[None], np.empty((0, 1, 1, 3), np.uint8), np.zeros(0, np.uint8))
+    resident = Resident(image[None], np.empty((0, 1, 1, 3), np.uint8))
     plan = Plain(SIDE).draw(np.zeros(1, np.int32), seed=0, stream="train", epoch=0, first=0)
     data = DataConfig(composition="plain", canvas=SIDE, threshold=0.9)
     centred = dataclasses.replace(data, center=True, pad=53)
@@ -278,5 +284,5 @@ def test_threshold_centring_and_padding_do_what_they_say():
         rows, columns = (np.flatnonzero(shown.any((axis, 2))) for axis in (1, 0))
         # 18 rows and 12 columns in the middle of 32, below and right of 10 pixels of padding.
         assert (rows[0], rows[-1], columns[0], columns[-1]) == (10 + 7, 10 + 24, 10 + 10, 10 + 21)
-        nothing = resident._replace(images=np.zeros_like(image)[None])
+        nothing = dataclasses.replace(resident, images=np.zeros_like(image)[None])
         assert not np.asarray(render(plan, None, nothing, data=centred)).any()

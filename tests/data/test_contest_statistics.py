@@ -8,10 +8,13 @@ import pytest
 
 from jaxres.config import Config, DataConfig
 from jaxres.data import pictures as made
-from jaxres.data.originals import read_idx
-from jaxres.data.sources import Source
+from jaxres.data.compose import render_host
+from jaxres.data.datasets.registry import Source
+from jaxres.data.readers.idx import read_idx
 
 COUNT = 10_000
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +23,7 @@ def pictures(originals: Path, module_patch: pytest.MonkeyPatch) -> made.Pictures
     images = read_idx(originals / "mnist" / "t10k-images-idx3-ubyte.gz")
     labels = read_idx(originals / "mnist" / "t10k-labels-idx1-ubyte.gz").astype(np.int32)
     source = Source(images, labels, tuple("0123456789"))
-    module_patch.setattr(made.sources, "load", lambda *_, **__: source)
+    module_patch.setattr(made.registry, "load", lambda *_, **__: source)
     data = DataConfig(dataset="mnist", composition="scatter_digits", canvas=128, render="host")
     return made.open_split(Config(data=data), "test")
 
@@ -66,7 +69,7 @@ def test_digits_are_as_large(pictures):
     )
     alone = plan._replace(tone=np.zeros_like(plan.tone))
     alone = alone._replace(present=np.arange(3) == np.zeros((2_000, 1)))
-    images = made.render_host.render(alone, None, pictures.resident, data=pictures.data)[..., 0]
+    images = render_host.render(alone, None, pictures.resident, data=pictures.data)[..., 0]
     boxes = np.array([cv2.boundingRect((image > 127).astype(np.uint8)) for image in images])
     # Known: heights of 12 to 26 pixels, median 20; widths of 7 to 24, median 15.
     widths, heights = boxes[:, 2], boxes[:, 3]

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from jaxres.config import Split
-from jaxres.data import prepare, render_host
+from jaxres.data import prepare
+from jaxres.data.compose import render_host
 from jaxres.data.feed import Feed
 from jaxres.data.pictures import Batch, open_split
 from jaxres.data.pipeline import TrainBatch, TrainBatches, eval_batches, train_batches
-from jaxres.errors import InputError, TrainingFailed
+from jaxres.runtime.errors import InputError, TrainingFailed
 
 
 def same(ours: Batch, theirs: Batch) -> bool:

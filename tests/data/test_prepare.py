@@ -16,8 +16,10 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.core.units import Size
 
-from jaxres.data import contents, decoding, originals, prepare, records
-from jaxres.errors import InputError
+from jaxres.data import prepare
+from jaxres.data.datasets import mnist, registry
+from jaxres.data.readers import decoding, idx
+from jaxres.runtime.errors import InputError
 from tests.data.conftest import SYNTHETIC_TEST, SYNTHETIC_TRAIN, Served, write_photo
 
 
@@ -30,11 +32,8 @@ def open_with_tfds(folder: Path) -> Any:
 
 
 def originals_of(folder: Path) -> dict[str, np.ndarray]:
-    files = originals.PUBLISHED["mnist"].files
-    return {
-        key: originals.read_idx(originals.find_idx(folder, file.name))
-        for key, file in files.items()
-    }
+    files = mnist.PUBLISHED["mnist"].files
+    return {key: idx.read_idx(idx.find_idx(folder, file.name)) for key, file in files.items()}
 
 
 def leftovers(data_dir: Path) -> list[str]:
@@ -133,7 +132,7 @@ def test_a_failed_overwrite_keeps_the_old_set(synthetic_data_dir: Path, tmp_path
     write_photo(tmp_path / "new" / "test" / "c.jpg", 52).write_text("no picture")
     with pytest.raises(InputError, match=r"c\.jpg is not a whole picture"):
         prepare_quietly("photos", tmp_path / "new", synthetic_data_dir, overwrite=True)
-    assert records.open_prepared("photos", synthetic_data_dir).examples["train"] == 4
+    assert registry.open_prepared("photos", synthetic_data_dir).examples["train"] == 4
     assert leftovers(synthetic_data_dir) == ["mnist", "photos"]
 
 
@@ -143,16 +142,16 @@ def test_an_overwrite_that_fails_at_the_last_rename_puts_the_old_set_back(
     rename = Path.rename
 
     def failing(self: Path, target: Path) -> Path:
-        if target == records.folder_of("photos", synthetic_data_dir) and "replaced" not in str(
-            self
-        ):
+        if target == registry.PREPARABLE["photos"].folder(
+            synthetic_data_dir
+        ) and "replaced" not in str(self):
             raise KeyboardInterrupt
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(KeyboardInterrupt):
         prepare_quietly("photos", photos_dir, synthetic_data_dir, overwrite=True)
-    assert records.open_prepared("photos", synthetic_data_dir).examples["train"] == 4
+    assert registry.open_prepared("photos", synthetic_data_dir).examples["train"] == 4
     assert leftovers(synthetic_data_dir) == ["mnist", "photos"]
 
 
@@ -167,7 +166,7 @@ def test_another_photo_side_needs_overwrite(photos_dir: Path, tmp_path: Path):
     with pytest.raises(InputError, match="photo_side 40, asked for 48: pass --overwrite"):
         prepare_quietly("photos", photos_dir, data_dir, photo_side=48)
     prepare_quietly("photos", photos_dir, data_dir, photo_side=48, overwrite=True)
-    assert records.open_prepared("photos", data_dir).metadata == {"photo_side": 48}
+    assert registry.open_prepared("photos", data_dir).metadata == {"photo_side": 48}
 
 
 def test_a_changed_file_is_refused_with_both_checksums(digits_dir: Path, tmp_path: Path):
@@ -198,14 +197,14 @@ def test_a_half_written_set_is_never_taken_for_whole(
     with pytest.raises(InputError, match=r"cannot be used .* --overwrite"):
         prepare_quietly(name, from_dir, data_dir)
     prepare_quietly(name, from_dir, data_dir, overwrite=True)
-    assert records.open_prepared(name, data_dir).examples
+    assert registry.open_prepared(name, data_dir).examples
 
 
 @pytest.mark.usefixtures("interruptible")
 def test_interruption_leaves_nothing(
     digits_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    encode = contents._png
+    encode = mnist.png
     staged = []
 
     def interrupt_at_the_hundredth(picture: np.ndarray) -> bytes:
@@ -214,7 +213,7 @@ def test_interruption_leaves_nothing(
             os.kill(os.getpid(), signal.SIGINT)
         return encode(picture)
 
-    monkeypatch.setattr(contents, "_png", interrupt_at_the_hundredth)
+    monkeypatch.setattr(mnist, "png", interrupt_at_the_hundredth)
     with pytest.raises(KeyboardInterrupt):
         prepare_quietly("mnist", digits_dir, tmp_path / "data")
     assert len(staged[0]) == 1
@@ -244,7 +243,7 @@ def test_a_full_disk_is_said_plainly_and_leaves_nothing(
         import resource
         from pathlib import Path
         from jaxres.data import prepare
-        from jaxres.errors import InputError
+        from jaxres.runtime.errors import InputError
 
         resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
         try:
@@ -300,17 +299,17 @@ def server(digits_dir: Path, served: Served, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def publish_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    published = originals.PUBLISHED["mnist"]
+    published = mnist.PUBLISHED["mnist"]
     files = {
         key: file._replace(url=f"{address}{file.name}.gz") for key, file in published.files.items()
     }
-    monkeypatch.setitem(originals.PUBLISHED, "mnist", published._replace(files=files))
+    monkeypatch.setitem(mnist.PUBLISHED, "mnist", published._replace(files=files))
 
 
 @pytest.mark.usefixtures("server")
 def test_download(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     prepare.prepare("mnist", from_dir=None, data_dir=tmp_path / "data")
-    assert records.open_prepared("mnist", tmp_path / "data").examples["test"] == SYNTHETIC_TEST
+    assert registry.open_prepared("mnist", tmp_path / "data").examples["test"] == SYNTHETIC_TEST
     output, errors = capfd.readouterr()
     assert output == ""
     assert errors.startswith("downloading mnist (4 files)\n")
@@ -338,7 +337,7 @@ def test_a_download_that_tfds_knows_otherwise_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     other = checksums.UrlInfo(size=Size(1), checksum="0" * 64, filename=None)
-    urls = [file.url for file in originals.PUBLISHED["mnist"].files.values()]
+    urls = [file.url for file in mnist.PUBLISHED["mnist"].files.values()]
     monkeypatch.setattr(checksums, "get_all_url_infos", lambda: dict.fromkeys(urls, other))
     with pytest.raises(
         InputError, match=r"could not be downloaded .* has wrong checksum\): .* --from"

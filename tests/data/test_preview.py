@@ -6,8 +6,8 @@ import pytest
 
 from jaxres.data import prepare
 from jaxres.data.pictures import open_split
-from jaxres.data.preview import planned, rendered, write_sheet
-from jaxres.data.sheet import MARGIN
+from jaxres.explain.preview import planned, rendered, write_sheet
+from jaxres.explain.sheet import MARGIN
 
 
 @pytest.mark.parametrize("render", ["device", "host"])

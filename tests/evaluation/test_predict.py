@@ -14,18 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxres.cli import main
+from jaxres.checkpoint.manager import Checkpoints
+from jaxres.cli.main import main
 from jaxres.config import Config, to_dict
-from jaxres.data import decoding
-from jaxres.data.encoded import EncodedPictures
 from jaxres.data.pictures import open_split
-from jaxres.errors import InputError
+from jaxres.data.readers import decoding
+from jaxres.data.readers.encoded import EncodedPictures
+from jaxres.distributed.mesh import make_mesh
 from jaxres.evaluation import predict as predicting
-from jaxres.evaluation.evaluate import Evaluator
+from jaxres.evaluation.evaluator import Evaluator
 from jaxres.evaluation.predict import write_submission
-from jaxres.training.checkpoint import Checkpoints
-from jaxres.training.parallel import make_mesh
-from jaxres.training.state import network
+from jaxres.models.build import network
+from jaxres.runtime.errors import InputError
 from jaxres.weights.importing import import_weights
 from tests.weights import written
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from jaxres.errors import InputError
+from jaxres.checkpoint.manager import Checkpoints
 from jaxres.evaluation.run import evaluate, open_checkpoint
-from jaxres.training.checkpoint import Checkpoints
+from jaxres.runtime.errors import InputError
 
 
 @pytest.fixture

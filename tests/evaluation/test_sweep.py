@@ -5,10 +5,10 @@ import pathlib
 
 import pytest
 
-from jaxres import compilation
-from jaxres.cli import main
-from jaxres.errors import InputError
+from jaxres.cli.main import main
 from jaxres.evaluation import run
+from jaxres.runtime import compilation
+from jaxres.runtime.errors import InputError
 
 
 @pytest.mark.parametrize(

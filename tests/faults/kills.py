@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxres.screen import quiet_libraries
+from jaxres.runtime.screen import quiet_libraries
 from tests.conftest import TINY_FLAGS
 from tests.faults.runs import LONGEST_S, Run, last_step, made_by, run, weights
 

@@ -20,8 +20,8 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from benchmarks import rows as results
-from jaxres.training.checkpoint import open_run
-from jaxres.training.processes import VARIABLES
+from jaxres.checkpoint.manager import open_run
+from jaxres.distributed.process_group import VARIABLES
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LONGEST_S = 3600  # of a run of thousands of steps, on such a machine

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jaxres.training.checkpoint import open_run
+from jaxres.checkpoint.manager import open_run
 from tests.faults.runs import ROOT, Run, rows, run
 
 FLAGS = [
@@ -43,6 +43,7 @@ def wait_for(run: Run, words: str) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_past_checkpoints_and_logs_that_cannot_be_written(
     tmp_path: pathlib.Path, tiny_flags: list[str]
 ) -> None:
@@ -67,6 +68,7 @@ def test_a_run_goes_on_past_checkpoints_and_logs_that_cannot_be_written(
     assert open_run(tmp_path / "run").latest() == 400
 
 
+@pytest.mark.slow
 def test_a_last_checkpoint_that_cannot_be_written_is_a_failure_that_can_be_made_good(
     tmp_path: pathlib.Path, tiny_flags: list[str]
 ) -> None:
@@ -81,6 +83,7 @@ def test_a_last_checkpoint_that_cannot_be_written_is_a_failure_that_can_be_made_
         again.finish()
 
 
+@pytest.mark.slow
 def test_a_full_disk_behind_standard_error_does_not_end_a_run(
     tmp_path: pathlib.Path, tiny_flags: list[str]
 ) -> None:

@@ -11,11 +11,12 @@ import pytest
 from jaxres.config import Config
 from jaxres.data.pictures import open_split
 from jaxres.data.pipeline import train_batches
-from jaxres.errors import TrainingFailed
+from jaxres.logs.window import Window
+from jaxres.ops import losses
+from jaxres.runtime.errors import TrainingFailed
 from jaxres.training import loop, not_finite, optim
 from jaxres.training import step as steps
 from jaxres.training.signals import StopSignal
-from jaxres.training.window import Window
 from tests.faults.runs import rows, weights
 
 FLAGS = [
@@ -38,13 +39,13 @@ def poisoned(tiny_config, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Conf
         batches.close()
         bad = labels[BAD - 1]
         assert sum((each == bad).all() for each in labels) == 1
-        plain = steps.cross_entropy
+        plain = losses.cross_entropy
 
         def cross_entropy(logits, labels, **smoothing):
-            losses = plain(logits, labels, **smoothing)
+            values = plain(logits, labels, **smoothing)
             if not smoothing:  # an evaluation
-                return losses
-            return losses * jnp.where(jnp.all(labels == bad), jnp.nan, 1.0)
+                return values
+            return values * jnp.where(jnp.all(labels == bad), jnp.nan, 1.0)
 
         monkeypatch.setattr(steps, "cross_entropy", cross_entropy)
         return config
@@ -58,7 +59,13 @@ def test_stop_is_the_default(poisoned, tmp_path: pathlib.Path) -> None:
         loop.train(config, tmp_path / "run")
 
 
-@pytest.mark.parametrize("more", [[], ["--train.steps-per-call=4", "--train.parallel=pmap"]])
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param([], marks=pytest.mark.slow),
+        ["--train.steps-per-call=4", "--train.parallel=pmap"],
+    ],
+)
 def test_skip_leaves_out_the_step(
     poisoned,
     tmp_path: pathlib.Path,
@@ -78,6 +85,7 @@ def test_skip_leaves_out_the_step(
     assert all(np.isfinite(leaf).all() for leaf in weights(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_skipped_step_changes_nothing_but_the_step(poisoned, tmp_path: pathlib.Path) -> None:
     config = poisoned("--train.on-nan=skip", "--checkpoint.every-steps=1")
     loop.train(config, tmp_path / "run")
@@ -86,6 +94,7 @@ def test_a_skipped_step_changes_nothing_but_the_step(poisoned, tmp_path: pathlib
     assert same == [True, False]
 
 
+@pytest.mark.slow
 def test_skipping_has_an_end(
     poisoned, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +130,7 @@ def test_rollback_goes_on_from_the_last_checkpoint(
     assert logged == [step for step in range(1, 21) if step != BAD]
 
 
+@pytest.mark.slow
 def test_rollback_has_an_end(
     poisoned, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

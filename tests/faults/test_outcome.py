@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from jaxres.errors import InputError
+from jaxres.runtime.errors import InputError
 from tests.faults.fuzz import campaign, outcome, trees
 from tests.faults.fuzz.reader import Reader, unless_same
 

@@ -148,6 +148,7 @@ def test_a_run_whose_processes_do_not_all_come_gives_up(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("each", "devices", "problem"),
     [

@@ -19,6 +19,7 @@ def workers(run: Run) -> list[psutil.Process]:
     return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
+@pytest.mark.slow
 def test_workers_that_are_killed_are_started_again_and_nothing_is_different(
     tmp_path: pathlib.Path, tiny_flags: list[str]
 ) -> None:
@@ -39,6 +40,7 @@ def test_workers_that_are_killed_are_started_again_and_nothing_is_different(
     assert steps == list(range(1, 201))
 
 
+@pytest.mark.slow
 def test_workers_that_give_nothing_end_the_run(
     tmp_path: pathlib.Path, tiny_flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from jaxres.errors import InputError
 from jaxres.models.count import ModelCost, count
+from jaxres.runtime.errors import InputError
 
 
 def test_resnet50():

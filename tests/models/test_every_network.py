@@ -9,12 +9,16 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from jaxres.config import Config, DataConfig, ModelConfig, OptimConfig
+from jaxres.distributed import strategy
+from jaxres.distributed.mesh import AXIS, make_mesh, replicate
+from jaxres.evaluation.step import make_eval_step
 from jaxres.models import registry
+from jaxres.models.build import abstract_network
 from jaxres.models.pure import flatten, unflatten
 from jaxres.ops.conv import force_lowering
-from jaxres.training import optim, parallel
-from jaxres.training.state import abstract_network, new_state
-from jaxres.training.step import AXIS, make_eval_step, make_train_step
+from jaxres.training import optim
+from jaxres.training.state import new_state
+from jaxres.training.step import make_train_step
 from tests.models import drawn
 
 DEVICES, CLASSES = 4, 10
@@ -49,7 +53,7 @@ class Run:
         self.optimizer = optim.create(self.config.optim, 1)
         rate = optim.learning_rate(self.config.optim, 1)
         step = make_train_step(self.net, self.optimizer, rate, self.config)
-        self.way = parallel.Jit(parallel.make_mesh(DEVICES))
+        self.way = strategy.Jit(make_mesh(DEVICES))
         self.train = self.way.compile(step, 1)
         self.evaluate = jax.shard_map(
             make_eval_step(self.net, self.config),
@@ -80,7 +84,7 @@ def test_trains_and_evaluates(name: str) -> None:
         unflatten({path: weights[path] for path in flatten(tree)})
         for tree in (run.net.params, run.net.stats)
     )
-    state = parallel.replicate(run.way.mesh, run.state(params, stats))
+    state = replicate(run.way.mesh, run.state(params, stats))
     batch = run.way.put_batch(run.batch, 1)
     # Every lowering has tests of its own; this one is quick both to compile and to run.
     with force_lowering("patches"):

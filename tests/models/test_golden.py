@@ -9,8 +9,18 @@ from jaxres.ops.conv import force_lowering
 from tests.models import cases, drawn, golden
 from tests.models.cases import FAMILIES, GRADIENTS, LOGITS, Case
 
+# Each has a smaller relative in its family.
+TAKES_LONG = {"keras_resnet50", "vgg16", "cifar_wide_resnet16_8"}
 
-@pytest.mark.parametrize("case", FAMILIES, ids=str)
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.slow if case.model in TAKES_LONG else ())
+        for case in FAMILIES
+    ],
+    ids=str,
+)
 def test_logits_and_gradients_are_those_of_the_golden_file(case: Case):
     wanted = json.loads(golden.path(case).read_text())
     weights = drawn.weights(case.net())

@@ -7,11 +7,11 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from jaxres.errors import InputError
 from jaxres.models import registry
 from jaxres.models.blocks import BatchNorm
 from jaxres.models.options import Options
 from jaxres.models.pure import Net, abstract_net, create_net, flatten
+from jaxres.runtime.errors import InputError
 from tests import tiny
 
 assert tiny.Tiny

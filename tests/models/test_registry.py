@@ -2,9 +2,9 @@
 
 import pytest
 
-from jaxres.errors import InputError
 from jaxres.models import registry, resnet
 from jaxres.models.pure import abstract_net
+from jaxres.runtime.errors import InputError
 
 
 def test_names_and_patterns():

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxres.errors import InputError
 from jaxres.models import registry, resnet
 from jaxres.models.pure import Net, abstract_net, create_net
 from jaxres.ops.target import target_backend
+from jaxres.runtime.errors import InputError
 
 
 def parameters(name, **options):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from jaxres.distributed.mesh import make_mesh
 from jaxres.ops.conv import conv2d
 from jaxres.ops.folded_norm import conv_batch_norm
 from jaxres.ops.norm import batch_norm
 from jaxres.ops.target import target_backend
-from jaxres.training.parallel import make_mesh
 
 EPSILON = 1e-5
 NAMES = ("images", "kernel", "scale", "bias", "shortcut")

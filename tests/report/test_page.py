@@ -9,10 +9,10 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxres.cli import main
-from jaxres.data.sheet import write_png
-from jaxres.errors import InputError
+from jaxres.cli.main import main
+from jaxres.explain.sheet import write_png
 from jaxres.report import page, record
+from jaxres.runtime.errors import InputError
 
 
 @pytest.fixture

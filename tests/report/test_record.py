@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from jaxres.errors import InputError
 from jaxres.report import record
+from jaxres.runtime.errors import InputError
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import typing
 
 import pytest
 
-from jaxres import recipe
-from jaxres.errors import InputError
+from jaxres.config import recipe
+from jaxres.models.build import abstract_network
+from jaxres.runtime.errors import InputError
 from jaxres.studies import study
 from jaxres.studies.study import Profile
-from jaxres.training.state import abstract_network
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))

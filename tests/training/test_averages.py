@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from jaxres.distributed.mesh import AXIS, make_mesh
 from jaxres.ops.target import target_backend
 from jaxres.training import averages
-from jaxres.training.parallel import make_mesh
-from jaxres.training.step import AXIS
 
 
 def tree(seed: int) -> dict[str, jax.Array]:

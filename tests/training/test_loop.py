@@ -16,15 +16,15 @@ import orbax.checkpoint as ocp
 import pytest
 import yaml
 
-from jaxres.cli import main
+from jaxres.checkpoint.manager import open_run
+from jaxres.cli.main import main
 from jaxres.config import to_dict
-from jaxres.errors import InputError, Interrupted, TrainingFailed
 from jaxres.evaluation import run as runs
-from jaxres.evaluation.evaluate import Evaluator
+from jaxres.evaluation.evaluator import Evaluator
+from jaxres.logs.rows import keep_rows
+from jaxres.runtime.errors import InputError, Interrupted, TrainingFailed
 from jaxres.training import loop
-from jaxres.training.checkpoint import open_run
 from jaxres.training.loop import call_lengths
-from jaxres.training.rundir import keep_rows
 from jaxres.training.signals import StopSignal
 from tests.faults.runs import run
 
@@ -306,7 +306,9 @@ def test_a_run_with_other_settings_is_refused_naming_the_keys(
     loop.train(tiny_config(), tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.jsonl")}
     differing = r"data.opacity is 0.7, was 0.5; train.seed is 1, was 0"
-    with pytest.raises(InputError, match=rf"{differing}.* with --model.init-from '.*/run' to train on"):
+    with pytest.raises(
+        InputError, match=rf"{differing}.* with --model.init-from '.*/run' to train on"
+    ):
         loop.train(tiny_config("--train.seed=1", "--data.opacity=0.7"), tmp_path / "run")
     assert before == {path: path.stat().st_mtime_ns for path in before}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxres.config import OptimConfig
-from jaxres.errors import InputError
+from jaxres.runtime.errors import InputError
 from jaxres.training import optim
 
 

@@ -12,12 +12,16 @@ from jaxres.config import Config
 from jaxres.config.train import TrainConfig
 from jaxres.data.pictures import open_split
 from jaxres.data.pipeline import train_batches
-from jaxres.errors import InputError
-from jaxres.evaluation.evaluate import Evaluator, resident_of
+from jaxres.distributed import strategy
+from jaxres.distributed.mesh import check_batch, make_mesh, replicate
+from jaxres.evaluation.evaluator import Evaluator, resident_of
+from jaxres.models.build import abstract_network, network
 from jaxres.models.pure import Net
+from jaxres.ops.losses import cross_entropy
 from jaxres.ops.target import target_backend
-from jaxres.training import optim, parallel, step
-from jaxres.training.state import abstract_network, network, new_state
+from jaxres.runtime.errors import InputError
+from jaxres.training import optim, step
+from jaxres.training.state import new_state
 
 
 def run(config: Config, *, devices: int, steps: int = 5) -> tuple[dict[str, np.ndarray], Any]:
@@ -28,12 +32,10 @@ def run(config: Config, *, devices: int, steps: int = 5) -> tuple[dict[str, np.n
     net = network(config, classes=10)
     optimizer = optim.create(config.optim, total)
     rate = optim.learning_rate(config.optim, total)
-    mesh = parallel.make_mesh(devices)
-    way = parallel.create(config.train, mesh)
+    mesh = make_mesh(devices)
+    way = strategy.create(config.train, mesh)
     ema = config.optim.ema_decay > 0
-    state = way.enter(
-        parallel.replicate(mesh, new_state(net.params, net.stats, optimizer, ema=ema))
-    )
+    state = way.enter(replicate(mesh, new_state(net.params, net.stats, optimizer, ema=ema)))
     resident = way.put_resident(resident_of(pictures))
     call = way.compile(step.make_train_step(net, optimizer, rate, config), 1)
     rows = []
@@ -115,9 +117,9 @@ def test_several_steps_per_call_equal_single_steps(tiny_config) -> None:
         batches = train_batches(pictures, config)
         net = network(config, classes=10)
         optimizer = optim.create(config.optim, 20)
-        way = parallel.create(TrainConfig(parallel=mode), parallel.make_mesh(4))
+        way = strategy.create(TrainConfig(parallel=mode), make_mesh(4))
         start = new_state(net.params, net.stats, optimizer, ema=False)
-        state = way.enter(parallel.replicate(way.mesh, start))
+        state = way.enter(replicate(way.mesh, start))
         rate = optim.learning_rate(config.optim, 20)
         call = way.compile(step.make_train_step(net, optimizer, rate, config), 3)
         resident = way.put_resident(resident_of(pictures))
@@ -147,12 +149,12 @@ def test_dropout_differs_between_steps_and_devices(tiny_config) -> None:
     config = tiny_config()
     net = Net({"w": np.zeros(10, np.float32)}, {}, apply)
     optimizer = optim.create(config.optim, 2)
-    call = parallel.Jit(parallel.make_mesh(4)).compile(
+    call = strategy.Jit(make_mesh(4)).compile(
         step.make_train_step(net, optimizer, lambda count: 0.1, config), 1
     )
     pictures = open_split(config, "train")
-    way = parallel.Jit(parallel.make_mesh(4))
-    state = parallel.replicate(way.mesh, new_state(net.params, net.stats, optimizer, ema=False))
+    way = strategy.Jit(make_mesh(4))
+    state = replicate(way.mesh, new_state(net.params, net.stats, optimizer, ema=False))
     batches = train_batches(pictures, config)
     resident = way.put_resident(resident_of(pictures))
     for _ in range(2):
@@ -174,10 +176,10 @@ def test_the_step_is_traced_once_and_reads_nothing_back(tiny_config) -> None:
     rate = optim.learning_rate(config.optim, 20)
     pictures = open_split(config, "train")
     batches = train_batches(pictures, config)
-    way = parallel.Jit(parallel.make_mesh(4))
+    way = strategy.Jit(make_mesh(4))
     counted = net._replace(apply=apply)
     call = way.compile(step.make_train_step(counted, optimizer, rate, config), 1)
-    state = parallel.replicate(way.mesh, new_state(net.params, net.stats, optimizer, ema=False))
+    state = replicate(way.mesh, new_state(net.params, net.stats, optimizer, ema=False))
     with jax.transfer_guard("disallow"):
         resident = way.put_resident(resident_of(pictures))
         for batch in batches:
@@ -189,10 +191,10 @@ def test_the_state_is_donated(tiny_config) -> None:
     config = tiny_config()
     net = network(config, classes=10)
     optimizer = optim.create(config.optim, 20)
-    way = parallel.Jit(parallel.make_mesh(1))
+    way = strategy.Jit(make_mesh(1))
     rate = optim.learning_rate(config.optim, 20)
     call = way.compile(step.make_train_step(net, optimizer, rate, config), 1)
-    state = parallel.replicate(way.mesh, new_state(net.params, net.stats, optimizer, ema=False))
+    state = replicate(way.mesh, new_state(net.params, net.stats, optimizer, ema=False))
     kept = way.leave(state)
     pictures = open_split(config, "train")
     batch = way.put_batch(next(train_batches(pictures, config)), 1)
@@ -207,25 +209,25 @@ def test_smoothed_cross_entropy_is_szegedys() -> None:
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     targets = np.eye(10)[labels] * 0.9 + 0.01
     jax_logits, jax_labels = jnp.asarray(logits), jnp.asarray(labels)
-    ours = step.cross_entropy(jax_logits, jax_labels, smoothing=0.1)
+    ours = cross_entropy(jax_logits, jax_labels, smoothing=0.1)
     np.testing.assert_allclose(ours, -(targets * log_p).sum(1), rtol=1e-5)
-    plain = step.cross_entropy(jax_logits, jax_labels)
+    plain = cross_entropy(jax_logits, jax_labels)
     np.testing.assert_allclose(plain, -log_p[np.arange(4), labels], rtol=1e-5)
 
 
 def test_bad_device_counts_and_batches_are_refused() -> None:
     with pytest.raises(InputError, match=r"train\.devices is 9; allowed: 1 to 4"):
-        parallel.make_mesh(9)
+        make_mesh(9)
     with pytest.raises(
         InputError, match="does not divide over 4 devices; nearest allowed: 8 or 12"
     ):
-        parallel.check_batch(10, 4, 1)
+        check_batch(10, 4, 1)
     with pytest.raises(
         InputError,
         match=r"x 3 accumulation parts; nearest allowed: 12 \(or other train\.devices\)$",
     ):
-        parallel.check_batch(10, 4, 3)
-    parallel.check_batch(24, 4, 3)
+        check_batch(10, 4, 3)
+    check_batch(24, 4, 3)
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
@@ -240,12 +242,12 @@ def test_a_gpus_step_and_evaluation_are_compiled_as_asked_for(
         options.append(named.pop("compiler_options", None))
         return jitted(*words, **named)
 
-    mesh = parallel.make_mesh(1)
+    mesh = make_mesh(1)
     with target_backend("gpu"):
         net = abstract_network(config, classes=10)
         pictures = open_split(config, "test")
         monkeypatch.setattr(jax, "jit", jit)
-        parallel.create(config.train, mesh).compile(lambda state, resident, batch: (state, {}), 1)
+        strategy.create(config.train, mesh).compile(lambda state, resident, batch: (state, {}), 1)
         Evaluator(net, config, pictures, mesh)
     wanted = {"xla_gpu_deterministic_ops": True} if deterministic else {}
     assert [each for each in options if each is not None] == [wanted] * 3
@@ -273,7 +275,7 @@ def test_nothing_in_a_gpus_step_adds_in_any_order(tiny_config, flags) -> None:
     made = step.make_train_step(net, optimizer, optim.learning_rate(config.optim, 10), config)
     batch = next(train_batches(pictures, config))
     with target_backend("gpu"):
-        call: Any = parallel.Jit(parallel.make_mesh(1)).compile(made, 1)
+        call: Any = strategy.Jit(make_mesh(1)).compile(made, 1)
         program = call.trace(state, resident_of(pictures), batch).jaxpr.jaxpr
     scatters = ("scatter-add", "scatter_add", "scatter", "scatter-mul", "select_and_scatter_add")
     found = [

@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 import yaml
 
+from jaxres.checkpoint.manager import open_run
 from jaxres.config import Config, TransferConfig
 from jaxres.data.pictures import open_split
 from jaxres.data.pipeline import train_batches
-from jaxres.errors import InputError
+from jaxres.distributed import strategy
+from jaxres.distributed.mesh import make_mesh, replicate
 from jaxres.evaluation import run as runs
-from jaxres.evaluation.evaluate import resident_of
+from jaxres.evaluation.evaluator import resident_of
+from jaxres.models.build import network
 from jaxres.models.pure import abstract_net, flatten
-from jaxres.training import loop, optim, parallel, transfer
-from jaxres.training.checkpoint import open_run
-from jaxres.training.state import network, new_state
+from jaxres.runtime.errors import InputError
+from jaxres.training import loop, optim, transfer
+from jaxres.training.state import new_state
 from jaxres.training.step import make_train_step
 
 BODY = {f"conv{k}.{name}" for k in (1, 2) for name in ("conv.kernel", "norm.scale", "norm.bias")}
@@ -118,10 +121,10 @@ class Steps:
             kind: {name: np.array(leaf) for name, leaf in flatten(tree).items()}
             for kind, tree in (("params", self.net.params), ("stats", self.net.stats))
         }
-        mesh = parallel.make_mesh(1)
-        self.way = parallel.Jit(mesh)
+        mesh = make_mesh(1)
+        self.way = strategy.Jit(mesh)
         stage = transfer.first_stage(config, self.net, 2 * STEPS)
-        self.state = parallel.replicate(
+        self.state = replicate(
             mesh,
             new_state(
                 self.net.params, self.net.stats, stage.optimizer, ema=False, trained=stage.trained
@@ -260,7 +263,7 @@ def _single() -> jax.sharding.Sharding:
 
 @pytest.fixture(scope="module")
 def trained_run(tmp_path_factory) -> pathlib.Path:
-    from jaxres import recipe
+    from jaxres.config import recipe
     from tests import conftest, tiny
 
     assert tiny.Tiny

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxres.errors import InputError
 from jaxres.models.pure import flatten
+from jaxres.runtime.errors import InputError
 from jaxres.weights.fit import fit
 from tests.weights import keras_files, written
 from tests.weights.written import Arrays

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxres.errors import InputError
+from jaxres.runtime.errors import InputError
 from jaxres.weights import foreign, keras_layers
 from tests.weights import keras_files
 

@@ -8,13 +8,14 @@ import pytest
 import yaml
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxres import recipe
-from jaxres.cli import main
+from jaxres.checkpoint import init_from
+from jaxres.cli.main import main
+from jaxres.config import recipe
 from jaxres.data import prepare
-from jaxres.errors import InputError
+from jaxres.distributed.mesh import make_mesh
 from jaxres.evaluation import run
-from jaxres.training import initial, state
-from jaxres.training.parallel import make_mesh
+from jaxres.models import build
+from jaxres.runtime.errors import InputError
 from jaxres.weights import importing
 from jaxres.weights.importing import import_weights
 from tests.weights import written
@@ -64,9 +65,9 @@ def test_evaluation_and_training_take_it(tmp_path: Path, weights: Path, capfd):
     assert main(["train", str(QUICKSTART), *SMALL, "--output-dir", str(out)]) == 2
     assert "holds imported weights, not a run: give it as model.init_from" in capfd.readouterr().err
     config = recipe.load(QUICKSTART, [*SMALL, "--model.init-from", str(out)])
-    net = state.network(config, classes=10)
+    net = build.network(config, classes=10)
     sharding = NamedSharding(make_mesh(1), PartitionSpec())
-    taken = initial.load(config, net.params, net.stats, sharding)
+    taken = init_from.load(config, net.params, net.stats, sharding)
     assert not taken.new_head
     assert taken.normalisation["mean"] == [0.485, 0.456, 0.406]
     kernel = written.random_weights(MODEL)["head.linear.kernel"]

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxres.data import arrays as arrays_of
-from jaxres.data import decoding
-from jaxres.errors import InputError
+from jaxres.data.readers import arrays as arrays_of
+from jaxres.data.readers import decoding
+from jaxres.runtime.errors import InputError
 from jaxres.weights import foreign
 from tests.weights import torch_files
 from tests.weights.torch_files import EMPTY, mapping, number, storage, tensor, text

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from jaxres.errors import InputError
+from jaxres.runtime.errors import InputError
 from jaxres.weights import foreign
 
 ARRAYS = {

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from jaxres.config import CheckpointConfig, Config, to_dict
-from jaxres.errors import InputError
+from jaxres.runtime.errors import InputError
 from tests.faults.fuzz import trees
 from tests.faults.fuzz.damage import damaged_json, damaged_tree, junk
 from tests.faults.fuzz.reader import Reader, unless_same
@@ -30,8 +30,8 @@ def _state(step: int) -> dict[str, Any]:
 
 
 def _save(folder: Path) -> None:
-    from jaxres.training.checkpoint import Checkpoints
-    from jaxres.training.progress import Progress
+    from jaxres.checkpoint.manager import Checkpoints
+    from jaxres.checkpoint.progress import Progress
 
     writer = Checkpoints(folder / "checkpoints", CheckpointConfig(keep_last=9))
     progress = Progress()
@@ -52,9 +52,9 @@ def saved(scratch: Path) -> Iterator[Reader]:
     from jax.sharding import NamedSharding
     from jax.sharding import PartitionSpec as P
 
+    from jaxres.checkpoint.manager import abstract_like, open_run
+    from jaxres.distributed.mesh import make_mesh
     from jaxres.evaluation.run import open_checkpoint
-    from jaxres.training.checkpoint import abstract_like, open_run
-    from jaxres.training.parallel import make_mesh
 
     _save(scratch)
     valid = trees.read(scratch)
@@ -97,7 +97,7 @@ def saved(scratch: Path) -> Iterator[Reader]:
 @st.composite
 def _json_items(draw: st.DrawFn, valid: dict[str, bytes]) -> Tree:
     """Settings or progress of other meaning, whose checksums are right."""
-    from jaxres.training import checksum
+    from jaxres.checkpoint import checksum
 
     step, item = draw(st.sampled_from(STEPS)), draw(st.sampled_from(("config", "progress")))
     folder = f"checkpoints/{step}"
@@ -127,7 +127,8 @@ def _rows(draw: st.DrawFn) -> bytes:
 @contextlib.contextmanager
 def directories(scratch: Path) -> Iterator[Reader]:
     """A run directory taken to go on with: its checkpoints, and the rows of metrics.jsonl."""
-    from jaxres.training.rundir import RunDirectory, keep_rows
+    from jaxres.logs.rows import keep_rows
+    from jaxres.training.rundir import RunDirectory
 
     _save(scratch)
     valid = trees.read(scratch)

@@ -13,7 +13,7 @@ from unittest import mock
 import numpy as np
 from hypothesis import strategies as st
 
-from jaxres.data import cifar10
+from jaxres.data.datasets import cifar10
 from tests.data.conftest import cifar_bytes
 from tests.faults.fuzz.damage import damaged, damaged_tree
 from tests.faults.fuzz.reader import Reader, unless_same

@@ -15,7 +15,8 @@ from unittest import mock
 import numpy as np
 from hypothesis import strategies as st
 
-from jaxres.data import arrays, contest
+from jaxres.data.datasets import modified_mnist
+from jaxres.data.readers import arrays
 from tests.faults.fuzz.damage import damaged
 from tests.faults.fuzz.reader import Reader
 from tests.faults.fuzz.trees import Tree
@@ -51,7 +52,7 @@ PACK: tuple[Callable[[bytes], bytes], ...] = (
 
 
 def _valid_arrays() -> list[np.ndarray]:
-    pictures = np.zeros((PICTURES, contest.SIDE, contest.SIDE), np.uint8)
+    pictures = np.zeros((PICTURES, modified_mnist.SIDE, modified_mnist.SIDE), np.uint8)
     pictures[:, ::9, ::7] = np.arange(1, PICTURES + 1)[:, None, None] * 60
     return [
         pictures,
@@ -62,7 +63,7 @@ def _valid_arrays() -> list[np.ndarray]:
 
 
 def _strange_arrays() -> list[Any]:
-    shape = (1, contest.SIDE, contest.SIDE)
+    shape = (1, modified_mnist.SIDE, modified_mnist.SIDE)
     full = np.full
     return [
         *(full(shape, value, np.float64) for value in (np.nan, np.inf, -1, 256, 1e300, 0.5)),
@@ -125,13 +126,19 @@ def train(scratch: Path) -> Iterator[Reader]:
     )
 
     def tree_of(pair: tuple[bytes, bytes]) -> Tree:
-        return {contest.TRAIN_IMAGES: pair[0], contest.TRAIN_LABELS: pair[1]}
+        return {modified_mnist.TRAIN_IMAGES: pair[0], modified_mnist.TRAIN_LABELS: pair[1]}
 
     def wrong(tree: Tree, content: Any) -> str | None:
         images, labels = content
-        if images.dtype != np.uint8 or images.shape != (len(labels), contest.SIDE, contest.SIDE):
+        if images.dtype != np.uint8 or images.shape != (
+            len(labels),
+            modified_mnist.SIDE,
+            modified_mnist.SIDE,
+        ):
             return f"pictures of type {images.dtype} and shape {images.shape}"
         return None if set(labels.tolist()) <= set(range(10)) else "labels out of range"
 
     with mock.patch.object(arrays, "MAX_UNPACKED_BYTES", MAX_UNPACKED_BYTES):
-        yield Reader(pairs.map(tree_of), lambda source, output: contest.read_train(source), wrong)
+        yield Reader(
+            pairs.map(tree_of), lambda source, output: modified_mnist.read_train(source), wrong
+        )

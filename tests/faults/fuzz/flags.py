@@ -10,19 +10,20 @@ from unittest import mock
 
 from hypothesis import strategies as st
 
-from jaxres import cli, recipe
-from jaxres.errors import InputError
+from jaxres.cli import main
+from jaxres.config import recipe
+from jaxres.runtime.errors import InputError
 from tests.faults.fuzz.damage import TEXTS
 from tests.faults.fuzz.reader import Reader
 
-KNOWN = {flag for _, kind in cli.COMMANDS.values() for flag, _ in recipe._flags_of(kind)}
+KNOWN = {flag for _, kind in main.COMMANDS.values() for flag, _ in recipe._flags_of(kind)}
 FLAGS = [f"--{name}" for name in sorted(KNOWN)]
 PATHS = (".", "..", "/", "/dev/null", "nowhere", "recipe.yaml", "file", "x" * 300, "a\0b", "~", "")
 PATHS += ("/" + "y/" * 3000, "nowhere\nelse", "\udcff", "file/below", "-", "--")
 NUMBERS = ("0", "1", "-1", "64", "1e-3", "nan", "inf", "2147483648", "9" * 20, "9" * 5000, "²", "٣")
 NAMES = ("true", "null", "best", "test", "mnist", "photos", "digits", "cifar_resnet20")
 VALUES = (*NUMBERS, *NAMES, "keras_resnet50", "*", "[", "rings:2")
-COMMANDS = [name.split() for name in cli.COMMANDS]
+COMMANDS = [name.split() for name in main.COMMANDS]
 
 
 @st.composite
@@ -45,7 +46,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
 
 
 def _own_flags(command: list[str]) -> list[str]:
-    known = cli.COMMANDS.get(" ".join(command))
+    known = main.COMMANDS.get(" ".join(command))
     return [name for name, _ in recipe._flags_of(known[1]) if "." not in name] if known else []
 
 
@@ -56,7 +57,7 @@ class _UnhandledError(Exception):
 @contextlib.contextmanager
 def words(scratch: Path) -> Iterator[Reader]:
     """`jaxres.cli.main`; what would take long or need a network stops where it begins."""
-    from jaxres.data import contents
+    from jaxres.data.datasets import cifar10, flowers, mnist
     from jaxres.models import count
     from jaxres.training import loop
 
@@ -77,7 +78,7 @@ def words(scratch: Path) -> Iterator[Reader]:
                 contextlib.redirect_stdout(said_to),
                 contextlib.redirect_stderr(told_to),
             ):
-                status = cli.main(given)
+                status = main.main(given)
         finally:
             os.chdir(home)
         said, told = (path.read_text() for path in printed)
@@ -91,9 +92,13 @@ def words(scratch: Path) -> Iterator[Reader]:
     def no_training(config: Any, run_dir: Path, *, profile: bool) -> Any:
         raise loop.Interrupted("stopped before the first step")
 
+    offline = [
+        mock.patch.object(dataset, "download", side_effect=InputError("no network here"))
+        for dataset in (cifar10, flowers, mnist)
+    ]
     stopped = [
         mock.patch.object(loop, "train", no_training),
-        mock.patch.object(contents, "download", side_effect=InputError("no network here")),
+        *offline,
         mock.patch.object(count, "count", _cheap_count(count.count)),
         mock.patch.dict(os.environ, TFDS_DATA_DIR=str(folder), JAX_ENABLE_COMPILATION_CACHE="0"),
     ]

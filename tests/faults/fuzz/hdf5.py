@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxres.errors import InputError
+from jaxres.runtime.errors import InputError
 from tests.faults.fuzz.reader import Reader
 
 SECONDS = 3

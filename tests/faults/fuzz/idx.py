@@ -10,7 +10,9 @@ from unittest import mock
 import numpy as np
 from hypothesis import strategies as st
 
-from jaxres.data import originals, prepare
+from jaxres.data import prepare
+from jaxres.data.datasets.mnist import PUBLISHED
+from jaxres.data.readers import archives, idx
 from tests.data.conftest import idx_bytes
 from tests.faults.fuzz.damage import damaged, damaged_tree
 from tests.faults.fuzz.reader import Reader, fingerprint, unless_same
@@ -59,7 +61,7 @@ def one_file(scratch: Path) -> Iterator[Reader]:
     def wrong(tree: Tree, content: np.ndarray) -> str | None:
         given = tree["file"]
         assert isinstance(given, bytes)
-        if given.startswith(originals.GZIP_MAGIC):
+        if given.startswith(archives.GZIP_MAGIC):
             given = gzip.decompress(given)
         elif fingerprint(content) in known:
             return None
@@ -68,7 +70,7 @@ def one_file(scratch: Path) -> Iterator[Reader]:
 
     yield Reader(
         contents.map(lambda content: {"file": content}),
-        lambda source, output: originals.read_idx(source / "file"),
+        lambda source, output: idx.read_idx(source / "file"),
         wrong,
     )
 
@@ -78,17 +80,17 @@ def mnist(scratch: Path) -> Iterator[Reader]:
     """`jaxres data prepare mnist --from DIR` of four small files with known checksums."""
     del scratch
     tree, files = {}, {}
-    for key, file in originals.PUBLISHED["mnist"].files.items():
+    for key, file in PUBLISHED["mnist"].files.items():
         content = idx_bytes(PICTURES if key.endswith("images") else PICTURES[:, 0, 0] % 10)
         tree[f"{file.name}.gz"] = gzip.compress(content, mtime=0)
         files[key] = file._replace(md5=hashlib.md5(content).hexdigest())
 
     def read(source: Path, output: Path) -> dict[str, np.ndarray]:
         prepare.prepare("mnist", from_dir=source, data_dir=output, progress=False)
-        found = {key: originals.find_idx(source, file.name) for key, file in files.items()}
-        return {key: originals.read_idx(path) for key, path in found.items()}
+        found = {key: idx.find_idx(source, file.name) for key, file in files.items()}
+        return {key: idx.read_idx(path) for key, path in found.items()}
 
     valid = {key: PICTURES if "images" in key else PICTURES[:, 0, 0] % 10 for key in files}
-    synthetic = originals.PUBLISHED["mnist"]._replace(files=files)
-    with mock.patch.dict(originals.PUBLISHED, mnist=synthetic):
+    synthetic = PUBLISHED["mnist"]._replace(files=files)
+    with mock.patch.dict(PUBLISHED, mnist=synthetic):
         yield Reader(damaged_tree(tree), read, unless_same(valid))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxres.errors import InputError, sentence
+from jaxres.runtime.errors import InputError, sentence
 
 # An input of some kilobytes must do with less than this beyond what the process holds already.
 ALLOWED_MIB = 768

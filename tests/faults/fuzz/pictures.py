@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 from hypothesis import strategies as st
 
-from jaxres.data import decoding, encoded, flowers, originals, picture_size, prepare
+from jaxres.data import prepare
+from jaxres.data.datasets import flowers
+from jaxres.data.readers import archives, decoding, encoded, stated_size
 from tests.faults.fuzz.cifar import archive_of
 from tests.faults.fuzz.damage import damaged, damaged_tree
 from tests.faults.fuzz.reader import Reader, fingerprint
@@ -43,12 +45,12 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
     """A PNG with right checksums, whatever its header promises."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
-    return picture_size.PNG_MAGIC + chunks
+    return stated_size.PNG_MAGIC + chunks
 
 
 def _with_size(content: bytes, width: int, height: int) -> bytes:
     """A valid picture whose header says another size."""
-    if content.startswith(picture_size.PNG_MAGIC):
+    if content.startswith(stated_size.PNG_MAGIC):
         return png(width, height, 8, 2, bytes(1000))
     if content.startswith(b"BM"):
         signed = width & 0xFFFFFFFF, (height if height % 2 else -height) & 0xFFFFFFFF
@@ -116,7 +118,7 @@ def predicted(scratch: Path) -> Iterator[Reader]:
         given = tree["picture"]
         assert isinstance(given, bytes)
         # Of the valid files' size: the made ones are right as they are.
-        is_png = given.startswith(picture_size.PNG_MAGIC) and content.shape == (36, 40, 3)
+        is_png = given.startswith(stated_size.PNG_MAGIC) and content.shape == (36, 40, 3)
         return "a PNG changed unnoticed" if is_png and fingerprint(content) not in known else None
 
     yield Reader(files().map(lambda content: {"picture": content}), read, wrong)
@@ -174,7 +176,7 @@ def flower_folders(scratch: Path) -> Iterator[Reader]:
     zeros = bytes(80 << 20)
     long_name = _member(b"L", len(zeros)) + zeros
     sparse = _member(b"S", 0, holes=2**40)
-    archives = st.one_of(
+    packed_ones = st.one_of(
         st.sampled_from((gzip.compress(bomb, 1), gzip.compress(long_name, 1), sparse)),
         damaged(gzip.compress(plain, mtime=0), (plain,)),
         damaged(plain),
@@ -186,6 +188,6 @@ def flower_folders(scratch: Path) -> Iterator[Reader]:
             "flowers", from_dir=source, data_dir=output, progress=False, partial=True
         )
 
-    packed = archives.map(lambda content: {flowers.ARCHIVE: content})
-    with mock.patch.object(originals, "MAX_ARCHIVE_BYTES", 64 << 20):
+    packed = packed_ones.map(lambda content: {flowers.ARCHIVE: content})
+    with mock.patch.object(archives, "MAX_ARCHIVE_BYTES", 64 << 20):
         yield Reader(st.one_of(damaged_tree(valid), packed), read)

@@ -13,7 +13,9 @@ from unittest import mock
 import numpy as np
 from hypothesis import strategies as st
 
-from jaxres.data import backgrounds, originals, prepare, records, sources
+from jaxres.data import prepare
+from jaxres.data.backgrounds import photographs as backgrounds
+from jaxres.data.datasets import mnist, registry
 from tests.data.conftest import idx_bytes
 from tests.faults.fuzz import trees
 from tests.faults.fuzz.damage import damaged_json, damaged_tree
@@ -25,11 +27,11 @@ TRAIN, TEST = 12, 6
 MARK = "imported_by_a_data_file"
 
 
-def _digits(folder: Path) -> dict[str, originals.File]:
+def _digits(folder: Path) -> dict[str, mnist.File]:
     random = np.random.default_rng(0)
     files = {}
     folder.mkdir(parents=True)
-    for key, file in originals.PUBLISHED["mnist"].files.items():
+    for key, file in mnist.PUBLISHED["mnist"].files.items():
         count = TRAIN if key.startswith("train") else TEST
         shape = (count, 28, 28) if key.endswith("images") else (count,)
         content = idx_bytes(random.integers(0, 10, shape, dtype=np.uint8))
@@ -85,8 +87,8 @@ def digits(scratch: Path) -> Iterator[Reader]:
     """`sources.load` of a small prepared MNIST."""
     scratch.mkdir(parents=True)
     files = _digits(scratch / "originals")
-    synthetic = originals.PUBLISHED["mnist"]._replace(files=files)
-    with mock.patch.dict(originals.PUBLISHED, mnist=synthetic):
+    synthetic = mnist.PUBLISHED["mnist"]._replace(files=files)
+    with mock.patch.dict(mnist.PUBLISHED, mnist=synthetic):
         made = prepare.prepare(
             "mnist", from_dir=scratch / "originals", data_dir=scratch, progress=False
         )
@@ -122,14 +124,14 @@ def digits(scratch: Path) -> Iterator[Reader]:
 
     def read(source: Path, output: Path) -> Any:
         """Both splits, from where `jaxres data prepare` puts them."""
-        folder = records.folder_of("mnist", output)
+        folder = registry.PREPARABLE["mnist"].folder(output)
         folder.parent.mkdir(parents=True)
         source.rename(folder)
         try:
-            sources.describe(output)
+            registry.describe(output)
             selection = {"data_dir": output, "split_seed": 0, "canvas": 32}
             loaded = [
-                sources.load("mnist", split, validation_examples=2, **selection)
+                registry.load("mnist", split, validation_examples=2, **selection)
                 for split in ("train", "validation", "test")
             ]
         finally:
@@ -168,7 +170,7 @@ def photographs(scratch: Path) -> Iterator[Reader]:
     valid = trees.read(made)
 
     def read(source: Path, output: Path) -> Any:
-        folder = records.folder_of("photos", output)
+        folder = registry.PREPARABLE["photos"].folder(output)
         folder.parent.mkdir(parents=True)
         source.rename(folder)
         try:

@@ -54,7 +54,7 @@ def try_reader(task: Task, sending: Connection) -> None:
     """In a process of its own."""
     environment()
     faulthandler.enable()
-    from jaxres.screen import quiet_libraries
+    from jaxres.runtime.screen import quiet_libraries
     from tests.faults.fuzz import campaign
     from tests.faults.fuzz.readers import READERS
 

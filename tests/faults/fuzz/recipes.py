@@ -10,8 +10,7 @@ from unittest import mock
 import yaml
 from hypothesis import strategies as st
 
-from jaxres import recipe
-from jaxres.config import Config, to_dict
+from jaxres.config import Config, recipe, to_dict
 from tests.faults.fuzz.damage import damaged, junk
 from tests.faults.fuzz.reader import Reader
 

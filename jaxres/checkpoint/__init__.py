@@ -1,0 +1,1 @@
+"""Checkpoints: what they hold, writing and reading them, telling damage."""

@@ -1,0 +1,1 @@
+"""Backgrounds: banks of photographs, procedural textures."""

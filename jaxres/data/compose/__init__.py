@@ -1,0 +1,1 @@
+"""Compositions: the plans of images, and the renderers that make pixels of them."""

@@ -1,0 +1,1 @@
+"""Datasets, a file each: name, version, preparation, loading. `registry` has them all."""

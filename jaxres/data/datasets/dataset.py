@@ -1,0 +1,126 @@
+"""What a dataset is: how it is prepared from its original files, and how a split is loaded."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+from jaxres.config import Split as SplitName
+from jaxres.data.datasets.bad import Bad
+from jaxres.data.readers import tfds_records
+from jaxres.data.readers.encoded import Images
+
+Example = dict[str, Any]  # "image" holds encoded bytes
+
+
+class Source(NamedTuple):
+    """Pictures, grey or RGB, with their labels, 0 up to the number of classes."""
+
+    images: Images
+    labels: Int32[np.ndarray, " n"]
+    class_names: tuple[str, ...]
+    partial: str | None = None  # what the prepared set lacks
+
+    @property
+    def grey(self) -> bool:
+        """Whether a picture has one value per pixel."""
+        return isinstance(self.images, np.ndarray) and self.images.ndim == 3
+
+    def first(self, limit: int | None) -> "Source":
+        """At most the first `limit` pictures."""
+        return self._replace(images=self.images[:limit], labels=self.labels[:limit])
+
+
+class Selection(NamedTuple):
+    """Which part of a data set is asked for."""
+
+    split: SplitName
+    data_dir: Path
+    validation_examples: int
+    split_seed: int
+    canvas: int
+
+
+class Request(NamedTuple):
+    """What was asked for."""
+
+    name: str
+    from_dir: Path | None
+    data_dir: Path
+    progress: bool
+    photo_side: int
+    partial: bool
+    bad: Bad  # gets the pictures that cannot be used
+
+
+class Split(NamedTuple):
+    """The examples of one split, made as they are written."""
+
+    count: int
+    examples: Iterable[Example]
+
+
+class Content(NamedTuple):
+    """A data set about to be written."""
+
+    description: str
+    features: dict[str, Any]  # TFDS feature connectors
+    splits: dict[str, Split]
+    supervised_keys: tuple[str, str] | None = None
+    homepage: str | None = None
+    citation: str | None = None
+    partial: str | None = None  # what of the published set is missing
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset by its name: one file of this package each, registered in `registry`.
+
+    Prepared datasets lie in DATA_DIR/NAME/VERSION. Published ones carry the version of TFDS's own,
+    whose features and splits they share: what TFDS prepared in the same place is read as well (but
+    for flowers, its tf_flowers).
+    """
+
+    name: str
+    title: str
+    class_names: tuple[str, ...] = ()
+    load: Callable[["Dataset", Selection], Source] | None = None  # None: no labels, backgrounds
+    prepare: Callable[[Request], Content] | None = None  # None: it comes with a dependency
+    version: str = ""
+    features: frozenset[str] = frozenset({"image", "label"})  # what an example must have
+    photographs: bool = False  # of differing sizes, cut to squares
+    composed: bool = False  # its images are finished: nothing to lay over a background
+    embedded_examples: dict[str, int] | None = None  # None: has to be prepared
+    # Fields of the request that change what is written; noted in the dataset's metadata.
+    settings: tuple[str, ...] = ()
+    may_be_partial: bool = False
+    may_skip: bool = False  # images that cannot be used
+
+    def folder(self, data_dir: Path) -> Path:
+        """Where it lies when it is prepared."""
+        return data_dir / self.name / self.version
+
+    def open(self, data_dir: Path) -> tfds_records.Prepared:
+        """The prepared dataset.
+
+        Raises:
+            InputError: it is not there, or damaged.
+        """
+        return tfds_records.open_prepared(self.name, self.folder(data_dir), self.features)
+
+    def describe(self, data_dir: Path) -> tfds_records.Row:
+        """Its line in `jaxres data list`."""
+        if self.embedded_examples is not None:
+            return tfds_records.Row(self.name, self.title, True, None, self.embedded_examples)
+        return tfds_records.describe(self.name, self.title, self.folder(data_dir), self.features)
+
+
+def png(picture: UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """A grey or RGB picture as PNG."""
+    if picture.ndim == 3:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)  # pyright: ignore[reportAssignmentType]
+    return cv2.imencode(".png", picture)[1].tobytes()

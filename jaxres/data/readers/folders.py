@@ -1,0 +1,63 @@
+"""Folders of pictures."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxres.runtime.errors import InputError
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
+# Pictures too, but not read: left out without a word, they would be missed.
+OTHER_SUFFIXES = (
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jxl",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".jp2",
+    ".dng",
+    ".raw",
+)
+
+
+def require_folder(folder: Path) -> None:
+    """Refuse a path that is no folder."""
+    if not folder.is_dir():
+        state = "is not a folder" if folder.exists() else "does not exist"
+        raise InputError(f"{folder} {state}: give the folder that holds the original files")
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """Every file with a picture's suffix below a folder, sorted; of links to folders too.
+
+    Hidden files and folders are passed over: archives made on a Mac hold a `._name.jpg`, which is
+    no picture, beside each picture.
+    """
+    require_folder(folder)
+    pictures = sorted(_walk(folder, PICTURE_SUFFIXES))
+    if not pictures:
+        raise InputError(f"no pictures in {folder}: looked for {', '.join(PICTURE_SUFFIXES)}")
+    return pictures
+
+
+def find_others(folder: Path) -> list[Path]:
+    """Every file of a kind of picture that is not read, below a folder, sorted."""
+    return sorted(_walk(folder, OTHER_SUFFIXES))
+
+
+def _walk(
+    folder: Path, suffixes: tuple[str, ...], above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[Path]:
+    """Files with these suffixes; a link to a folder that it lies in leads nowhere new."""
+    about = folder.stat()
+    here = (about.st_dev, about.st_ino)
+    if here in above:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith(".") or path.name == "__MACOSX":
+            continue
+        if path.is_dir():
+            yield from _walk(path, suffixes, above | {here})
+        elif path.name.lower().endswith(suffixes):
+            yield path

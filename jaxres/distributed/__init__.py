@@ -1,0 +1,1 @@
+"""Devices and processes: the mesh, the strategies `jit` and `pmap`, the process group."""

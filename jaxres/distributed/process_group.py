@@ -1,0 +1,296 @@
+"""Several processes as one run: joining, agreeing, and noticing that one of them is gone.
+
+JAX's runtime connects the processes; what it keeps for them, a small table of keys and values, is
+what they agree through here (Orbax takes the same way to it). JAX would end a process whose peer
+is lost with a stack trace of its own: `Peers.watched` is there before it, with one sentence.
+"""
+
+import contextlib
+import glob
+import importlib.util
+import itertools
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax._src import distributed
+
+from jaxres.runtime.deadlines import deadline, leave
+from jaxres.runtime.errors import InputError, Interrupted, TrainingFailed, brief
+
+VARIABLES = ("JAXRES_COORDINATOR", "JAXRES_PROCESS_ID", "JAXRES_PROCESS_COUNT")
+LAST_RESORT = 4  # times its own limit after which JAX ends a process that ours did not
+GATHER_S = 24 * 3600  # no limit of its own: what takes this long is lost, and seen to be
+
+
+class Peers:
+    """The processes of a run, this one among them; alone, everything is agreed at once."""
+
+    def __init__(self, index: int = 0, count: int = 1, client: Any = None):
+        self.index = index
+        self.count = count
+        self.kept = "nothing is saved yet"  # what is left of the run if it ends now
+        self._client = client
+        self._rounds = itertools.count()
+        self._watch: Watch | None = None
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes what is written once: logs, settings, the summary."""
+        return self.index == 0
+
+    def gather(self, text: str) -> list[str]:
+        """What every process gives here, by its number; each must come to the same places."""
+        if self.count == 1:
+            return [text]
+        place = f"jaxres/gather/{next(self._rounds)}"
+        self._client.key_value_set(f"{place}/{self.index}", text)
+        return [
+            self._client.blocking_key_value_get(f"{place}/{k}", GATHER_S * 1000)
+            for k in range(self.count)
+        ]
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """A part that every process goes through; where it fails on one, it fails on all.
+
+        Raises:
+            InputError: with the message of the first process that it failed on.
+        """
+        try:
+            yield
+        except Exception as error:
+            self.gather(str(error) or type(error).__name__)
+            raise
+        for process, problem in enumerate(self.gather("")):
+            if problem:
+                raise InputError(f"process {process} of {self.count} stopped: {problem}")
+
+    def require_same(self, facts: dict[str, Any]) -> None:
+        """Refuse processes that differ in one of these plain values.
+
+        Raises:
+            InputError: naming what differs, on every process alike.
+        """
+        first, *others = (json.loads(text) for text in self.gather(json.dumps(facts)))
+        for process, other in enumerate(others, 1):
+            for key in sorted(first.keys() | other.keys()):
+                if first.get(key) != other.get(key):
+                    raise InputError(
+                        f"process {process} has {key} {other.get(key)}, process 0 has "
+                        f"{first.get(key)}; start all {self.count} with the same recipe, flags, "
+                        "data and versions"
+                    )
+
+    @contextlib.contextmanager
+    def watched(self, timeout_s: int) -> Iterator[None]:
+        """While open, end this process if another fails, or does not answer for `timeout_s`."""
+        if self.count == 1:
+            yield
+            return
+        self._watch = Watch(self, self._client, timeout_s)
+        try:
+            yield
+        except Interrupted:
+            self._watch.end("")
+            raise
+        except (InputError, TrainingFailed):
+            raise
+        except Exception:
+            # Mostly a peer that broke off in the middle of an exchange: the watch will name it.
+            time.sleep(timeout_s + 2 * self._watch.period_s)
+            raise
+        self._watch.end("")
+
+    def abandon(self, problem: str, status: int) -> None:
+        """Leave for good after a failure, without JAX's waiting for the others to leave too."""
+        if self.count == 1:
+            return
+        if self._watch is None:
+            self._watch = Watch(self, self._client, LAST_RESORT)
+        self._watch.end(problem)
+        if self.first:  # which keeps the table that the others read
+            time.sleep(3 * self._watch.period_s)
+        leave(status)
+
+
+ALONE = Peers()
+_joined = ALONE
+
+
+class Watch:
+    """Two threads of a process: one signs that it lives and reads the others' signs, one judges."""
+
+    def __init__(self, peers: Peers, client: Any, timeout_s: int):
+        self.period_s = min(2.0, timeout_s / 8)
+        self._peers = peers
+        self._client = client
+        self._timeout_s = timeout_s
+        now = time.monotonic()
+        # The last sign of each process, and when it was new.
+        self._signs: dict[int, tuple[str, float]] = dict.fromkeys(range(peers.count), ("", now))
+        self._ended: dict[int, str] = {}
+        self._over = threading.Event()
+        for task in (self._sign, self._judge):
+            threading.Thread(target=task, daemon=True).start()
+
+    def end(self, problem: str) -> None:
+        """Say that this process needs no more watching: it is done, or has a problem."""
+        self._over.set()
+        with contextlib.suppress(Exception):  # the table is gone with the first process
+            self._client.key_value_set(f"jaxres/ended/{self._peers.index}", problem or "done")
+
+    def _sign(self) -> None:
+        for count in itertools.count():
+            with contextlib.suppress(Exception):  # judged by its silence
+                mine = f"jaxres/alive/{self._peers.index}"
+                self._client.key_value_set(mine, str(count), allow_overwrite=True)
+                self._ended |= self._table("jaxres/ended")
+                for process, sign in self._table("jaxres/alive").items():
+                    if sign != self._signs[process][0]:
+                        self._signs[process] = (sign, time.monotonic())
+            if self._over.wait(self.period_s):
+                return
+
+    def _table(self, folder: str) -> dict[int, str]:
+        entries = self._client.key_value_dir_get(folder)
+        return {int(key.rpartition("/")[2]): value for key, value in entries}
+
+    def _judge(self) -> None:
+        while not self._over.wait(self.period_s):
+            for process, problem in sorted(self._ended.items()):
+                if problem != "done" and process != self._peers.index:
+                    self._stop(f"process {process} of {self._peers.count} stopped: {problem}")
+            limit = time.monotonic() - self._timeout_s
+            silent = [
+                process
+                for process, (_, at) in self._signs.items()
+                if at < limit and process not in self._ended
+            ]
+            # Signs go through process 0: without it, one's own is missing as well.
+            if self._peers.index in silent:
+                silent = [0]
+            if silent:
+                self._stop(
+                    f"process {silent[0]} of {self._peers.count} has not answered for "
+                    f"{self._timeout_s:g} s"
+                )
+
+    def _stop(self, problem: str) -> None:
+        if self._over.is_set():
+            return
+        print(f"error: {problem}: stopped; {self._peers.kept}", file=sys.stderr, flush=True)
+        if self._peers.first:
+            time.sleep(2 * self.period_s)  # the others read the same before the table goes
+        leave(1)
+
+
+def join(*, join_timeout_s: int, peer_timeout_s: int) -> Peers:
+    """This process as one of its run's, if it was started as one of several.
+
+    It was, if JAXRES_COORDINATOR, JAXRES_PROCESS_ID and JAXRES_PROCESS_COUNT say so, or Slurm,
+    Open MPI, an indexed Kubernetes job or a TPU pod, which JAX reads by itself. Must come before
+    JAX uses a device.
+
+    Raises:
+        InputError: the variables are incomplete or wrong, or the coordinator cannot start.
+    """
+    global _joined
+    if _joined is not ALONE:
+        return _joined
+    given = _given()
+    launcher = _launcher() if given is None else ""
+    if not given and not launcher:
+        return ALONE
+    given = given or {}
+    where = given.get("coordinator_address", launcher)
+    waiting = f"the run's processes have not all come together ({where}) within {join_timeout_s} s"
+    with deadline(join_timeout_s, waiting, status=2):
+        try:
+            jax.distributed.initialize(
+                **given,
+                local_device_ids=_devices_of_this_host(),
+                initialization_timeout=LAST_RESORT * join_timeout_s,
+                heartbeat_timeout_seconds=LAST_RESORT * peer_timeout_s,
+                shutdown_timeout_seconds=peer_timeout_s,
+            )
+        except Exception as error:
+            raise InputError(
+                f"cannot join the run's processes ({where}): {brief(error)}"
+            ) from error
+    state = distributed.global_state
+    if state.num_processes > 1:
+        _joined = Peers(state.process_id, state.num_processes, state.client)
+    return _joined
+
+
+def abandon(problem: str, status: int) -> None:
+    """End a process of several that failed, and tell the others why."""
+    _joined.abandon(problem, status)
+
+
+def _given() -> dict[str, Any] | None:
+    """The arguments that our own variables give: none at all, `{}`, for a process alone.
+
+    They overrule a launcher's, which may start many runs of one process each.
+    """
+    values = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
+    if not values:
+        return None
+    if values.get("JAXRES_PROCESS_COUNT") == "1":  # needs no coordinator
+        values = {"JAXRES_COORDINATOR": "alone:1", "JAXRES_PROCESS_ID": "0"} | values
+    if missing := [name for name in VARIABLES if name not in values]:
+        raise InputError(
+            f"{' and '.join(values)} given without {' and '.join(missing)}; allowed: all or none"
+        )
+    coordinator = values["JAXRES_COORDINATOR"]
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InputError(f"JAXRES_COORDINATOR is '{coordinator}'; allowed: HOST:PORT of process 0")
+    count, index = values["JAXRES_PROCESS_COUNT"], values["JAXRES_PROCESS_ID"]
+    if not count.isdecimal() or int(count) < 1:
+        raise InputError(f"JAXRES_PROCESS_COUNT is '{count}'; allowed: 1 or more")
+    if not index.isdecimal() or int(index) >= int(count):
+        raise InputError(f"JAXRES_PROCESS_ID is '{index}'; allowed: 0 to {int(count) - 1}")
+    if int(count) == 1:
+        return {}
+    return {
+        "coordinator_address": coordinator,
+        "num_processes": int(count),
+        "process_id": int(index),
+        "cluster_detection_method": "deactivate",
+    }
+
+
+def _launcher() -> str:
+    """What started this process as one of several, as far as JAX can take it from there."""
+    environment = os.environ
+    if _number("SLURM_STEP_NUM_TASKS") > 1:
+        return "Slurm"
+    if _number("OMPI_COMM_WORLD_SIZE") > 1:
+        return "Open MPI"
+    if {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= environment.keys():
+        return "Kubernetes"
+    tpu_host = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
+    if tpu_host and importlib.util.find_spec("libtpu"):
+        return "TPU pod"
+    return ""
+
+
+def _number(variable: str) -> int:
+    value = os.environ.get(variable, "")
+    return int(value) if value.isdecimal() else 0
+
+
+def _devices_of_this_host() -> list[int] | None:
+    """All GPUs of a host that runs one Slurm task; JAX itself would take one GPU for each task."""
+    if "JAX_LOCAL_DEVICE_IDS" in os.environ:
+        return None
+    alone = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0] == "1"
+    gpus = _number("SLURM_GPUS_ON_NODE")
+    return list(range(gpus)) if alone and gpus else None

@@ -1,0 +1,1 @@
+"""What a network sees: attention, mistakes, filters, and the sheets that show them."""

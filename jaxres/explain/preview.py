@@ -1,0 +1,49 @@
+"""What a recipe's pictures look like: any of a split as they are rendered, and a sheet of them."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxres.config import Config, Split
+from jaxres.data.compose import render_device, render_host
+from jaxres.data.pictures import Batch, Pictures, open_split
+from jaxres.explain.sheet import contact_sheet, require_png_path, write_png
+
+
+def write_sheet(config: Config, path: Path, *, split: Split, count: int) -> None:
+    """Write a PNG of the first `count` pictures of a split, by the renderer of the recipe.
+
+    Raises:
+        InputError: the data is not there or the file cannot be written.
+    """
+    require_png_path(path)
+    pictures = open_split(config, split)
+    batch = planned(pictures, range(min(count, len(pictures))))
+    names = [pictures.class_names[label] for label in batch["label"]]
+    write_png(path, contact_sheet(rendered(pictures, batch), names))
+
+
+def planned(pictures: Pictures, examples: Sequence[int]) -> Batch:
+    """The plans and labels of any examples of a split, each as evaluation shows it."""
+    planner = dataclasses.replace(
+        pictures, data=dataclasses.replace(pictures.data, render="device", workers=0)
+    )
+    one_by_one = [
+        planner.batch(np.array([example], np.int32), epoch=0, first=int(example))
+        for example in examples
+    ]
+    return jax.tree.map(lambda *rows: np.concatenate(rows), *one_by_one)
+
+
+def rendered(pictures: Pictures, batch: Batch) -> UInt8[np.ndarray, "n side side 3"]:
+    """The pictures of a batch that is planned, by the renderer of the recipe."""
+    plan, augmentation, data = batch["plan"], batch.get("augmentation"), pictures.data
+    if data.render == "host":
+        return render_host.render(plan, augmentation, pictures.resident, data=data)
+    plan, resident = plan.own(pictures.resident)
+    render = jax.jit(render_device.render, static_argnames="data")
+    return np.asarray(render(plan, augmentation, resident, data=data))

@@ -1,0 +1,1 @@
+"""What a run says of itself: rows, windows, summary, profile."""
