@@ -30,6 +30,7 @@ def plans(path: pathlib.Path) -> dict[tuple[int, int], str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stages",
     [

@@ -64,6 +64,7 @@ def assert_same_bits(
     return check
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_ordered_sums_give_the_same_bits(
     assert_same_bits, tiny_flags: list[str], mode: str
@@ -78,6 +79,7 @@ def test_the_quickstart_gives_the_same_bits(assert_same_bits, mode: str) -> None
     assert_same_bits([f"--train.parallel={mode}"], recipe=recipe)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
@@ -98,6 +100,7 @@ def test_a_signal_to_one_process_saves_and_ends_all_and_the_run_goes_on_with_few
         assert f"going on from step {step} " in alone.said()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("process", "number"),
     [
