@@ -125,11 +125,12 @@ def _write(request: Request, content: Content, settings: dict[str, Any], stage: 
     """Have TFDS write the data set below `stage`; returns its folder there."""
     import tensorflow_datasets as tfds
 
+    dataset = PREPARABLE[request.name]
     metadata = settings | ({"partial": content.partial} if content.partial else {})
 
     class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         name = request.name
-        VERSION = tfds.core.Version(PREPARABLE[request.name].version)
+        VERSION = tfds.core.Version(dataset.version)
         # TFDS would search this package for a checksum file, with a module (importlib_resources)
         # that it does not require. Checksums are checked on reading the originals.
         url_infos = None
@@ -171,10 +172,7 @@ def _write(request: Request, content: Content, settings: dict[str, Any], stage: 
             builder.download_and_prepare()
     finally:
         tfds.enable_progress_bar()
-    written = Path(builder.data_dir)
-    written_as = PREPARABLE[request.name].features
-    tfds_records.open_prepared(request.name, written, written_as)
-    return written
+    return dataset.open(stage).folder
 
 
 @contextlib.contextmanager

@@ -33,6 +33,19 @@ def pixel_places(
     return places[0] + down, places[1] + right
 
 
+def canvas_places(
+    n: int,
+    side: int,
+    matrix: Float32[Array, "n 3 3"] | None,
+    jitter: Float32[Array, " n"] | None,
+    noise: UInt32[Array, " n"] | None,
+) -> tuple[Float[Array, "n side side"], Float[Array, "n side side"]]:
+    """Row and column of all pixels of n canvases, jittered and then transformed."""
+    everywhere = jnp.broadcast_to(jnp.arange(side), (n, side))
+    places = pixel_places(everywhere, everywhere, jitter, noise)
+    return places if matrix is None else transformed(matrix, *places)
+
+
 def transformed(
     matrix: Float32[Array, "n 3 3"], row: Float[Array, "n h w"], column: Float[Array, "n h w"]
 ) -> tuple[Float[Array, "n h w"], Float[Array, "n h w"]]:

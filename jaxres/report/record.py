@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxres.config import Config, flatten, recipe, to_dict
-from jaxres.data.datasets.registry import SPLITS
+from jaxres.data.datasets.splits import SPLITS
 from jaxres.models import count
 from jaxres.models.build import abstract_network
 from jaxres.runtime.errors import InputError

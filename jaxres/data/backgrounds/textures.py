@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from jaxres.config import Split
 from jaxres.data.backgrounds import texture_kinds
 from jaxres.data.backgrounds.noise import Draws
-from jaxres.data.datasets.registry import SPLITS
+from jaxres.data.datasets.splits import SPLITS
 from jaxres.runtime.errors import InputError, unknown_name
 
 # With three white digits on each, 256 pictures of this mixture have, by seed, a mean of 96 to 102

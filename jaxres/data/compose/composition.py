@@ -54,9 +54,8 @@ class Plan(Protocol):
         augmentation: Augmentation | None,
         *,
         canvas: int,
-        exact: bool,
     ) -> Images:
-        """The images in a compiled step, on the canvas; not rounded where they are `exact`."""
+        """The images in a compiled step, on the canvas; with an augmentation not rounded yet."""
         ...
 
     def on_host(
@@ -67,9 +66,8 @@ class Plan(Protocol):
         places: Places | None,
         *,
         canvas: int,
-        exact: bool,
     ) -> Image:
-        """The k-th image, by NumPy and OpenCV; `changes` and `places` are its augmentation's."""
+        """The k-th image, by NumPy and OpenCV, with its augmentation and where that looks."""
         ...
 
     def own(self, resident: Resident) -> tuple["Plan", Resident]:
@@ -119,6 +117,24 @@ class Composition(Protocol):
     def digit_boxes(self, plan: Any) -> Num[np.ndarray, "n 4"] | None:
         """Top, left, bottom and right of the one digit on the canvas, None where there is none."""
         ...
+
+
+class OfExamples:
+    """What compositions have in common whose images show the examples that they are asked for."""
+
+    def labels(self, plan: Any, labels: Int32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
+        """Those of the examples."""
+        del plan
+        return labels
+
+    def class_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of the dataset."""
+        return names
+
+    def moved(self, plan: Any, matrix: Num[np.ndarray, "n 3 3"]) -> Any:
+        """The same plan: the finished canvas is moved."""
+        del matrix
+        return plan
 
 
 class Composed(NamedTuple):

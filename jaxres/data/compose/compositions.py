@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,6 +26,16 @@ TEXTURE_CANVASES = 2  # side of a background texture, in canvases
 MAX_BANK_BYTES = 4 << 30
 
 
+class Asked(NamedTuple):
+    """What a composition is set up from."""
+
+    data: DataConfig
+    split: Split
+    source: Source
+    augment: Augment | None
+    load_photos: Callable[[], UInt8[np.ndarray, "m s s 3"]]
+
+
 def compose(
     data: DataConfig, split: Split, source: Source, augment: Augment | None, folder: Path
 ) -> Composed:
@@ -41,27 +52,16 @@ def compose(
         canvas=data.canvas,
         photo_side=data.photo_side,
     )
-    return COMPOSITIONS[data.composition](data, split, source, augment, load_photos)
+    return COMPOSITIONS[data.composition](Asked(data, split, source, augment, load_photos))
 
 
-def _plain(
-    data: DataConfig,
-    split: Split,
-    source: Source,
-    augment: Augment | None,
-    load_photos: Callable[[], np.ndarray],
-) -> Composed:
-    return Composed(Plain(data.canvas), np.empty((0, data.canvas, data.canvas, 3), np.uint8))
+def _plain(asked: Asked) -> Composed:
+    canvas = asked.data.canvas
+    return Composed(Plain(canvas), np.empty((0, canvas, canvas, 3), np.uint8))
 
 
-def _scale_blend(
-    data: DataConfig,
-    split: Split,
-    source: Source,
-    augment: Augment | None,
-    load_photos: Callable[[], np.ndarray],
-) -> Composed:
-    photos = load_photos()
+def _scale_blend(asked: Asked) -> Composed:
+    data, photos = asked.data, asked.load_photos()
     sides = data.digit_side
     if data.digit_side_range is not None:
         low, high = data.digit_side_range
@@ -77,14 +77,9 @@ def _scale_blend(
     return Composed(composition, photos)
 
 
-def _scatter(
-    data: DataConfig,
-    split: Split,
-    source: Source,
-    augment: Augment | None,
-    load_photos: Callable[[], np.ndarray],
-) -> Composed:
-    digits = Digits.of(np.asarray(source.images), source.labels)
+def _scatter(asked: Asked) -> Composed:
+    data, augment = asked.data, asked.augment
+    digits = Digits.of(np.asarray(asked.source.images), asked.source.labels)
     widest = patch_side(digits, data.digit_scale)
     if widest > data.canvas:
         raise InputError(
@@ -98,8 +93,7 @@ def _scatter(
         stretch, jitter = augment.stretch(), augment.ranges.jitter
         patch = patch_side(digits, data.digit_scale, stretch=stretch, jitter=jitter)
         patch = min(patch, data.canvas)
-    weights = data.texture_weights() or CONTEST_MIX
-    textures = _textures(data, split, weights, load_photos)
+    textures = _textures(asked)
     composition = Scatter(
         canvas=data.canvas,
         digits=data.digits,
@@ -114,13 +108,10 @@ def _scatter(
     return Composed(composition, textures, patch, whole_source=True)
 
 
-def _textures(
-    data: DataConfig,
-    split: Split,
-    weights: Mapping[str, float],
-    load_photos: Callable[[], np.ndarray],
-) -> UInt8[np.ndarray, "m s s"]:
+def _textures(asked: Asked) -> UInt8[np.ndarray, "m s s"]:
     """Procedural textures, and grey photographs by their share of the weights."""
+    data = asked.data
+    weights = data.texture_weights() or CONTEST_MIX
     side = TEXTURE_CANVASES * data.canvas
     size = data.texture_count * side**2
     if size > MAX_BANK_BYTES:
@@ -131,7 +122,7 @@ def _textures(
     photos: list[np.ndarray] = []
     share = weights.get("photos", 0.0) / sum(weights.values())
     if share:
-        bank = load_photos()
+        bank = asked.load_photos()
         side = min(side, bank.shape[1])
         first = (bank.shape[1] - side) // 2
         order = shuffled(len(bank), data.split_seed)
@@ -144,11 +135,11 @@ def _textures(
     count = data.texture_count - len(photos)
     if not procedural or count <= 0:
         return np.stack(photos)
-    bank = texture_bank(procedural, split=split, seed=data.split_seed, side=side, count=count)
+    bank = texture_bank(procedural, split=asked.split, seed=data.split_seed, side=side, count=count)
     return np.concatenate([bank, np.stack(photos)]) if photos else bank
 
 
-COMPOSITIONS: Mapping[str, Callable[..., Composed]] = {
+COMPOSITIONS: Mapping[str, Callable[[Asked], Composed]] = {
     "plain": _plain,
     "scale_blend": _scale_blend,
     "scatter_digits": _scatter,

@@ -68,7 +68,5 @@ def warped(
     """The crops of a `ScatterPlan`, resampled where an augmentation moves their pixels."""
     if matrix is None and jitter is None:
         return jax.vmap(partial(crop, textures, canvas))(plan.texture, plan.to_texture)
-    everywhere = jnp.broadcast_to(jnp.arange(canvas), (len(plan.texture), canvas))
-    places = warp.pixel_places(everywhere, everywhere, jitter, noise)
-    places = warp.transformed(plan.to_texture, *places)
-    return warp.sampled(textures, plan.texture, *places, border="mirror")
+    looked_for = warp.canvas_places(len(plan.texture), canvas, plan.to_texture, jitter, noise)
+    return warp.sampled(textures, plan.texture, *looked_for, border="mirror")

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import cv2
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int32, Num
+from jaxtyping import Int32
 
 from jaxres.data.augment import Augmentation
-from jaxres.data.compose.composition import Image, Images, Resident, only_own
+from jaxres.data.compose.composition import Image, Images, OfExamples, Resident, only_own
 from jaxres.data.rng import Stream
 from jaxres.image.resize import resize
 from jaxres.image.warp_host import Places
@@ -28,10 +28,9 @@ class PlainPlan(NamedTuple):
         augmentation: Augmentation | None,
         *,
         canvas: int,
-        exact: bool,
     ) -> Images:
         """See `Plan.on_device`."""
-        del augmentation
+        exact = augmentation is not None
         chosen = jnp.take(resident.images, self.image, axis=0)
         images = resize(chosen, side=canvas, exact=exact)
         return images[..., None] if images.ndim == 3 else images
@@ -44,10 +43,10 @@ class PlainPlan(NamedTuple):
         places: Places | None,
         *,
         canvas: int,
-        exact: bool,
     ) -> Image:
         """See `Plan.on_host`."""
-        del changes, places
+        del places
+        exact = changes is not None
         stored = resident.images[int(self.image[k])]
         image = stored.astype(np.float32) if exact else stored
         if image.shape[:2] == (canvas, canvas):
@@ -61,7 +60,7 @@ class PlainPlan(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plain:
+class Plain(OfExamples):
     """The composition of a dataset's own images, resized to the canvas."""
 
     canvas: int
@@ -78,20 +77,6 @@ class Plain:
         """The plans of the examples; nothing is left to chance."""
         del seed, stream, epoch, first
         return PlainPlan(examples)
-
-    def labels(self, plan: PlainPlan, labels: Int32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
-        """Those of the examples."""
-        del plan
-        return labels
-
-    def class_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Those of the dataset."""
-        return names
-
-    def moved(self, plan: PlainPlan, matrix: Num[np.ndarray, "n 3 3"]) -> PlainPlan:
-        """The same plan: the finished canvas is moved."""
-        del matrix
-        return plan
 
     def digit_boxes(self, plan: PlainPlan) -> None:
         """None: where an image's subject lies is not known."""

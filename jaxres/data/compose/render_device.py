@@ -14,13 +14,12 @@ def render(
     plan: Plan, augmentation: Augmentation | None, resident: Resident, *, data: DataConfig
 ) -> UInt8[Array, "n side side 3"]:
     """Make the images of a plan whose fields are JAX arrays, within 1 level of the host's."""
-    exact = augmentation is not None  # rounded once, at the end
-    images = plan.on_device(resident, augmentation, canvas=data.canvas, exact=exact)
+    images = plan.on_device(resident, augmentation, canvas=data.canvas)
     if augmentation is not None:
         if not plan.moves_itself:
             images = _moved(images, augmentation)
         images = _toned(images, augmentation)
-    if images.dtype != jnp.uint8:
+    if images.dtype != jnp.uint8:  # once, at the end
         images = jnp.clip(jnp.round(images), 0, 255).astype(jnp.uint8)
     if augmentation is not None and augmentation.erase is not None:
         images = _erased(images, augmentation.erase)
@@ -34,10 +33,7 @@ def _moved(images: Images, augmentation: Augmentation) -> Images:
     if matrix is None and jitter is None:
         return images
     n, side = images.shape[:2]
-    everywhere = jnp.broadcast_to(jnp.arange(side), (n, side))
-    places = warp.pixel_places(everywhere, everywhere, jitter, noise)
-    if matrix is not None:
-        places = warp.transformed(matrix, *places)
+    places = warp.canvas_places(n, side, matrix, jitter, noise)
     return warp.sampled(images, jnp.arange(n), *places, border="mirror")
 
 

@@ -18,13 +18,12 @@ def render(
     """Make the images of a plan."""
     n, side = len(plan[0]), data.picture_side
     images = np.empty((n, side, side, 3), np.uint8)
-    exact = augmentation is not None  # rounded once, at the end
     for k, finished in enumerate(images):
         changes: Augmentation | None = None if augmentation is None else row(augmentation, k)
         places = None
         if changes is not None and changes.jitter is not None and changes.noise is not None:
             places = jittered(changes.jitter, changes.noise, data.canvas)
-        image = plan.on_host(k, resident, changes, places, canvas=data.canvas, exact=exact)
+        image = plan.on_host(k, resident, changes, places, canvas=data.canvas)
         if changes is not None:
             if not plan.moves_itself:
                 whole = np.s_[0 : data.canvas, 0 : data.canvas]
@@ -32,7 +31,7 @@ def render(
             if changes.tone is not None:
                 gain, bias = changes.tone
                 image = gain * image.astype(np.float32) + bias
-        if image.dtype != np.uint8:
+        if image.dtype != np.uint8:  # once, at the end
             image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
         if changes is not None and changes.erase is not None:
             top, left, height, width, grey = changes.erase.tolist()

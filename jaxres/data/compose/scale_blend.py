@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float32, Int32, Num
 
 from jaxres.data.augment import Augmentation
-from jaxres.data.compose.composition import Image, Images, Resident, only_own
+from jaxres.data.compose.composition import Image, Images, OfExamples, Resident, only_own
 from jaxres.data.rng import Stream, below, raw_words
 from jaxres.image.blend import blend
 from jaxres.image.resize import box_mask, resize_onto
@@ -35,10 +35,9 @@ class ScaleBlendPlan(NamedTuple):
         augmentation: Augmentation | None,
         *,
         canvas: int,
-        exact: bool,
     ) -> Images:
         """See `Plan.on_device`."""
-        del augmentation
+        exact = augmentation is not None
 
         def crop(photo: Array, corner: Array) -> Array:
             start = (photo, corner[0], corner[1], 0)
@@ -61,10 +60,10 @@ class ScaleBlendPlan(NamedTuple):
         places: Places | None,
         *,
         canvas: int,
-        exact: bool,
     ) -> Image:
         """See `Plan.on_host`. Only the digit's square is touched beyond copying the crop."""
-        del changes, places
+        del places
+        exact = changes is not None
         row, column = self.crop[k]
         image = resident.photos[self.photo[k], row : row + canvas, column : column + canvas].copy()
         digit = resident.images[self.digit[k]]
@@ -87,7 +86,7 @@ class ScaleBlendPlan(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ScaleBlend:
+class ScaleBlend(OfExamples):
     """The composition of study S1: one scaled digit blended over a crop of a photograph.
 
     `sides` are the sides (pixels) a picture draws from, each as likely as the others. `photos`
@@ -129,22 +128,6 @@ class ScaleBlend:
             corner=corner,
             opacity=np.full(n, self.opacity, np.float32),
         )
-
-    def labels(
-        self, plan: ScaleBlendPlan, labels: Int32[np.ndarray, " n"]
-    ) -> Int32[np.ndarray, " n"]:
-        """Those of the digits."""
-        del plan
-        return labels
-
-    def class_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Those of the dataset."""
-        return names
-
-    def moved(self, plan: ScaleBlendPlan, matrix: Num[np.ndarray, "n 3 3"]) -> ScaleBlendPlan:
-        """The same plan: the finished canvas is moved."""
-        del matrix
-        return plan
 
     def digit_boxes(self, plan: ScaleBlendPlan) -> Num[np.ndarray, "n 4"]:
         """The digits' squares."""

@@ -53,10 +53,8 @@ class ScatterPlan(NamedTuple):
         augmentation: Augmentation | None,
         *,
         canvas: int,
-        exact: bool,
     ) -> Images:
-        """See `Plan.on_device`: white digits over their background."""
-        del exact  # always
+        """See `Plan.on_device`: white digits over their background, never rounded."""
         matrix, jitter, noise = (None,) * 3 if augmentation is None else augmentation[:3]
         n, d = self.digit.shape
         texture = crops.warped(resident.photos, self, canvas, matrix, jitter, noise)
@@ -89,10 +87,8 @@ class ScatterPlan(NamedTuple):
         places: Places | None,
         *,
         canvas: int,
-        exact: bool,
     ) -> Image:
-        """See `Plan.on_host`."""
-        del exact  # always
+        """See `Plan.on_host`; never rounded."""
         plan: ScatterPlan = row(self, k)
         texture = resident.photos[plan.texture]
         if places is None and (changes is None or changes.matrix is None):

@@ -8,7 +8,7 @@ import pytest
 from jaxres.config import Split
 from jaxres.data import prepare
 from jaxres.data.backgrounds import photographs
-from jaxres.data.datasets.registry import SPLITS
+from jaxres.data.datasets.splits import SPLITS
 from jaxres.data.readers import decoding
 from jaxres.runtime.errors import InputError
 from tests.data.conftest import write_photo

@@ -5,7 +5,7 @@ import pytest
 
 from jaxres.config import Split
 from jaxres.data.backgrounds import textures
-from jaxres.data.datasets.registry import SPLITS
+from jaxres.data.datasets.splits import SPLITS
 from jaxres.runtime.errors import InputError
 
 # Kind: the range of the mean of a picture, and of the standard deviation within a picture.
