@@ -135,7 +135,7 @@ class Saver:
         self.folder = folder
         self.checkpoints = Checkpoints(folder, CheckpointConfig())
         self.config = to_dict(training.config)
-        state = training.way.leave(training.state)
+        state = training.way.leave(training.state).to_dict()
         self.state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         self.abstract = abstract_like(state, NamedSharding(training.mesh, P()))
         self.step = 0
@@ -143,7 +143,7 @@ class Saver:
     def save(self) -> None:
         """What the loop does, and waits for, between two steps."""
         self.step += 1
-        state = self.training.way.leave(self.training.state)
+        state = self.training.way.leave(self.training.state).to_dict()
         self.checkpoints.save(self.step, state, progress=PROGRESS, config=self.config)
 
     def restore(self) -> None:

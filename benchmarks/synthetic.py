@@ -86,7 +86,7 @@ def begin(
 ) -> tuple[Any, Any]:
     """The state before the first step, on the devices, and the call of a run: jitted or pmapped."""
     net = network(config, classes=classes)
-    _, trained, optimizer = transfer.first_stage(config, net, total_steps)
+    _, trained, optimizer = transfer.first_phase(config, net, total_steps)
     rate = optim.learning_rate(config.optim, total_steps)
     ema = config.optim.ema_decay > 0
     state = new_state(net.params, net.stats, optimizer, ema=ema, trained=trained)

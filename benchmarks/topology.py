@@ -223,7 +223,7 @@ def lower(config: Config, work: Workload, target: Topology, batch_size: int) -> 
     """The step of `jaxres train` for these devices, traced and ready to compile."""
     net = abstract_network(config, classes=work.classes)
     total_steps = config.train.epochs * max(1, work.examples // batch_size)
-    _, trained, optimizer = transfer.first_stage(config, net, total_steps)
+    _, trained, optimizer = transfer.first_phase(config, net, total_steps)
     rate = optim.learning_rate(config.optim, total_steps)
     ema = config.optim.ema_decay > 0
     begin = partial(new_state, optimizer=optimizer, ema=ema, trained=trained)

@@ -1,13 +1,15 @@
 """What a run knows of itself beside its state: a checkpoint's item `progress`."""
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 Row = dict[str, Any]
 
-TOTALS = ("pictures", "seconds", "wait_s", "compile_s")
+TOTALS = ("pictures", "seconds", "wait_s", "compile_s", "evaluate_s", "checkpoint_s")
 BEST = ("step", "epoch", "accuracy", "loss")  # what is kept of the best evaluation
 
 
@@ -29,6 +31,15 @@ class Progress:
     rollbacks: list[dict[str, int]] = dataclasses.field(default_factory=list)
     data: dict[str, Row] = dataclasses.field(default_factory=dict)
     devices: int | None = None
+
+    @contextlib.contextmanager
+    def timed(self, total: str) -> Iterator[None]:
+        """Add the seconds of a block to one of the totals."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.totals[total] += time.perf_counter() - began
 
     def note(self, row: Row) -> None:
         """Take in an evaluation."""
@@ -66,6 +77,8 @@ class Progress:
             ValueError: it is something else.
         """
         made = {key: value.get(key, default) for key, default in cls().to_json().items()}
+        if isinstance(made["totals"], dict):  # older ones have fewer
+            made["totals"] = cls().totals | made["totals"]
         for key, is_right in {
             "iterator": lambda each: each == {"next_step": step},
             "history": lambda each: isinstance(each, list) and all(map(is_row, each)),

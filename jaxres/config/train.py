@@ -13,6 +13,8 @@ class TrainConfig:
 
     epochs: int = 1
     """Passes over the training examples (an incomplete last batch is left out)."""
+    loss: str = "cross_entropy"
+    """The loss by name: cross_entropy, sigmoid_cross_entropy or a registered one."""
     seed: int = 0
     """Seed of the initial weights, the plans of training images and dropout."""
     parallel: Literal["jit", "pmap"] = "jit"

@@ -1,7 +1,6 @@
 """Evaluating a network on a split: every example once, metrics over exactly those."""
 
 import collections
-import copy
 import math
 from collections.abc import Callable
 from functools import partial
@@ -35,22 +34,21 @@ def resident_of(pictures: Pictures) -> Resident | None:
 
 
 class Evaluator:
-    """Evaluates weights on one split; compiled once, whatever weights come.
+    """A network's evaluation on the devices, compiled once for all weights and splits.
 
-    Rendering is a program of its own: so the network's, which takes long to compile, serves every
-    split, whatever its number of digits and photographs.
+    Rendering is a program of its own, so that the network's, which takes long to compile, serves
+    every split, whatever its number of digits and photographs.
     """
 
     def __init__(
         self,
         net: Net,
         config: Config,
-        pictures: Pictures,
         mesh: Mesh,
         make_step: Callable[[Net, Config], Callable[..., Any]] = make_eval_step,
     ):
+        self._config = config
         self._mesh = mesh
-        self._set_up_pictures(config)
         results = make_step(net, config)
 
         def step(variables: Any, images: Any, labels: Any) -> dict[str, Any]:
@@ -58,30 +56,20 @@ class Evaluator:
 
         # Whole on every device: so each of several processes can fetch all of them.
         self._step = self._compiled(step, (P(), P(AXIS), P(AXIS)), P())
-        self._take(pictures)
+        self._render = self._renderer(config)
 
-    def on(self, pictures: Pictures, config: Config | None = None) -> "Evaluator":
-        """The same network and program on another split.
+    def on(self, pictures: Pictures, config: Config | None = None) -> "SplitEvaluator":
+        """The evaluation on a split.
 
-        Another `config` renders the pictures by its `data`; what comes out must have the size and
+        Another `config` renders the images by its `data`; what comes out must have the size and
         be normalised as before.
         """
-        other = copy.copy(self)
-        if config is not None:
-            other._set_up_pictures(config)
-        other._take(pictures)
-        return other
+        render = self._render if config is None else self._renderer(config)
+        batch_size = (config or self._config).data.batch_size
+        return SplitEvaluator(self._step, render, pictures, self._mesh, batch_size)
 
-    def _set_up_pictures(self, config: Config) -> None:
-        self._config = config
-        self._images = self._compiled(partial(images_of, config), (P(), P(AXIS)), P(AXIS))
-
-    def _take(self, pictures: Pictures) -> None:
-        devices = self._mesh.size
-        size = min(self._config.data.batch_size, len(pictures))
-        self._batch_size = -(-size // devices) * devices
-        self._pictures = pictures
-        self._resident = replicate(self._mesh, resident_of(pictures))
+    def _renderer(self, config: Config) -> Callable[..., Any]:
+        return self._compiled(partial(images_of, config), (P(), P(AXIS)), P(AXIS))
 
     def _compiled(
         self, function: Callable[..., Any], specs: tuple[P, ...], result: P
@@ -96,6 +84,27 @@ class Evaluator:
                 deterministic=self._config.train.deterministic
             ),
         )
+
+
+class SplitEvaluator:
+    """The evaluation of weights on one split."""
+
+    def __init__(
+        self,
+        step: Callable[..., Any],
+        render: Callable[..., Any],
+        pictures: Pictures,
+        mesh: Mesh,
+        batch_size: int,
+    ):
+        """Put what is rendered from on the devices; `step` and `render` are compiled."""
+        self._step = step
+        self._render = render
+        self._pictures = pictures
+        self._mesh = mesh
+        devices = mesh.size
+        self._batch_size = -(-min(batch_size, len(pictures)) // devices) * devices
+        self._resident = replicate(mesh, resident_of(pictures))
 
     def predict(self, variables: dict[str, Any], *, shown: bool = False) -> dict[str, np.ndarray]:
         """What the step gives for each example, in the order of the split.
@@ -127,7 +136,7 @@ class Evaluator:
         ) as batches:
             for batch, real in track(batches, count, "predict, batches", shown):
                 on_devices = put_batch(self._mesh, batch, P(AXIS))
-                images = self._images(self._resident, on_devices)
+                images = self._render(self._resident, on_devices)
                 waiting.append((self._step(variables, images, on_devices["label"]), real))
                 if len(waiting) > IN_FLIGHT:
                     fetch()

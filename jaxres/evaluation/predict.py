@@ -153,7 +153,7 @@ def predict_all(run: Loaded, *, shown: bool = False) -> dict[str, np.ndarray]:
         InputError: a probability is not finite.
     """
     with jax.transfer_guard("disallow"):
-        evaluator = Evaluator(run.net, run.config, run.pictures, run.mesh, make_probability_step)
+        evaluator = Evaluator(run.net, run.config, run.mesh, make_probability_step).on(run.pictures)
         several = len(run.pictures) > run.config.data.batch_size
         results = evaluator.predict(run.variables, shown=shown and several)
     require_finite(results["probabilities"], run)

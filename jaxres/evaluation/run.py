@@ -18,7 +18,7 @@ from jaxres.config.data import INSTEAD
 from jaxres.data.inputs import normalisation
 from jaxres.data.pictures import Pictures, open_split
 from jaxres.distributed.mesh import make_mesh, replicate
-from jaxres.evaluation.evaluator import Evaluator
+from jaxres.evaluation.evaluator import Evaluator, SplitEvaluator
 from jaxres.models.build import abstract_network
 from jaxres.models.pure import Net
 from jaxres.runtime import compilation
@@ -131,13 +131,14 @@ def evaluate(
 ) -> dict[str, Any]:
     """Metrics of a checkpoint on a split; arguments as of `load`.
 
-    Gives what `Evaluator` gives and `checkpoint` (the step), `split` and `dataset`.
+    Gives what `SplitEvaluator` gives and `checkpoint` (the step), `split` and `dataset`.
 
     Raises:
         InputError: what `load` refuses, or weights that give no finite loss.
     """
     run = load(run_dir, which=which, split=split, flags=flags)
-    metrics = _metrics(Evaluator(run.net, run.config, run.pictures, run.mesh), run)
+    evaluator = Evaluator(run.net, run.config, run.mesh)
+    metrics = _metrics(evaluator.on(run.pictures), run)
     return {**metrics, "checkpoint": run.step, "split": split, "dataset": run.config.data.dataset}
 
 
@@ -186,19 +187,19 @@ def sweep(
             _tell_other_data(opened, pictures)
         seen = config.data.picture_side, normalisation(config), len(pictures.class_names)
         if last and last[0] == seen:
-            loaded, evaluator = last[1], last[2].on(pictures, config)
+            _, loaded, evaluator = last
         else:
             loaded = restored(opened, config, pictures)
-            evaluator = Evaluator(loaded.net, config, pictures, loaded.mesh)
+            evaluator = Evaluator(loaded.net, config, loaded.mesh)
         last = seen, loaded, evaluator
-        found = _metrics(evaluator, loaded)
+        found = _metrics(evaluator.on(pictures, config), loaded)
         rows.append({"value": value, **{key: found[key] for key in SWEPT}})
     dataset = opened.config.data.dataset
     common = {"checkpoint": opened.step, "split": split, "dataset": dataset}
     return {"sweep": setting, **common, "results": rows}
 
 
-def _metrics(evaluator: Evaluator, run: Loaded) -> dict[str, Any]:
+def _metrics(evaluator: SplitEvaluator, run: Loaded) -> dict[str, Any]:
     """What an evaluator finds of a checkpoint.
 
     Raises:

@@ -62,6 +62,8 @@ def summarise(
         "images_per_s": totals["pictures"] / seconds if seconds else None,
         "compile_s": totals["compile_s"],
         "compile_cache": progress.compile_cache,
+        "evaluate_s": totals["evaluate_s"],
+        "checkpoint_s": totals["checkpoint_s"],
         "data_wait_share": totals["wait_s"] / seconds if seconds else None,
         **environment(mesh),
     }

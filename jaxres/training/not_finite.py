@@ -38,7 +38,7 @@ class NotFinite:
             return None
         before.append({"step": step, "to": saved})
         self._log.say(
-            f"warning: {bad} is {numbers[bad]} at step {step}: going on with the state of "
+            f"warning: {bad} is {numbers[bad]} at step {step}: resuming from the state of "
             f"step {saved} ({len(before)} of at most {MAX_ROLLBACKS} times)"
         )
         return saved

@@ -25,7 +25,7 @@ class RunDirectory:
     """A run directory that this run holds: its lock, of the first process, and its checkpoints."""
 
     def __init__(self, path: Path, config: Config, peers: Peers = ALONE):
-        """Take a directory, new or to be gone on with.
+        """Take a directory, new or of a run to resume.
 
         Raises:
             InputError: it is something else, in use, was made with other settings, or is not the
@@ -33,6 +33,7 @@ class RunDirectory:
         """
         self.path = path
         self._is_new = False
+        self._kept = False
         with contextlib.ExitStack() as opened:
             token = uuid.uuid4().hex
             with peers.together():
@@ -64,14 +65,17 @@ class RunDirectory:
         except OSError as error:
             raise InputError(f"cannot write to --output-dir '{path}': {error.strerror}") from None
 
-    def close(self) -> None:
-        """Finish writing and release."""
-        self.opened.close()
+    def keep(self) -> None:
+        """The run has begun: its directory stays, whatever comes."""
+        self._kept = True
 
-    def give_up(self) -> None:
-        """Close, and remove the directory if this process made it: the run did not begin."""
-        self.close()
-        if self._is_new:
+    def __enter__(self) -> "RunDirectory":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Finish writing and release; remove a new directory of a run that did not begin."""
+        self.opened.close()
+        if self._is_new and not self._kept:
             shutil.rmtree(self.path)
 
 
@@ -97,7 +101,7 @@ def _require_ours(path: Path) -> None:
     if names - FIRST_MADE and not (path / "checkpoints").is_dir():
         raise InputError(
             f"--output-dir is '{path}', which holds other files; "
-            "allowed: a new or empty folder, or that of a run to go on with"
+            "allowed: a new or empty folder, or that of a run to resume"
         )
     if (path / "checkpoints" / "0").is_dir():  # a run saves after its first step at the earliest
         raise InputError(
@@ -107,7 +111,7 @@ def _require_ours(path: Path) -> None:
 
 
 def _check_same(config: Config, saved: dict[str, Any], run_dir: Path) -> None:
-    """Refuse to go on with settings that contradict the checkpoint's."""
+    """Refuse to resume with settings that contradict the checkpoint's."""
     differing = differing_keys(to_dict(config), saved)
     if not differing:
         return

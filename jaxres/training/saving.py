@@ -8,7 +8,6 @@ from jaxres.checkpoint.progress import Progress, Row
 from jaxres.distributed.process_group import Peers
 from jaxres.logs.run_log import RunLog, Silence
 from jaxres.runtime.errors import TrainingFailed
-from jaxres.training.state import State
 
 
 class Saver:
@@ -31,13 +30,13 @@ class Saver:
         peers.kept = self.kept()
         self._config: dict[str, Any] = {}
 
-    def start(self, step: int, state: State, config: dict[str, Any]) -> None:
-        """Begin to write a checkpoint, after `check` of the one before."""
+    def start(self, step: int, items: dict[str, Any], config: dict[str, Any]) -> None:
+        """Begin to write a state's items, after `check` of the checkpoint before."""
         progress = self.progress.to_json()
-        self._checkpoints.save(step, state, progress=progress, config=config)
+        self._checkpoints.save(step, items, progress=progress, config=config)
         self.saved = step
         self._peers.kept = (
-            f"step {step} was being saved, and the same command goes on from the newest whole "
+            f"step {step} was being saved, and the same command resumes from the newest whole "
             f"checkpoint in '{self._checkpoints.folder.parent}'"
         )
         self._config = config
@@ -74,7 +73,7 @@ class Saver:
         self._peers.kept = self.kept()
         return problem
 
-    def finish(self, step: int, state: Callable[[], State]) -> None:
+    def finish(self, step: int, items: Callable[[], dict[str, Any]]) -> None:
         """Wait for the last write of the run, of `step`; if it failed, try once more.
 
         Raises:
@@ -84,7 +83,7 @@ class Saver:
         if step in (0, self.saved):
             return
         self.progress.keep_best_of([*self._checkpoints.steps(), step])
-        self.start(step, state(), self._config)
+        self.start(step, items(), self._config)
         if problem := self.check():
             raise TrainingFailed(f"step {step} could not be saved ({problem}); {self.kept()}")
 
@@ -95,7 +94,7 @@ class Saver:
         folder = self._checkpoints.folder.parent
         return (
             f"the checkpoint of step {self.saved} is kept in '{folder}', "
-            "and the same command goes on from there"
+            "and the same command resumes from there"
         )
 
 

@@ -1,4 +1,4 @@
-"""The network and the training state: plain dicts of arrays, the same on every device."""
+"""The training state: a pytree of arrays, the same on every device."""
 
 from collections.abc import Collection
 from typing import Any
@@ -6,11 +6,41 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 
 from jaxres.training.transfer import split
 
 PyTree = Any
-State = dict[str, Any]
+
+
+class TrainState(struct.PyTreeNode):
+    """What a training step takes and gives.
+
+    `step` counts the steps so far, for schedules and random bits. `opt_state` is the optimiser's,
+    of the parameters that train. `ema` holds the moving averages of `params` and `stats`, or is
+    None.
+    """
+
+    step: Any  # int32 scalar; unchecked, for tree functions put anything in the place of arrays
+    params: PyTree
+    stats: PyTree
+    opt_state: PyTree
+    ema: PyTree = None
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """The `params` and `stats` to evaluate: the moving averages if there are any."""
+        return self.ema or {"params": self.params, "stats": self.stats}
+
+    def to_dict(self) -> dict[str, PyTree]:
+        """The items of a checkpoint; `TrainState(**items)` is the state again."""
+        items = {
+            "step": self.step,
+            "params": self.params,
+            "stats": self.stats,
+            "opt_state": self.opt_state,
+        }
+        return items if self.ema is None else {**items, "ema": self.ema}
 
 
 def new_state(
@@ -20,24 +50,14 @@ def new_state(
     *,
     ema: bool,
     trained: Collection[str] | None = None,
-) -> State:
-    """The state before the first step.
-
-    Keys: `step` (int32, for schedules and random bits), `params`, `stats`, `opt_state` (of the
-    parameters that are `trained`, None for all) and, with `ema`, the averaged `params` and `stats`.
-    """
-    state = {
-        "step": jnp.zeros((), jnp.int32),
-        "params": params,
-        "stats": stats,
-        "opt_state": optimizer.init(split(params, trained)[0]),
-    }
-    if ema:
-        # Copies: the step donates its state, and a buffer can be given away only once.
-        state["ema"] = jax.tree.map(jnp.copy, {"params": params, "stats": stats})
-    return state
-
-
-def variables(state: State) -> dict[str, PyTree]:
-    """The `params` and `stats` to evaluate: the moving average where there is one."""
-    return state.get("ema") or {"params": state["params"], "stats": state["stats"]}
+) -> TrainState:
+    """The state before the first step; `trained` names the parameters that train, None all."""
+    # Copies: the step donates its state, and a buffer can be donated only once.
+    averages = jax.tree.map(jnp.copy, {"params": params, "stats": stats}) if ema else None
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        stats=stats,
+        opt_state=optimizer.init(split(params, trained)[0]),
+        ema=averages,
+    )

@@ -113,7 +113,7 @@ def frozen_norms(stats: PyTree, names: Collection[str] | None) -> frozenset[str]
     return frozenset(path for path in paths if f"{path}.scale" not in names)
 
 
-class Stage(NamedTuple):
+class Phase(NamedTuple):
     """What trains from one unfreezing to the next."""
 
     epoch: int  # that began it
@@ -121,8 +121,8 @@ class Stage(NamedTuple):
     optimizer: optax.GradientTransformation
 
 
-def stage(config: Config, starts: Starts, epoch: int, *, total_steps: int) -> Stage:
-    """The stage to which an epoch belongs.
+def phase(config: Config, starts: Starts, epoch: int, *, total_steps: int) -> Phase:
+    """The phase to which an epoch belongs.
 
     With gradual unfreezing the optimiser's state is a dict by the epoch (as text) in which
     parameters started. `optim.at_step` gives all of them the rate of the run's step.
@@ -145,17 +145,17 @@ def stage(config: Config, starts: Starts, epoch: int, *, total_steps: int) -> St
     if factors:
         optimizer = _then_scaled(optimizer, factors)
     trained = None if len(names) == len(starts) else names
-    return Stage(max(map(int, groups)), trained, optimizer)
+    return Phase(max(map(int, groups)), trained, optimizer)
 
 
-def first_stage(config: Config, net: Net, total_steps: int) -> Stage:
+def first_phase(config: Config, net: Net, total_steps: int) -> Phase:
     """What trains at the start of a run.
 
     Raises:
-        InputError: as `start_epochs` and `stage`.
+        InputError: as `start_epochs` and `phase`.
     """
     starts = start_epochs(config.transfer, net, config.data.picture_side)
-    return stage(config, starts, 0, total_steps=total_steps)
+    return phase(config, starts, 0, total_steps=total_steps)
 
 
 def grown(opt_state: PyTree, fresh: PyTree) -> PyTree:

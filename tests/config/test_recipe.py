@@ -41,7 +41,7 @@ def test_every_recipe_is_read_and_differs_from_the_defaults(path: pathlib.Path) 
 def test_every_recipe_builds_its_network_and_optimiser(path: pathlib.Path) -> None:
     config = recipe.load(path)
     net = abstract_network(config, classes=10)
-    stage = transfer.first_stage(config, net, total_steps=100)
+    stage = transfer.first_phase(config, net, total_steps=100)
     images = jax.ShapeDtypeStruct((2, *[config.data.picture_side] * 2, 3), config.model.dtype)
     logits, stats = jax.eval_shape(
         lambda *inputs: net.apply(*inputs, train=True, key=jax.random.key(0)),
@@ -58,7 +58,7 @@ def test_every_recipe_builds_its_network_and_optimiser(path: pathlib.Path) -> No
         net.params,
         net.stats,
     )
-    assert state["step"].shape == ()
+    assert state.step.shape == ()
 
 
 def test_there_are_recipes() -> None:

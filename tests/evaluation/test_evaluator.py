@@ -17,7 +17,7 @@ def test_the_padded_tail_counts_for_nothing(tiny_config, render: str) -> None:
         config = tiny_config(f"--data.batch-size={batch_size}", f"--data.render={render}")
         net = network(config, classes=10)
         mesh = make_mesh(devices)
-        evaluator = Evaluator(net, config, open_split(config, "test"), mesh)
+        evaluator = Evaluator(net, config, mesh).on(open_split(config, "test"))
         weights = replicate(mesh, {"params": net.params, "stats": net.stats})
         with jax.transfer_guard("disallow"):
             results.append(evaluator(weights))
@@ -31,7 +31,7 @@ def test_per_example_results_are_in_the_order_of_the_split(tiny_config) -> None:
     config = tiny_config("--data.batch-size=8")
     net = network(config, classes=10)
     pictures = open_split(config, "test")
-    evaluator = Evaluator(net, config, pictures, make_mesh(1))
+    evaluator = Evaluator(net, config, make_mesh(1)).on(pictures)
     weights = {"params": net.params, "stats": net.stats}
     results = evaluator.predict(weights)
     metrics = evaluator(weights)
@@ -51,8 +51,9 @@ def test_one_network_program_serves_every_split(tiny_config) -> None:
     validation, test = (open_split(config, split) for split in ("validation", "test"))
     mesh = make_mesh(2)
     with compilation.watch() as programs:
-        evaluator = Evaluator(net, config, validation, mesh)
-        first, second = evaluator(weights), evaluator.on(test)(weights)
+        evaluator = Evaluator(net, config, mesh)
+        first, second = evaluator.on(validation)(weights), evaluator.on(test)(weights)
     assert [program.name for program in programs].count("jit(step)") == 1
-    assert first == evaluator(weights) == Evaluator(net, config, validation, mesh)(weights)
-    assert second == Evaluator(net, config, test, mesh)(weights) != first
+    again = Evaluator(net, config, mesh).on(validation)
+    assert first == evaluator.on(validation)(weights) == again(weights)
+    assert second == Evaluator(net, config, mesh).on(test)(weights) != first

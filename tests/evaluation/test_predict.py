@@ -119,7 +119,7 @@ def test_files_get_what_evaluation_gives_the_same_pictures(
 ):
     run_dir, config = run_of(f"--data.render={render}", *finish)
     pictures = open_split(config, "test")
-    evaluator = Evaluator(network(config, classes=10), config, pictures, make_mesh(1))
+    evaluator = Evaluator(network(config, classes=10), config, make_mesh(1)).on(pictures)
     wanted = evaluator.predict(random_weights(config, 10))
     files = write_pictures(tmp_path / "files", list(np.asarray(pictures.source.images)))
     results = predict(run_dir, files)

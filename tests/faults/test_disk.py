@@ -78,7 +78,7 @@ def test_a_last_checkpoint_that_cannot_be_written_is_a_failure_that_can_be_made_
         limit(full, 2000)
         assert full.wait() == [1]
         assert "step 120 could not be saved (File too large)" in full.errors()[0]
-        assert "and the same command goes on from there" in full.errors()[0]
+        assert "and the same command resumes from there" in full.errors()[0]
     with run(tmp_path / "run", flags) as again:
         again.finish()
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxres.checkpoint.manager import Checkpoints
 from jaxres.config import Config
 from jaxres.data.pictures import open_split
 from jaxres.data.pipeline import train_batches
@@ -16,7 +17,8 @@ from jaxres.ops import losses
 from jaxres.runtime.errors import TrainingFailed
 from jaxres.training import loop, not_finite, optim
 from jaxres.training import step as steps
-from jaxres.training.signals import StopSignal
+from jaxres.training.setup import Setup
+from jaxres.training.state import TrainState
 from tests.faults.runs import rows, weights
 
 FLAGS = [
@@ -111,21 +113,22 @@ def test_rollback_goes_on_from_the_last_checkpoint(
     capsys: pytest.CaptureFixture,
 ) -> None:
     config = poisoned("--train.on-nan=rollback")
-    go_back = loop.Run._go_back
+    roll_back = loop.roll_back
     taken_back = []
 
-    def noted(run: loop.Run, saved: int) -> None:
-        go_back(run, saved)
-        state = jax.device_get(run.way.leave(run.state))
-        taken_back.append((run.step, int(state["step"]), jax.tree.leaves(state["params"])))
+    def noted(setup: Setup, checkpoints: Checkpoints, saved: int, step: int) -> TrainState:
+        state = roll_back(setup, checkpoints, saved, step)
+        found = jax.device_get(setup.strategy.leave(state))
+        taken_back.append((step, int(found.step), jax.tree.leaves(found.params)))
+        return state
 
-    monkeypatch.setattr(loop.Run, "_go_back", noted)
+    monkeypatch.setattr(loop, "roll_back", noted)
     loop.train(config, tmp_path / "run")
     ((step, counted, params),) = taken_back
     assert step == counted == BAD
     before = weights(tmp_path / "run", 10)
     assert all(any(np.array_equal(leaf, other) for other in before) for leaf in params)
-    assert "going on with the state of step 10 (1 of at most 5 times)" in capsys.readouterr().err
+    assert "resuming from the state of step 10 (1 of at most 5 times)" in capsys.readouterr().err
     logged = [row["step"] for row in rows(tmp_path / "run", "train")]
     assert logged == [step for step in range(1, 21) if step != BAD]
 
@@ -136,11 +139,8 @@ def test_rollback_has_an_end(
 ) -> None:
     monkeypatch.setattr(not_finite, "MAX_ROLLBACKS", 0)
     config = poisoned("--train.on-nan=rollback")
-    with (
-        loop.Run(config, tmp_path / "run", profile=False) as run,
-        pytest.raises(TrainingFailed, match=f"loss is nan at step {BAD}"),
-    ):
-        run.train(StopSignal())
+    with pytest.raises(TrainingFailed, match=f"loss is nan at step {BAD}"):
+        loop.train(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize("on_nan", ["skip", "rollback"])

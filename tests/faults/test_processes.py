@@ -97,7 +97,7 @@ def test_a_signal_to_one_process_saves_and_ends_all_and_the_run_goes_on_with_few
     step = int(said[0].split("saved step ")[1].split()[0])
     with run(tmp_path / "run", flags) as alone:
         alone.wait_for_step(step + 2)
-        assert f"going on from step {step} " in alone.said()
+        assert f"resuming from step {step} " in alone.said()
 
 
 @pytest.mark.slow
@@ -128,7 +128,7 @@ def test_the_others_stop_when_a_process_is_lost(
     else:
         problem = f"error: process {process} of 2 has not answered for 10 s: stopped; "
         (line,) = [line for line in said.splitlines() if line.startswith(problem)]
-        assert "the same command goes on from" in line
+        assert "the same command resumes from" in line
 
 
 def test_a_run_whose_processes_do_not_all_come_gives_up(

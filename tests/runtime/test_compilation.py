@@ -14,9 +14,10 @@ import pytest
 from jaxres.cli.main import main
 from jaxres.runtime import compilation
 from jaxres.runtime.errors import InputError
-from jaxres.training import loop
+from jaxres.training import loop, setup
 from tests.faults.runs import ROOT
 from tests.training.test_loop import assert_same_end
+from tests.training.unplug import unplugged_at
 
 
 @pytest.fixture
@@ -56,17 +57,8 @@ def test_processes_share_a_cache_and_programs_from_it_give_the_same_bits(
     assert any((tmp_path / "cache" / "jaxres").glob("*-cache"))
 
     config = tiny_config(*flags, f"--train.compile-cache={tmp_path / 'cache'}")
-    call = loop.Run._call
-
-    def failing(self: loop.Run, *arguments) -> None:
-        if self.step == 11:
-            raise RuntimeError("pulled the plug")
-        call(self, *arguments)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(loop.Run, "_call", failing)
-        with pytest.raises(RuntimeError, match="pulled the plug"):
-            loop.train(config, tmp_path / "warm")
+    with unplugged_at(11):
+        loop.train(config, tmp_path / "warm")
     jax.clear_caches()
     assert loop.train(config, tmp_path / "warm")["compile_cache"] == "hit"
 
@@ -166,7 +158,7 @@ def test_each_step_compiles_once_per_length_of_a_call_and_evaluation_once(
     tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, flags, programs
 ) -> None:
     traces = collections.Counter()
-    made = loop.abstract_network
+    made = setup.abstract_network
 
     def counting(*arguments, **options):
         net = made(*arguments, **options)
@@ -177,7 +169,7 @@ def test_each_step_compiles_once_per_length_of_a_call_and_evaluation_once(
 
         return net._replace(apply=apply)
 
-    monkeypatch.setattr(loop, "abstract_network", counting)
+    monkeypatch.setattr(setup, "abstract_network", counting)
     with compilation.watch() as compiled:
         loop.train(tiny_config("--train.epochs=3", *flags), tmp_path / "run")
     counted = collections.Counter(program.name for program in compiled)

@@ -32,8 +32,8 @@ def test_without_locks_the_work_is_done_and_said(
     with locked(tmp_path / "results"):
         pass
     assert f"warning: no file locks in '{tmp_path / 'results'}'" in capsys.readouterr().err
-    directory = RunDirectory(tmp_path / "run", Config())
-    directory.close()
+    with RunDirectory(tmp_path / "run", Config()):
+        pass
     assert f"warning: no file locks in '{tmp_path / 'run'}'" in capsys.readouterr().err
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     before = compilation.folder_in_use()

@@ -20,13 +20,16 @@ from jaxres.checkpoint.manager import open_run
 from jaxres.cli.main import main
 from jaxres.config import to_dict
 from jaxres.evaluation import run as runs
-from jaxres.evaluation.evaluator import Evaluator
+from jaxres.evaluation.evaluator import SplitEvaluator
 from jaxres.logs.rows import keep_rows
 from jaxres.runtime.errors import InputError, Interrupted, TrainingFailed
 from jaxres.training import loop
 from jaxres.training.loop import call_lengths
+from jaxres.training.run import Run, start_run, write_run_file
 from jaxres.training.signals import StopSignal
 from tests.faults.runs import run
+from tests.training import unplug
+from tests.training.unplug import unplugged_at
 
 
 def rows(run_dir: pathlib.Path) -> list[dict]:
@@ -87,7 +90,7 @@ def test_a_run_writes_what_the_design_names(tiny_config, tmp_path: pathlib.Path)
 
 @pytest.mark.parametrize("mode", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_a_resumed_run_ends_as_a_straight_one_bit_for_bit(
-    tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, mode: str
+    tiny_config, tmp_path: pathlib.Path, mode: str
 ) -> None:
     config = tiny_config(
         f"--train.parallel={mode}",
@@ -99,21 +102,9 @@ def test_a_resumed_run_ends_as_a_straight_one_bit_for_bit(
     )
     loop.train(config, tmp_path / "straight")
 
-    call = loop.Run._call
-
-    def failing_at(step: int):
-        def failing(self: loop.Run, *arguments) -> None:
-            if self.step == step:
-                raise RuntimeError("pulled the plug")
-            call(self, *arguments)
-
-        return failing
-
     for step in (5, 14):
-        with monkeypatch.context() as patched:
-            patched.setattr(loop.Run, "_call", failing_at(step))
-            with pytest.raises(RuntimeError, match="pulled the plug"):
-                loop.train(config, tmp_path / "broken")
+        with unplugged_at(step):
+            loop.train(config, tmp_path / "broken")
     loop.train(config, tmp_path / "broken")
 
     assert_same_end(tmp_path / "straight", tmp_path / "broken", 20)
@@ -132,10 +123,10 @@ def test_what_ends_an_evaluation_loses_nothing(
 ) -> None:
     config = tiny_config("--train.limit-eval-examples=300")
     loop.train(config, tmp_path / "straight")
-    unless = Evaluator.unless
+    unless = SplitEvaluator.unless
     calls = []
 
-    def ended(self: Evaluator, stopped: Callable[[], bool], weights: Any) -> Any:
+    def ended(self: SplitEvaluator, stopped: Callable[[], bool], weights: Any) -> Any:
         calls.append(stopped)
         if len(calls) != step // 10:
             return unless(self, stopped, weights)
@@ -153,7 +144,7 @@ def test_what_ends_an_evaluation_loses_nothing(
         return unless(self, signalled, weights)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Evaluator, "unless", ended)
+        patched.setattr(SplitEvaluator, "unless", ended)
         with pytest.raises((RuntimeError, Interrupted), match=f"plug|SIGTERM: saved step {step} "):
             loop.train(config, tmp_path / "broken")
     log = tmp_path / "broken" / "metrics.jsonl"
@@ -178,21 +169,30 @@ def test_what_ends_an_evaluation_loses_nothing(
 def test_weights_whose_evaluation_is_not_finite_are_not_kept(
     tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unless = Evaluator.unless
+    unless = SplitEvaluator.unless
     metrics = iter([{}, {"loss": math.nan}])
-    monkeypatch.setattr(Evaluator, "unless", lambda *words: (unless(*words) or {}) | next(metrics))
+    monkeypatch.setattr(
+        SplitEvaluator, "unless", lambda *words: (unless(*words) or {}) | next(metrics)
+    )
     with pytest.raises(TrainingFailed, match=r"validation loss is nan at step 20.*step 10 is kept"):
         loop.train(tiny_config(), tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["10"]
 
 
 def test_a_best_checkpoint_that_someone_removed_is_said(
-    tiny_config, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    tiny_config,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with loop.Run(tiny_config(), tmp_path / "run") as run:
-        run.train(StopSignal())
-        run.progress.best = {"step": 15, "epoch": 1.5, "accuracy": 1.0, "loss": 0.0}
-        assert run.test(StopSignal())["checkpoint"] == 20
+    train_steps = loop.train_steps
+
+    def removed(run: Run, *arguments: Any) -> None:
+        train_steps(run, *arguments)
+        run.start.progress.best = {"step": 15, "epoch": 1.5, "accuracy": 1.0, "loss": 0.0}
+
+    monkeypatch.setattr(loop, "train_steps", removed)
+    assert loop.train(tiny_config(), tmp_path / "run")["test"]["checkpoint"] == 20
     told = capsys.readouterr().err
     assert "warning: the best checkpoint, step 15, is gone" in told
     assert "testing the newest, step 20" in told
@@ -206,8 +206,7 @@ def test_a_run_goes_on_with_the_other_compilation_and_device_count(
     loop.train(tiny_config(*flags), tmp_path / "straight")
     first = tiny_config(*flags)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(loop.Run, "test", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        patched.setattr(loop.Run, "total_steps", 10, raising=False)
+        patched.setattr(loop, "evaluate_best", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         patched.setattr(loop, "call_lengths", lambda *_: iter([1] * 10))
         with pytest.raises(KeyboardInterrupt):
             loop.train(first, tmp_path / "moved")
@@ -294,8 +293,7 @@ def test_a_run_that_goes_on_with_another_number_of_devices_says_what_that_change
 ) -> None:
     flags = [f"--model.sync-batch-norm={sync}", "--train.epochs=1"]
     for devices, wanted in ((2, False), (2, False), (4, True)):
-        with loop.Run(tiny_config(*flags, f"--train.devices={devices}"), tmp_path / "run") as run:
-            run.train(StopSignal())
+        loop.train(tiny_config(*flags, f"--train.devices={devices}"), tmp_path / "run")
         said = capsys.readouterr().err
         assert (f"note: on 4 devices, before on 2: {norms}dropout and" in said) == wanted
 
@@ -332,10 +330,10 @@ def test_a_folder_of_something_else_is_left_alone(tiny_config, tmp_path: pathlib
 def test_a_run_that_cannot_begin_leaves_nothing(
     tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: loop.Run, classes: int) -> None:
+    def fail(*_: Any) -> None:
         raise InputError("no")
 
-    monkeypatch.setattr(loop.Run, "_start", fail)
+    monkeypatch.setattr("jaxres.training.run.begin", fail)
     with pytest.raises(InputError, match="no"):
         loop.train(tiny_config(), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
@@ -362,14 +360,14 @@ def test_a_run_killed_in_its_first_moments_can_be_started_again(
 ) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "lock").touch()
-    with loop.Run(tiny_config(), tmp_path / "run", profile=False) as run:
-        assert run.step == 0
+    with start_run(tiny_config(), tmp_path / "run") as begun:
+        assert begun.start.step == 0
     assert (tmp_path / "run" / "config.yaml").is_file()
 
 
 def test_two_runs_do_not_share_a_folder(tiny_config, tmp_path: pathlib.Path) -> None:
     with (
-        loop.Run(tiny_config(), tmp_path / "run", profile=False),
+        start_run(tiny_config(), tmp_path / "run"),
         pytest.raises(InputError, match="another process is training"),
     ):
         loop.train(tiny_config(), tmp_path / "run")
@@ -379,19 +377,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config("--checkpoint.every-steps=5")
-    with loop.Run(config, tmp_path / "run", profile=False) as broken:
-        call = broken._call
 
-        def poison(*arguments) -> None:
-            call(*arguments)
-            if broken.step == 13:
-                broken.state["params"] = jax.tree.map(
-                    lambda leaf: leaf * np.nan, broken.state["params"]
-                )
+    def poison(self: loop.TrainCalls, state: Any, *arguments: Any) -> Any:
+        called = unplug.CALL(self, state, *arguments)
+        if unplug.step_of(called.state) != 13:
+            return called
+        with jax.transfer_guard("allow"):
+            params = jax.tree.map(lambda leaf: leaf * np.nan, called.state.params)
+        return called._replace(state=called.state.replace(params=params))
 
-        monkeypatch.setattr(broken, "_call", poison)
-        with pytest.raises(TrainingFailed, match=r"loss is nan at step 15.*step 10 is kept"):
-            broken.train(StopSignal())
+    monkeypatch.setattr(loop.TrainCalls, "__call__", poison)
+    with pytest.raises(TrainingFailed, match=r"loss is nan at step 15.*step 10 is kept"):
+        loop.train(config, tmp_path / "run")
     assert open_run(tmp_path / "run").find("last") == 10
 
 
@@ -406,21 +403,21 @@ def test_nan_is_exit_status_one(tmp_path: pathlib.Path, tiny_flags, capfd) -> No
     assert "at step 4" in last
 
 
-@pytest.mark.parametrize("when", ["_crossed", "_evaluate", "_announce", "test"])
+@pytest.mark.parametrize("when", ["crossed", "evaluate", "announce", "evaluate_best"])
 def test_a_signal_at_any_moment_leaves_a_run_that_goes_on(
     tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    method = getattr(loop.Run, when)
+    function = getattr(loop, when)
     raised = []
 
-    def signalled(self: loop.Run, *arguments, **options):
-        if self.step in (0, 10, 13, 20) and not raised:
-            raised.append(self.step)
+    def signalled(*arguments: Any) -> Any:
+        if not raised and (when != "crossed" or arguments[0] == 13):
+            raised.append(when)
             signal.raise_signal(signal.SIGTERM)
-        return method(self, *arguments, **options)
+        return function(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop.Run, when, signalled)
+        patched.setattr(loop, when, signalled)
         with pytest.raises(loop.Interrupted, match="SIGTERM: ") as stopped:
             loop.train(tiny_config(), tmp_path / "run")
         saved = open_run(tmp_path / "run").latest()
@@ -477,7 +474,7 @@ def test_a_run_killed_three_times_ends_bit_equal_to_an_undisturbed_one(
             assert killed.wait(60) == [-signal.SIGKILL]
     with run(tmp_path / "killed", flags) as finished:
         finished.finish()
-        assert "going on from step" in finished.said()
+        assert "resuming from step" in finished.said()
     assert_same_end(tmp_path / "straight", tmp_path / "killed", 120)
     left = [path.name for path in (tmp_path / "killed" / "checkpoints").iterdir()]
     assert all(name.isdecimal() for name in left), left
@@ -500,5 +497,5 @@ def test_a_file_that_cannot_be_written_fails_in_one_sentence(
 ) -> None:
     (tmp_path / "config.yaml.tmp").mkdir()
     with pytest.raises(TrainingFailed, match=r"cannot write '.*config.yaml': Is a directory"):
-        loop._write(tmp_path / "config.yaml", "x")
+        write_run_file(tmp_path / "config.yaml", "x")
     assert not (tmp_path / "config.yaml").exists()

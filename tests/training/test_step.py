@@ -199,7 +199,7 @@ def test_the_state_is_donated(tiny_config) -> None:
     pictures = open_split(config, "train")
     batch = way.put_batch(next(train_batches(pictures, config)), 1)
     call(state, way.put_resident(resident_of(pictures)), batch)
-    assert jax.tree.leaves(state["params"])[0].is_deleted()
+    assert jax.tree.leaves(state.params)[0].is_deleted()
     assert not jax.tree.leaves(kept["params"])[0].is_deleted()
 
 
@@ -248,7 +248,7 @@ def test_a_gpus_step_and_evaluation_are_compiled_as_asked_for(
         pictures = open_split(config, "test")
         monkeypatch.setattr(jax, "jit", jit)
         strategy.create(config.train, mesh).compile(lambda state, resident, batch: (state, {}), 1)
-        Evaluator(net, config, pictures, mesh)
+        Evaluator(net, config, mesh).on(pictures)
     wanted = {"xla_gpu_deterministic_ops": True} if deterministic else {}
     assert [each for each in options if each is not None] == [wanted] * 3
 

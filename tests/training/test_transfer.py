@@ -23,6 +23,7 @@ from jaxres.runtime.errors import InputError
 from jaxres.training import loop, optim, transfer
 from jaxres.training.state import new_state
 from jaxres.training.step import make_train_step
+from tests.training.unplug import unplugged_at
 
 BODY = {f"conv{k}.{name}" for k in (1, 2) for name in ("conv.kernel", "norm.scale", "norm.bias")}
 HEAD = {"head.linear.kernel", "head.linear.bias"}
@@ -123,7 +124,7 @@ class Steps:
         }
         mesh = make_mesh(1)
         self.way = strategy.Jit(mesh)
-        stage = transfer.first_stage(config, self.net, 2 * STEPS)
+        stage = transfer.first_phase(config, self.net, 2 * STEPS)
         self.state = replicate(
             mesh,
             new_state(
@@ -154,7 +155,7 @@ def test_what_is_frozen_stays_and_its_norms_keep_their_statistics(tiny_config):
         for name, leaf in after[kind].items():
             same = np.array_equal(leaf, steps.first[kind][name])
             assert same == name.startswith("conv1."), name
-    moments = flatten(steps.state["opt_state"][0].mu)
+    moments = flatten(steps.state.opt_state[0].mu)
     assert set(moments) == (BODY | HEAD) - {n for n in BODY if n.startswith("conv1.")}
 
 
@@ -206,7 +207,7 @@ def test_parameters_that_start_late_have_an_optimiser_state_of_their_own(tiny_co
     )
     starts = transfer.start_epochs(config.transfer, net, 32)
     first, second = (
-        transfer.stage(config, starts, epoch, total_steps=2 * STEPS) for epoch in (0, 1)
+        transfer.phase(config, starts, epoch, total_steps=2 * STEPS) for epoch in (0, 1)
     )
     assert first.trained == HEAD
     assert second.trained is None
@@ -226,7 +227,7 @@ def test_parameters_that_start_late_have_an_optimiser_state_of_their_own(tiny_co
 
 @pytest.mark.parametrize("mode", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_unfreezing_survives_resume_bit_for_bit(
-    tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, mode: str
+    tiny_config, tmp_path: pathlib.Path, mode: str
 ) -> None:
     config = tiny_config(
         *("--transfer.freeze", "conv*", "--transfer.unfreeze", "1:conv2.*", "2:conv1.*"),
@@ -234,19 +235,10 @@ def test_unfreezing_survives_resume_bit_for_bit(
         *("--checkpoint.every-steps=4", "--optim.ema-decay=0.9"),
     )
     loop.train(config, tmp_path / "straight")
-    call = loop.Run._call
-    # At the boundary of the first unfreezing, in the midst of the stage, before the last one.
+    # At the boundary of the first unfreezing, in the midst of the phase, before the last one.
     for step in (STEPS, STEPS + 5, 2 * STEPS):
-
-        def failing(self: loop.Run, *arguments: Any, step: int = step) -> None:
-            if self.step == step:
-                raise RuntimeError("pulled the plug")
-            call(self, *arguments)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(loop.Run, "_call", failing)
-            with pytest.raises(RuntimeError, match="pulled the plug"):
-                loop.train(config, tmp_path / "broken")
+        with unplugged_at(step):
+            loop.train(config, tmp_path / "broken")
     loop.train(config, tmp_path / "broken")
     ends = [
         flatten(open_run(tmp_path / name).read_weights(3 * STEPS, _single()))

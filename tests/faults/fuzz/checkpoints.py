@@ -147,8 +147,7 @@ def directories(scratch: Path) -> Iterator[Reader]:
         return tree
 
     def read(source: Path, output: Path) -> list[Any]:
-        directory = RunDirectory(source, Config())
-        with contextlib.closing(directory):
+        with RunDirectory(source, Config()) as directory:
             latest = directory.checkpoints.latest() or 0
             keep_rows(source / "metrics.jsonl", latest)
             steps = directory.checkpoints.steps()

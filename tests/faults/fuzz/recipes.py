@@ -132,7 +132,7 @@ class _Reached(BaseException):
 def runs(scratch: Path) -> Iterator[Reader]:
     """`jaxres train` by a recipe, up to where it takes its directory: data, batches, network."""
     del scratch
-    from jaxres.training import loop
+    from jaxres.training import run
     from tests import tiny
     from tests.conftest import TINY_FLAGS
 
@@ -156,10 +156,10 @@ def runs(scratch: Path) -> Iterator[Reader]:
 
     def read(source: Path, output: Path) -> None:
         config = recipe.load(source / "recipe.yaml")
-        with contextlib.suppress(_Reached):
-            loop.Run(config, output / "run", profile=False)
+        with contextlib.suppress(_Reached), run.start_run(config, output / "run"):
+            pass
 
-    with mock.patch.object(loop, "RunDirectory", side_effect=_Reached):
+    with mock.patch.object(run, "RunDirectory", side_effect=_Reached):
         yield Reader(recipes().map(lambda content: {"recipe.yaml": content}), read)
 
 

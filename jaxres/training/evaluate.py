@@ -1,0 +1,80 @@
+"""Evaluation in a training run: of each checkpoint on validation, of the best one on test."""
+
+import json
+import math
+import time
+from typing import Any
+
+from jaxres.checkpoint.manager import abstract_like
+from jaxres.evaluation.evaluator import Evaluator, SplitEvaluator
+from jaxres.training.run import Run
+from jaxres.training.signals import StopSignal
+from jaxres.training.state import TrainState
+
+Metrics = dict[str, Any]
+
+
+def evaluate(
+    run: Run, validation: SplitEvaluator, state: TrainState, step: int, stop: StopSignal
+) -> None:
+    """Evaluate on the validation split what was saved last, unless a signal comes first."""
+    progress = run.start.progress
+    with progress.timed("evaluate_s"):
+        began = time.perf_counter()
+        weights = run.start.setup.strategy.leave(state).variables
+        metrics = validation.unless(stop.reached, weights)
+    if metrics is None:
+        return
+    if not math.isfinite(metrics["loss"]):
+        run.saver.drop(step)
+    run.not_finite.require_finite({"validation loss": metrics["loss"]}, step)
+    row = _row(run, "validation", step, metrics, time.perf_counter() - began)
+    run.log.row(row)
+    with progress.timed("checkpoint_s"):
+        run.saver.rate(row)
+
+
+def evaluate_best(run: Run, evaluator: Evaluator, stop: StopSignal) -> Metrics | None:
+    """Metrics of the best checkpoint on the test split, with its step as `checkpoint`.
+
+    None if a signal came first.
+    """
+    setup = run.start.setup
+    best = _best_there_is(run)
+    abstract = {"params": setup.net.params, "stats": setup.net.stats}
+    weights = run.checkpoints.restore_weights(best, abstract_like(abstract, setup.replicated))
+    with run.start.progress.timed("evaluate_s"):
+        began = time.perf_counter()
+        metrics = evaluator.on(setup.splits["test"]).unless(stop.reached, weights)
+    if metrics is None:
+        return None
+    run.log.row(_row(run, "test", best, metrics, time.perf_counter() - began))
+    return {**metrics, "checkpoint": best}
+
+
+def _best_there_is(run: Run) -> int:
+    """The step of the best checkpoint, or of the newest if someone has removed that."""
+    there, *_ = run.start.setup.peers.gather(json.dumps(run.checkpoints.steps()))
+    steps = json.loads(there)
+    noted = run.start.progress.best
+    best = noted["step"] if noted else max(steps)
+    if best in steps:
+        return best
+    run.log.say(
+        f"warning: the best checkpoint, step {best}, is gone from '{run.checkpoints.folder}': "
+        f"testing the newest, step {max(steps)}"
+    )
+    return max(steps)
+
+
+def _row(run: Run, split: str, step: int, metrics: Metrics, seconds: float) -> dict[str, Any]:
+    """The row of an evaluation of the weights after `step`."""
+    return {
+        "step": step,
+        "epoch": step / run.start.setup.steps_per_epoch,
+        "split": split,
+        "loss": metrics["loss"],
+        "accuracy": metrics["accuracy"],
+        "examples": metrics["examples"],
+        "seconds": seconds,
+    }

@@ -1,0 +1,60 @@
+"""Losses by name, as `train.loss` asks for them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from jaxtyping import Array, Float, Int32
+
+from jaxres.ops import losses
+from jaxres.runtime.errors import unknown_name
+
+# (logits, labels, smoothing=...) -> the loss of each example
+Loss = Callable[..., Float[Array, " n"]]
+_LOSSES: dict[str, Loss] = {}
+
+
+def register_loss(name: str) -> Callable[[Loss], Loss]:
+    """Decorator that makes a loss available as `train.loss: NAME`.
+
+    It takes float32 logits (n, classes), int32 labels (n,) and `smoothing`, which is
+    `optim.label_smoothing`, and gives the loss of each example.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(loss: Loss) -> Loss:
+        if name in _LOSSES:
+            raise ValueError(f"a loss '{name}' is already registered")
+        _LOSSES[name] = loss
+        return loss
+
+    return register
+
+
+def find_loss(name: str) -> Loss:
+    """The loss of this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in _LOSSES:
+        raise unknown_name("train.loss", name, _LOSSES)
+    return _LOSSES[name]
+
+
+register_loss("cross_entropy")(losses.cross_entropy)
+
+
+@register_loss("sigmoid_cross_entropy")
+def sigmoid_cross_entropy(
+    logits: Float[Array, "n classes"], labels: Int32[Array, " n"], *, smoothing: float = 0.0
+) -> Float[Array, " n"]:
+    """One yes-or-no question per class: binary cross-entropies, summed over the classes.
+
+    As Beyer et al. 2020, "Are we done with ImageNet?", section 5.
+    """
+    targets: Any = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    return optax.sigmoid_binary_cross_entropy(logits, targets).sum(-1)

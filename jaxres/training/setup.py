@@ -1,0 +1,131 @@
+"""What a training run is made of and does not change: devices, data, network, schedules."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxres.config import PER_PROCESS_KEYS, Config, flatten, to_dict
+from jaxres.data.pictures import Pictures, open_split
+from jaxres.data.pipeline import TrainBatches, train_batches
+from jaxres.distributed import strategy
+from jaxres.distributed.mesh import check_batch, make_mesh
+from jaxres.distributed.process_group import Peers
+from jaxres.distributed.strategy import Parallel
+from jaxres.logs.summary import versions
+from jaxres.models.build import abstract_network
+from jaxres.models.pure import Net
+from jaxres.training import optim, transfer
+from jaxres.training.losses import find_loss
+from jaxres.training.optim import Schedule
+from jaxres.training.transfer import Phase, Starts
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """The fixed parts of a run; `net` has shapes in place of weights."""
+
+    config: Config
+    run_dir: Path
+    other_data: bool  # resume on other data than the run began with
+    peers: Peers
+    mesh: Mesh
+    splits: Mapping[str, Pictures]
+    batches: TrainBatches
+    net: Net
+    starts: Starts
+    learning_rate: Schedule
+    strategy: Parallel
+
+    @property
+    def classes(self) -> int:
+        """The number of classes of the dataset."""
+        return len(self.splits["train"].class_names)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Size and checksum of each split."""
+        return {split: each.facts for split, each in self.splits.items()}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in an epoch."""
+        return self.batches.steps_per_epoch
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.config.train.epochs * self.steps_per_epoch
+
+    @property
+    def replicated(self) -> NamedSharding:
+        """The sharding of an array that lies whole on every device."""
+        return NamedSharding(self.mesh, P())
+
+    def phase(self, step: int) -> Phase:
+        """Which parameters train in a step, and by which optimiser."""
+        epoch = step // self.steps_per_epoch
+        return transfer.phase(self.config, self.starts, epoch, total_steps=self.total_steps)
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether an epoch ends after a step."""
+        return step % self.steps_per_epoch == 0
+
+    def evaluates_after(self, step: int) -> bool:
+        """Whether the weights after a step are evaluated."""
+        epoch = step // self.steps_per_epoch
+        due = self.ends_epoch(step) and epoch % self.config.train.evaluate_every_epochs == 0
+        return due or step == self.total_steps
+
+
+def set_up(config: Config, run_dir: Path, peers: Peers, *, other_data: bool = False) -> Setup:
+    """Find the devices, open the data and trace the network; nothing is written.
+
+    Raises:
+        InputError: settings and data do not fit, or the processes of the run differ.
+    """
+    with peers.together():
+        mesh = make_mesh(config.train.devices)
+        check_batch(config.data.batch_size, mesh.size, config.optim.accumulate_steps)
+        find_loss(config.train.loss)
+        splits = {split: open_split(config, split) for split in ("train", "validation", "test")}
+        batches = train_batches(splits["train"], config, process=peers.index, processes=peers.count)
+    if peers.count > 1:
+        peers.require_same(_shared_facts(config, run_dir, splits, other_data=other_data))
+    net = abstract_network(config, classes=len(splits["train"].class_names))
+    return Setup(
+        config=config,
+        run_dir=run_dir,
+        other_data=other_data,
+        peers=peers,
+        mesh=mesh,
+        splits=splits,
+        batches=batches,
+        net=net,
+        starts=transfer.start_epochs(config.transfer, net, config.data.picture_side),
+        learning_rate=optim.learning_rate(
+            config.optim, config.train.epochs * batches.steps_per_epoch
+        ),
+        strategy=strategy.create(config.train, mesh),
+    )
+
+
+def _shared_facts(
+    config: Config, run_dir: Path, splits: Mapping[str, Pictures], *, other_data: bool
+) -> dict[str, Any]:
+    """What the processes of a run must have in common."""
+    settings = flatten(to_dict(config))
+    return {
+        **{key: value for key, value in settings.items() if key not in PER_PROCESS_KEYS},
+        "--output-dir": str(run_dir.absolute()),
+        "devices": jax.local_device_count(),
+        **{f"version of {name}": each for name, each in versions().items()},
+        **{
+            f"the {split} data's checksum": each.facts["checksum"] for split, each in splits.items()
+        },
+        "--allow-other-data": other_data,
+    }
