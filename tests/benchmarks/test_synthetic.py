@@ -14,9 +14,9 @@ def test_every_step_asked_for_is_run(tiny_config, way):
     training.run(4)
     assert training.dispatch_s() > 0
     after = training.way.leave(training.state)
-    assert (int(before["step"]), int(after["step"])) == (0, 6)
+    assert (int(before.step), int(after.step)) == (0, 6)
     moved = jax.tree.map(lambda old, new: bool((old != new).any()), before, after)
-    assert all(jax.tree.leaves(moved["params"]))
+    assert all(jax.tree.leaves(moved.params))
     assert training.compile_s > 0
     assert training.compiled.as_text()
     with pytest.raises(ValueError, match="steps is 3; allowed: multiples of 2"):

@@ -92,7 +92,7 @@ def images():
     return jax.random.normal(jax.random.key(1), (4, 40, 40, 3)) + 0.5
 
 
-@pytest.fixture(params=["torchvision's", "keras's"])
+@pytest.fixture(params=["torchvision's", pytest.param("keras's", marks=pytest.mark.slow)])
 def folded_or_not(request, monkeypatch):
     """`make(rule)`: a network of two bottlenecks with its batch norm folded by a rule."""
     keras = request.param == "keras's"  # biases in the convolutions, strides in the first 1x1

@@ -77,7 +77,10 @@ def test_convolution(name: str) -> None:
     assert_alike(found, penalty_gradients(derived, images, kernel))
 
 
-@pytest.mark.parametrize(("window", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 1, 1)])
+@pytest.mark.parametrize(
+    ("window", "stride", "padding"),
+    [(2, 2, 0), (3, 2, 1), pytest.param(3, 1, 1, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_max_pooling(backend: str, window: int, stride: int, padding: int) -> None:
     images = random(2, 9, 8, 3)

@@ -24,7 +24,7 @@ def reference(images, scale, bias, shortcut):
     return outputs if shortcut is None else outputs + shortcut
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     shape=st.tuples(st.integers(2, 5), st.integers(1, 6), st.integers(1, 6), st.integers(1, 9)),
     has_shortcut=st.booleans(),

@@ -45,6 +45,7 @@ def train(run_dir: pathlib.Path, cache: pathlib.Path, flags: list[str]) -> subpr
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="XDG_CACHE_HOME is for Linux")
 def test_processes_share_a_cache_and_programs_from_it_give_the_same_bits(
     tiny_config, tiny_flags, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, enabled
@@ -152,7 +153,14 @@ def test_entries_cut_short_are_removed_and_whole_ones_kept(enabled, tmp_path: pa
 
 @pytest.mark.parametrize(
     ("flags", "programs"),
-    [([], {"jit(step)": 2}), (["--train.steps-per-call=4"], {"jit(many)": 2, "jit(step)": 1})],
+    [
+        ([], {"jit(step)": 2}),
+        pytest.param(
+            ["--train.steps-per-call=4"],
+            {"jit(many)": 2, "jit(step)": 1},
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_each_step_compiles_once_per_length_of_a_call_and_evaluation_once(
     tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, flags, programs

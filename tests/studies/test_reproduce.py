@@ -69,6 +69,7 @@ def silent(found: dict) -> None:
     del found
 
 
+@pytest.mark.slow
 def test_rows_run_after_those_they_start_from_and_a_failure_stops_no_other(
     made: Reproduction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +128,7 @@ def test_results_without_run_directories_are_made_again_unless_kept(
     assert len(copied) == 2
 
 
+@pytest.mark.slow
 def test_a_row_that_is_not_there_brings_along_the_one_it_starts_from(
     made: Reproduction, copied: list[list[str]]
 ) -> None:
@@ -203,6 +205,7 @@ def test_a_signal_stops_the_run_and_the_same_command_goes_on(made: Reproduction)
 
 
 @pytest.mark.usefixtures("interruptible")
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_reaches_the_command_as_one_it_saves_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, number: signal.Signals
@@ -345,6 +348,7 @@ def test_a_row_is_that_of_the_weights_it_started_from(made: Reproduction) -> Non
     assert found["rows"]["two"]["accuracy"] is not None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("copied")
 def test_what_two_processes_write_is_all_there(made: Reproduction) -> None:
     run = made.run(only="one", seeds=1, keep=False, told=silent)["rows"]["one"]["runs"]["0"]

@@ -117,7 +117,9 @@ def test_a_resumed_run_ends_as_a_straight_one_bit_for_bit(
     assert validation == [[r[k] for k in keep] for r in theirs if r["split"] == "validation"]
 
 
-@pytest.mark.parametrize(("ending", "step"), [("signal", 10), ("kill", 20)])
+@pytest.mark.parametrize(
+    ("ending", "step"), [("signal", 10), pytest.param("kill", 20, marks=pytest.mark.slow)]
+)
 def test_what_ends_an_evaluation_loses_nothing(
     tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, ending: str, step: int
 ) -> None:
@@ -198,6 +200,7 @@ def test_a_best_checkpoint_that_someone_removed_is_said(
     assert "testing the newest, step 20" in told
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_other_compilation_and_device_count(
     tiny_config, tmp_path: pathlib.Path
 ) -> None:
@@ -459,6 +462,7 @@ KILL_FLAGS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_run_killed_three_times_ends_bit_equal_to_an_undisturbed_one(
     tmp_path: pathlib.Path, tiny_flags
 ) -> None:

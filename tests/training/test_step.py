@@ -200,7 +200,7 @@ def test_the_state_is_donated(tiny_config) -> None:
     batch = way.put_batch(next(train_batches(pictures, config)), 1)
     call(state, way.put_resident(resident_of(pictures)), batch)
     assert jax.tree.leaves(state.params)[0].is_deleted()
-    assert not jax.tree.leaves(kept["params"])[0].is_deleted()
+    assert not jax.tree.leaves(kept.params)[0].is_deleted()
 
 
 def test_smoothed_cross_entropy_is_szegedys() -> None:

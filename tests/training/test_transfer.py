@@ -141,7 +141,7 @@ class Steps:
             batch = self.way.put_batch(next(self.batches), 1)
             self.state, _ = self.call(self.state, self.resident, batch)
         state = jax.device_get(self.state)
-        return {key: flatten(state[key]) for key in ("params", "stats")}
+        return {key: flatten(getattr(state, key)) for key in ("params", "stats")}
 
     def compiled(self) -> Any:
         batch = self.way.put_batch(next(self.batches), 1)
@@ -225,9 +225,17 @@ def test_parameters_that_start_late_have_an_optimiser_state_of_their_own(tiny_co
         np.testing.assert_allclose(update, -rate, rtol=1e-3, err_msg=name)
 
 
-@pytest.mark.parametrize("mode", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
+# At the boundary of the first unfreezing; and in the midst of the phase, and before the last one.
+@pytest.mark.parametrize(
+    ("mode", "steps"),
+    [
+        ("jit", [STEPS]),
+        pytest.param("jit", [STEPS + 5, 2 * STEPS], marks=pytest.mark.slow),
+        pytest.param("pmap", [STEPS, STEPS + 5, 2 * STEPS], marks=pytest.mark.slow),
+    ],
+)
 def test_unfreezing_survives_resume_bit_for_bit(
-    tiny_config, tmp_path: pathlib.Path, mode: str
+    tiny_config, tmp_path: pathlib.Path, mode: str, steps: list[int]
 ) -> None:
     config = tiny_config(
         *("--transfer.freeze", "conv*", "--transfer.unfreeze", "1:conv2.*", "2:conv1.*"),
@@ -235,8 +243,7 @@ def test_unfreezing_survives_resume_bit_for_bit(
         *("--checkpoint.every-steps=4", "--optim.ema-decay=0.9"),
     )
     loop.train(config, tmp_path / "straight")
-    # At the boundary of the first unfreezing, in the midst of the phase, before the last one.
-    for step in (STEPS, STEPS + 5, 2 * STEPS):
+    for step in steps:
         with unplugged_at(step):
             loop.train(config, tmp_path / "broken")
     loop.train(config, tmp_path / "broken")

@@ -120,6 +120,7 @@ def test_other_depths_of_the_cifar_networks(tmp_path: Path, depth: int):
     assert (config["model"]["name"], config["data"]["dataset"]) == (model, "cifar10")
 
 
+@pytest.mark.slow
 def test_the_published_accuracy(originals: Path, tmp_path: Path):
     """Published test error 8.27 %."""
     prepare.prepare(

@@ -124,7 +124,10 @@ def test_pictures_that_are_composed_already_are_for_plain(tiny_config, monkeypat
             ],
             marks=pytest.mark.slow,
         ),
-        [*SCATTER, "--data.target=count", "--data.render=host", "--data.workers=1"],
+        pytest.param(
+            [*SCATTER, "--data.target=count", "--data.render=host", "--data.workers=1"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_training_runs_to_its_summary(tiny_config, tmp_path: Path, flags) -> None:
