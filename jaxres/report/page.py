@@ -1,4 +1,4 @@
-"""One self-contained HTML page of runs: tables, curves, pictures, and where each number is from."""
+"""One self-contained HTML page of runs: tables, curves, images, and where each number is from."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from jaxres.runtime.screen import say
 
 # Pictures that `jaxres show` may have left in a run directory, with what they are.
 PICTURES = {
-    "mistakes.png": "Test pictures that the network got wrong, the most confident first",
+    "mistakes.png": "Test images that the network got wrong, most confident first",
     "attention.png": "Where the network looked",
 }
 Chart = tuple[str, str, str]  # SVG, text alternative, caption
@@ -90,6 +90,7 @@ def _write(
     page = _template().render(
         systems=systems,
         has_study=any(system["study"] for system in systems),
+        has_study_loss=any("loss" in system["study"] for system in systems),
         charts=[
             {"source": _data("image/svg+xml", svg.encode()), "alt": alt, "caption": caption}
             for svg, alt, caption in drawn.values()
@@ -140,9 +141,15 @@ def _curves(systems: Sequence[Mapping[str, Any]]) -> dict[str, Chart]:
             continue
         ends = "; ".join(f"{title} ends at {each[-1][1]:.4f}" for title, each in points.items())
         made[label.replace(" ", "_")] = (
-            charts.curves(points, x="epoch", y=label, logarithmic=key == "loss"),
+            charts.curves(
+                points,
+                x="epoch",
+                y=label,
+                best="lowest" if key == "loss" else "highest",
+                logarithmic=key == "loss",
+            ),
             f"{label} by epoch: {ends}",
-            f"{label.capitalize()} by epoch, first seed of each",
+            f"{label.capitalize()} by epoch, first seed of each{charts.order(len(points))}",
         )
     return made
 
