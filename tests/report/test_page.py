@@ -27,6 +27,7 @@ def test_the_numbers_are_those_of_the_runs(runs: list[pathlib.Path], written: st
         assert f"<td>{100 * summary['test']['accuracy']:.2f} %</td>" in written
         assert f"<td>{summary['test']['loss']:.4f}</td>" in written
         assert f"<td>{summary['parameters']:,}</td>" in written
+        assert f"<td>{100 * summary['data_wait_share']:.1f} %</td>" in written
         for split in ("train", "validation", "test"):
             given = summary["data"][split]
             told = f"{split} {given['examples']:,} (checksum <code>{given['checksum']}</code>)"
@@ -50,7 +51,7 @@ def test_a_partial_data_set_is_told(runs: list[pathlib.Path], tmp_path: pathlib.
 
 def test_it_tells_what_differs_and_nothing_else(written: str) -> None:
     table = written[written.index('id="settings"') :]
-    keys = re.findall(r"<code>([a-z_]+\.[a-z_0-9]+)</code>", table)
+    keys = re.findall(r"<code>([a-z_]+\.[a-z_0-9]+)</code>", table.replace("<wbr>", ""))
     assert keys == ["optim.learning_rate"]
 
 
@@ -149,9 +150,10 @@ def test_a_study_shows_its_own_numbers_failures_and_what_was_not_run(
     page.write_study(found, tmp_path / "mini.html")
     text = (tmp_path / "mini.html").read_text()
     assert "<td>59.91 %</td><td>3.9619</td>" in text
+    assert "study: loss" in text
     assert "<td>90.00 % (validation)</td>" in text
     assert "<td>2, 1 failed</td>" in text
-    assert "row that is done: results of other settings than the recipe has now (seed 3)" in text
+    assert "not counted: row that is done (seed 3)." in " ".join(text.split())
     assert "not as equals" in text
     assert "not run" in text
     assert "no such data" in text
