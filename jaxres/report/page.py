@@ -1,6 +1,7 @@
 """One self-contained HTML page of runs: tables, curves, images, and where each number is from."""
 
 import base64
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,11 @@ def write_runs(records: Sequence[Record], path: Path) -> None:
     Raises:
         InputError: it cannot be written.
     """
+    titles = _titles([run["run_dir"] for run in records])
     systems = [
         {
             "name": run["run_dir"],
-            "title": run["run_dir"],
+            "title": title,
             "runs": {str(run["settings"]["train.seed"]): run},
             "failed": {},
             "study": {},
@@ -67,7 +69,7 @@ def write_runs(records: Sequence[Record], path: Path) -> None:
                 for key in ("accuracy", "loss")
             },
         }
-        for run in records
+        for run, title in zip(records, titles, strict=True)
     ]
     names = ", ".join(run["run_dir"] for run in records)
     _write(
@@ -77,6 +79,14 @@ def write_runs(records: Sequence[Record], path: Path) -> None:
         systems=systems,
         source=f"Made from {names}.",
     )
+
+
+def _titles(run_dirs: Sequence[str]) -> list[str]:
+    """The run directories' paths from the folder on that they share."""
+    parts = [Path(each).parts for each in run_dirs]
+    levels = zip(*(each[:-1] for each in parts), strict=False)
+    shared = len(list(itertools.takewhile(lambda names: len(set(names)) == 1, levels)))
+    return [str(Path(*each[shared:])) for each in parts]
 
 
 def _write(

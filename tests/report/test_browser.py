@@ -60,8 +60,8 @@ def test_many_systems_of_long_names_fit_a_phone(
     browser, runs: list[pathlib.Path], tmp_path: pathlib.Path
 ) -> None:
     run = record.read(runs[0])
-    folder = "runs/of_a_study_with_a_long_name/and_many_rows"
-    found = [copy.deepcopy(run) | {"run_dir": f"{folder}/row{k}/seed0"} for k in range(15)]
+    rest = "of_a_study_with_a_long_name/and_many_rows/seed0"
+    found = [copy.deepcopy(run) | {"run_dir": f"runs{k}/{rest}"} for k in range(15)]
     page.write_runs(found, tmp_path / "report.html")
     opened = browser.new_page(viewport={"width": 390, "height": 800})
     opened.goto((tmp_path / "report.html").as_uri())

@@ -91,6 +91,21 @@ def test_pictures_of_a_study_are_shown_unless_they_must_not_be(
     assert "mistakes.png' is no picture" in capsys.readouterr().err
 
 
+def test_runs_are_named_from_the_folder_they_share(
+    runs: list[pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    run = record.read(runs[0])
+    for given, shown in (
+        (["/a/long/place/one", "/a/long/place/two/seed0"], ["one", "two/seed0"]),
+        (["one", "/elsewhere/two"], ["one", "/elsewhere/two"]),
+        (["/a/long/place/one"], ["one"]),
+    ):
+        page.write_runs([run | {"run_dir": each} for each in given], tmp_path / "report.html")
+        text = (tmp_path / "report.html").read_text()
+        assert re.findall(r"<summary>(.*?)</summary>", text) == shown
+        assert f"Made from {', '.join(given)}." in text
+
+
 def test_names_are_escaped(runs: list[pathlib.Path], tmp_path: pathlib.Path) -> None:
     made = record.read(runs[0]) | {"run_dir": "<script>alert(1)</script>"}
     page.write_runs([made], tmp_path / "report.html")
