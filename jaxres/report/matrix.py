@@ -82,9 +82,12 @@ def figures(matrix: Matrix) -> dict[str, tuple[str, str, str]]:
             for name, points in lines.items()
         )
         made["sweep"] = (
-            charts.curves(lines, x=f"{matrix.setting} at the test", y="test accuracy"),
+            charts.curves(
+                lines, x=f"{matrix.setting} at the test", y="test accuracy", best="highest"
+            ),
             f"Test accuracy by {matrix.setting}. {ends}",
-            f"Test accuracy by {matrix.setting}: what a network knows of values it never saw",
+            f"Test accuracy by {matrix.setting}: what a network knows of values it never saw"
+            + charts.order(len(lines)),
         )
     return made
 

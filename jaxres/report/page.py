@@ -1,6 +1,7 @@
-"""One self-contained HTML page of runs: tables, curves, pictures, and where each number is from."""
+"""One self-contained HTML page of runs: tables, curves, images, and where each number is from."""
 
 import base64
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from jaxres.runtime.screen import say
 
 # Pictures that `jaxres show` may have left in a run directory, with what they are.
 PICTURES = {
-    "mistakes.png": "Test pictures that the network got wrong, the most confident first",
+    "mistakes.png": "Test images that the network got wrong, most confident first",
     "attention.png": "Where the network looked",
 }
 Chart = tuple[str, str, str]  # SVG, text alternative, caption
@@ -55,10 +56,11 @@ def write_runs(records: Sequence[Record], path: Path) -> None:
     Raises:
         InputError: it cannot be written.
     """
+    titles = _titles([run["run_dir"] for run in records])
     systems = [
         {
             "name": run["run_dir"],
-            "title": run["run_dir"],
+            "title": title,
             "runs": {str(run["settings"]["train.seed"]): run},
             "failed": {},
             "study": {},
@@ -67,7 +69,7 @@ def write_runs(records: Sequence[Record], path: Path) -> None:
                 for key in ("accuracy", "loss")
             },
         }
-        for run in records
+        for run, title in zip(records, titles, strict=True)
     ]
     names = ", ".join(run["run_dir"] for run in records)
     _write(
@@ -77,6 +79,14 @@ def write_runs(records: Sequence[Record], path: Path) -> None:
         systems=systems,
         source=f"Made from {names}.",
     )
+
+
+def _titles(run_dirs: Sequence[str]) -> list[str]:
+    """The run directories' paths from the folder on that they share."""
+    parts = [Path(each).parts for each in run_dirs]
+    levels = zip(*(each[:-1] for each in parts), strict=False)
+    shared = len(list(itertools.takewhile(lambda names: len(set(names)) == 1, levels)))
+    return [str(Path(*each[shared:])) for each in parts]
 
 
 def _write(
@@ -90,6 +100,7 @@ def _write(
     page = _template().render(
         systems=systems,
         has_study=any(system["study"] for system in systems),
+        has_study_loss=any("loss" in system["study"] for system in systems),
         charts=[
             {"source": _data("image/svg+xml", svg.encode()), "alt": alt, "caption": caption}
             for svg, alt, caption in drawn.values()
@@ -140,9 +151,15 @@ def _curves(systems: Sequence[Mapping[str, Any]]) -> dict[str, Chart]:
             continue
         ends = "; ".join(f"{title} ends at {each[-1][1]:.4f}" for title, each in points.items())
         made[label.replace(" ", "_")] = (
-            charts.curves(points, x="epoch", y=label, logarithmic=key == "loss"),
+            charts.curves(
+                points,
+                x="epoch",
+                y=label,
+                best="lowest" if key == "loss" else "highest",
+                logarithmic=key == "loss",
+            ),
             f"{label} by epoch: {ends}",
-            f"{label.capitalize()} by epoch, first seed of each",
+            f"{label.capitalize()} by epoch, first seed of each{charts.order(len(points))}",
         )
     return made
 

@@ -1,11 +1,12 @@
 """The page in a real browser: no error, no request, no serious finding of axe-core."""
 
+import copy
 import pathlib
 import shutil
 
 import pytest
 
-from jaxres.report import page, record
+from jaxres.report import charts, page, record
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -35,7 +36,7 @@ def written(runs: list[pathlib.Path], tmp_path_factory: pytest.TempPathFactory) 
     return path
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 1200), ("dark", 360)])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("dark", 390)])
 def test_the_page_opens_cleanly(browser, written: pathlib.Path, scheme: str, width: int) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing")
     said: list[str] = []
@@ -53,6 +54,55 @@ def test_the_page_opens_cleanly(browser, written: pathlib.Path, scheme: str, wid
     assert said == []
     assert [url for url in asked if not url.startswith("data:")] == [written.as_uri()]
     assert serious == []
+
+
+def test_many_systems_of_long_names_fit_a_phone(
+    browser, runs: list[pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    run = record.read(runs[0])
+    rest = "of_a_study_with_a_long_name/and_many_rows/seed0"
+    found = [copy.deepcopy(run) | {"run_dir": f"runs{k}/{rest}"} for k in range(15)]
+    page.write_runs(found, tmp_path / "report.html")
+    opened = browser.new_page(viewport={"width": 390, "height": 800})
+    opened.goto((tmp_path / "report.html").as_uri())
+    width = opened.evaluate("document.documentElement.scrollWidth")
+    names = opened.evaluate(
+        "[...document.querySelectorAll('tbody th')].map(name => name.getBoundingClientRect().width)"
+    )
+    captions = opened.locator(".charts figcaption").all_inner_texts()
+    opened.close()
+    assert width <= 390
+    assert max(names) < 390 / 2  # beside a name there is a number to see
+    assert len(captions) == 3
+    assert all("the first 12 of 15 are drawn, 3 left out" in each for each in captions)
+
+
+TEXTS_AND_AXES = """
+    () => [...document.querySelectorAll('text'), document.querySelector('#patch_2')]
+        .map(each => each.getBoundingClientRect())
+        .map(box => [box.left, box.top, box.right, box.bottom])
+"""
+
+
+def test_no_word_of_a_chart_covers_a_line_or_another_word(browser) -> None:
+    points = {
+        f"one digit, network {k} (to start from)": [(1.0, k / 15), (2.0, 1 - k / 15), (3.0, 0.9)]
+        for k in range(15)
+    }
+    drawn = charts.curves(points, x="epoch", y="accuracy", best="highest")
+    opened = browser.new_page(viewport={"width": 390, "height": 800})
+    opened.set_content(f"<style>svg {{ width: 358px; height: auto }}</style>{drawn}")
+    *texts, axes = opened.evaluate(TEXTS_AND_AXES)
+    opened.close()
+    assert len(texts) > 2 * charts.MOST
+    for k, box in enumerate(texts):
+        assert min(box[2] - box[0], box[3] - box[1]) >= 5  # a digit's width
+        assert box[0] >= 0
+        assert box[2] <= 390
+        for other in [axes, *texts[:k]]:
+            across = min(box[2], other[2]) - max(box[0], other[0])
+            down = min(box[3], other[3]) - max(box[1], other[1])
+            assert min(across, down) < 1
 
 
 def test_everything_can_be_reached_by_keyboard(browser, written: pathlib.Path) -> None:

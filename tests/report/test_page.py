@@ -27,6 +27,7 @@ def test_the_numbers_are_those_of_the_runs(runs: list[pathlib.Path], written: st
         assert f"<td>{100 * summary['test']['accuracy']:.2f} %</td>" in written
         assert f"<td>{summary['test']['loss']:.4f}</td>" in written
         assert f"<td>{summary['parameters']:,}</td>" in written
+        assert f"<td>{100 * summary['data_wait_share']:.1f} %</td>" in written
         for split in ("train", "validation", "test"):
             given = summary["data"][split]
             told = f"{split} {given['examples']:,} (checksum <code>{given['checksum']}</code>)"
@@ -50,7 +51,7 @@ def test_a_partial_data_set_is_told(runs: list[pathlib.Path], tmp_path: pathlib.
 
 def test_it_tells_what_differs_and_nothing_else(written: str) -> None:
     table = written[written.index('id="settings"') :]
-    keys = re.findall(r"<code>([a-z_]+\.[a-z_0-9]+)</code>", table)
+    keys = re.findall(r"<code>([a-z_]+\.[a-z_0-9]+)</code>", table.replace("<wbr>", ""))
     assert keys == ["optim.learning_rate"]
 
 
@@ -88,6 +89,21 @@ def test_pictures_of_a_study_are_shown_unless_they_must_not_be(
     page.write_study(found, path)
     assert "data:image/webp" not in path.read_text()
     assert "mistakes.png' is no picture" in capsys.readouterr().err
+
+
+def test_runs_are_named_from_the_folder_they_share(
+    runs: list[pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    run = record.read(runs[0])
+    for given, shown in (
+        (["/a/long/place/one", "/a/long/place/two/seed0"], ["one", "two/seed0"]),
+        (["one", "/elsewhere/two"], ["one", "/elsewhere/two"]),
+        (["/a/long/place/one"], ["one"]),
+    ):
+        page.write_runs([run | {"run_dir": each} for each in given], tmp_path / "report.html")
+        text = (tmp_path / "report.html").read_text()
+        assert re.findall(r"<summary>(.*?)</summary>", text) == shown
+        assert f"Made from {', '.join(given)}." in text
 
 
 def test_names_are_escaped(runs: list[pathlib.Path], tmp_path: pathlib.Path) -> None:
@@ -149,9 +165,10 @@ def test_a_study_shows_its_own_numbers_failures_and_what_was_not_run(
     page.write_study(found, tmp_path / "mini.html")
     text = (tmp_path / "mini.html").read_text()
     assert "<td>59.91 %</td><td>3.9619</td>" in text
+    assert "study: loss" in text
     assert "<td>90.00 % (validation)</td>" in text
     assert "<td>2, 1 failed</td>" in text
-    assert "row that is done: results of other settings than the recipe has now (seed 3)" in text
+    assert "not counted: row that is done (seed 3)." in " ".join(text.split())
     assert "not as equals" in text
     assert "not run" in text
     assert "no such data" in text
