@@ -136,7 +136,7 @@ def test_accumulated_gradients_are_the_mean_over_the_parts(tiny_config) -> None:
     parts, parts_state = run(tiny_config(*flags, "--optim.accumulate-steps=4"), devices=1, steps=1)
     np.testing.assert_allclose(parts["loss"], four["loss"], rtol=1e-6)
     for kind in ("params", "stats"):
-        assert_close(parts_state[kind], four_state[kind], rtol=1e-5, atol=1e-6)
+        assert_close(getattr(parts_state, kind), getattr(four_state, kind), rtol=1e-5, atol=1e-6)
 
 
 def test_dropout_differs_between_steps_and_devices(tiny_config) -> None:
