@@ -97,7 +97,7 @@ def set_up(config: Config, run_dir: Path, peers: Peers, *, other_data: bool = Fa
     if peers.count > 1:
         peers.require_same(_shared_facts(config, run_dir, splits, other_data=other_data))
     net = abstract_network(config, classes=len(splits["train"].class_names))
-    return Setup(
+    setup = Setup(
         config=config,
         run_dir=run_dir,
         other_data=other_data,
@@ -112,6 +112,8 @@ def set_up(config: Config, run_dir: Path, peers: Peers, *, other_data: bool = Fa
         ),
         strategy=strategy.create(config.train, mesh),
     )
+    setup.phase(0)  # an optimiser or a pattern that is not there is refused here
+    return setup
 
 
 def _shared_facts(
