@@ -68,7 +68,7 @@ def test_end_to_end_trains_and_fetches_metrics_as_the_loop_does(tiny_config, tmp
     whole.close()
     assert fetched == [2 * 32, 2 * 32, 4 * 32, 2 * 32]
     for name in ("params", "stats"):
-        ours, theirs = jax.tree.leaves(whole._state[name]), jax.tree.leaves(saved[name])
+        ours, theirs = jax.tree.leaves(getattr(whole._state, name)), jax.tree.leaves(saved[name])
         assert len(ours) == len(theirs) > 3
         for left, right in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(np.asarray(left), np.asarray(right))

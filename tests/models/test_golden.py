@@ -10,7 +10,14 @@ from tests.models import cases, drawn, golden
 from tests.models.cases import FAMILIES, GRADIENTS, LOGITS, Case
 
 # Each has a smaller relative in its family.
-TAKES_LONG = {"keras_resnet50", "vgg16", "vgg11_bn", "xception", "cifar_wide_resnet16_8"}
+TAKES_LONG = {
+    "keras_resnet50",
+    "vgg16",
+    "vgg11_bn",
+    "xception",
+    "resnet50",
+    "cifar_wide_resnet16_8",
+}
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,7 @@ def test_several_steps_per_call_end_at_epochs() -> None:
     assert list(call_lengths(10, 10, 5, 3)) == []
 
 
+@pytest.mark.slow
 def test_steps_per_call_trains_the_same(tiny_config, tmp_path: pathlib.Path) -> None:
     # With seed 0 some input of a rectifier is zero but for rounding, which decides its gradient.
     flags = ["--optim.name=sgd", "--train.seed=1"]

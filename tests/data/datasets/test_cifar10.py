@@ -182,6 +182,7 @@ def test_a_run_tells_of_its_data(
         assert told[split] == {"examples": len(opened), "checksum": f"{zlib.crc32(shown):08x}"}
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_other_data_unless_it_is_meant(
     cifar_dir: Path, tmp_path: Path, tiny_config, capfd: pytest.CaptureFixture[str]
 ):
