@@ -9,8 +9,8 @@ from typing import Any
 
 Row = dict[str, Any]
 
-FIRST_TOTALS = ("pictures", "seconds", "wait_s", "compile_s")  # that every checkpoint has
-TOTALS = (*FIRST_TOTALS, "evaluate_s", "checkpoint_s")
+LATER_TOTALS = ("evaluate_s", "checkpoint_s")  # that older checkpoints lack
+TOTALS = ("pictures", "seconds", "wait_s", "compile_s", *LATER_TOTALS)
 BEST = ("step", "epoch", "accuracy", "loss")  # what is kept of the best evaluation
 
 
@@ -78,13 +78,13 @@ class Progress:
             ValueError: it is something else.
         """
         made = {key: value.get(key, default) for key, default in cls().to_json().items()}
+        if isinstance(made["totals"], dict):
+            made["totals"] = dict.fromkeys(LATER_TOTALS, 0.0) | made["totals"]
         for key, is_right in {
             "iterator": lambda each: each == {"next_step": step},
             "history": lambda each: isinstance(each, list) and all(map(is_row, each)),
             "best": lambda each: each is None or is_row(each),
-            "totals": lambda each: (
-                _is_numbers(each, FIRST_TOTALS) and _is_numbers({**cls().totals, **each}, TOTALS)
-            ),
+            "totals": lambda each: _is_numbers(each, TOTALS),
             "compile_cache": lambda each: each is None or isinstance(each, str),
             "rollbacks": lambda each: isinstance(each, list) and all(map(_is_rollback, each)),
             "devices": lambda each: each is None or (type(each) is int and each > 0),
@@ -92,7 +92,6 @@ class Progress:
         }.items():
             if not is_right(made[key]):
                 raise ValueError(f"its progress has '{key}' {made[key]!r:.80}")
-        made["totals"] = {**cls().totals, **made["totals"]}
         return cls(**made)
 
 

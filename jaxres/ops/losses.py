@@ -16,5 +16,21 @@ def cross_entropy(
     """
     if smoothing == 0.0 and target.backend() != "gpu":
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    targets = jax.nn.one_hot(labels, logits.shape[-1])
-    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
+    return optax.softmax_cross_entropy(logits, _smoothed(labels, logits.shape[-1], smoothing))
+
+
+def sigmoid_cross_entropy(
+    logits: Float[Array, "n classes"], labels: Int32[Array, " n"], *, smoothing: float = 0.0
+) -> Float[Array, " n"]:
+    """One yes-or-no question per class: binary cross-entropies, summed over the classes.
+
+    As Beyer et al. 2020, "Are we done with ImageNet?", section 5.
+    """
+    targets = _smoothed(labels, logits.shape[-1], smoothing)
+    return optax.sigmoid_binary_cross_entropy(logits, targets).sum(-1)
+
+
+def _smoothed(
+    labels: Int32[Array, " n"], classes: int, smoothing: float
+) -> Float[Array, "n classes"]:
+    return optax.smooth_labels(jax.nn.one_hot(labels, classes), smoothing)

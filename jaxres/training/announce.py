@@ -18,7 +18,7 @@ def announce(run: Run) -> None:
         say(f"{config.data.dataset} is partial: {partial}")
     if start.weights_from:
         say(f"starting from the {start.weights_from}")
-    if (trained := setup.phase(max(start.step - 1, 0)).trained) is not None:
+    if (trained := start.phase.trained) is not None:
         frozen = "" if config.model.init_from else "; the others stay random: no model.init_from"
         say(transfer.describe(setup.net.params, trained) + frozen)
     if start.step:

@@ -18,19 +18,19 @@ def evaluate(
     run: Run, validation: SplitEvaluator, state: TrainState, step: int, stop: StopSignal
 ) -> None:
     """Evaluate on the validation split what was saved last, unless a signal comes first."""
-    progress = run.start.progress
-    with progress.timed("evaluate_s"):
-        began = time.perf_counter()
-        weights = run.start.setup.strategy.leave(state).variables
-        metrics = validation.unless(stop.reached, weights)
+    began = time.perf_counter()
+    weights = run.start.setup.strategy.leave(state).variables
+    metrics = validation.unless(stop.reached, weights)
+    seconds = time.perf_counter() - began
+    run.start.progress.totals["evaluate_s"] += seconds
     if metrics is None:
         return
     if not math.isfinite(metrics["loss"]):
         run.saver.drop(step)
     run.not_finite.require_finite({"validation loss": metrics["loss"]}, step)
-    row = _row(run, "validation", step, metrics, time.perf_counter() - began)
+    row = _row(run, "validation", step, metrics, seconds)
     run.log.row(row)
-    with progress.timed("checkpoint_s"):
+    with run.start.progress.timed("checkpoint_s"):
         run.saver.rate(row)
 
 
@@ -43,12 +43,13 @@ def evaluate_best(run: Run, evaluator: Evaluator, stop: StopSignal) -> Metrics |
     best = _best_there_is(run)
     abstract = {"params": setup.net.params, "stats": setup.net.stats}
     weights = run.checkpoints.restore_weights(best, abstract_like(abstract, setup.replicated))
-    with run.start.progress.timed("evaluate_s"):
-        began = time.perf_counter()
-        metrics = evaluator.on(setup.splits["test"]).unless(stop.reached, weights)
+    began = time.perf_counter()
+    metrics = evaluator.on(setup.splits["test"]).unless(stop.reached, weights)
+    seconds = time.perf_counter() - began
+    run.start.progress.totals["evaluate_s"] += seconds
     if metrics is None:
         return None
-    run.log.row(_row(run, "test", best, metrics, time.perf_counter() - began))
+    run.log.row(_row(run, "test", best, metrics, seconds))
     return {**metrics, "checkpoint": best}
 
 

@@ -84,7 +84,7 @@ def train_steps(run: Run, evaluator: Evaluator, stop: StopSignal) -> None:
     validation = evaluator.on(setup.splits["validation"])
     resident = strategy.put_resident(resident_of(setup.splits["train"]))
     state = strategy.enter(run.start.state)
-    phase = setup.phase(max(step - 1, 0))
+    phase = run.start.phase
     train_call = TrainCalls(setup, phase)
 
     if step and setup.evaluates_after(step) and not progress.has_evaluated(step):

@@ -1,11 +1,8 @@
 """Losses by name, as `train.loss` asks for them."""
 
 from collections.abc import Callable
-from typing import Any
 
-import jax
-import optax
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float
 
 from jaxres.ops import losses
 from jaxres.runtime.errors import unknown_name
@@ -46,15 +43,4 @@ def find_loss(name: str) -> Loss:
 
 
 register_loss("cross_entropy")(losses.cross_entropy)
-
-
-@register_loss("sigmoid_cross_entropy")
-def sigmoid_cross_entropy(
-    logits: Float[Array, "n classes"], labels: Int32[Array, " n"], *, smoothing: float = 0.0
-) -> Float[Array, " n"]:
-    """One yes-or-no question per class: binary cross-entropies, summed over the classes.
-
-    As Beyer et al. 2020, "Are we done with ImageNet?", section 5.
-    """
-    targets: Any = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
-    return optax.sigmoid_binary_cross_entropy(logits, targets).sum(-1)
+register_loss("sigmoid_cross_entropy")(losses.sigmoid_cross_entropy)

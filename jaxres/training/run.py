@@ -41,6 +41,11 @@ class Start:
     devices_before: int
     weights_from: str = ""  # where they are from, if not random, in words
 
+    @property
+    def phase(self) -> Phase:
+        """Which parameters the state trains: a new phase begins after the checkpoint before it."""
+        return self.setup.phase(max(self.step - 1, 0))
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:

@@ -68,7 +68,7 @@ def make_train_step(
         params, frozen = transfer.split(state.params, trained)
         key = device_key(config.train.seed, state.step)
         local = accumulate_gradients(
-            loss, params, frozen, state.stats, images, batch["label"], key, microbatches
+            partial(loss, frozen), params, state.stats, images, batch["label"], key, microbatches
         )
         grads, stats, loss_value, accuracy = average(local, AXIS)
         opt_state = optim.at_step(state.opt_state, state.step)
@@ -103,8 +103,8 @@ def batch_loss(
     config: Config,
     loss: Callable[..., Array],
     frozen_norms: frozenset[str],
-    params: PyTree,
     frozen: PyTree,
+    params: PyTree,
     stats: PyTree,
     images: Array,
     labels: Array,
@@ -128,7 +128,6 @@ def batch_loss(
 def accumulate_gradients(
     loss: Callable[..., Any],
     params: PyTree,
-    frozen: PyTree,
     stats: PyTree,
     images: Array,
     labels: Array,
@@ -142,7 +141,7 @@ def accumulate_gradients(
     gradient = jax.value_and_grad(loss, has_aux=True)
 
     def gradients_of(images: Array, labels: Array, key: Array) -> Gradients:
-        (value, (new, accuracy)), grads = gradient(params, frozen, stats, images, labels, key)
+        (value, (new, accuracy)), grads = gradient(params, stats, images, labels, key)
         return Gradients(grads, new, value, accuracy)
 
     if microbatches == 1:
