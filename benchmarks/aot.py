@@ -2,7 +2,7 @@
 
 The step is the one that `jaxres train` runs by `train.parallel jit`, device rendering and all,
 one step per call. Nothing runs, so nothing here is a measured speed. TPUs need libtpu, the extra
-`tpu`, GPUs JAX's CUDA plugin, the extra `gpu-aot`. Where the recipe's data sets are not prepared,
+`tpu`, GPUs JAX's CUDA plugin, the extra `gpu-aot`. Where the recipe's datasets are not prepared,
 their sizes are assumed, and said.
 """
 
@@ -16,7 +16,6 @@ if os.environ.setdefault("JAX_PLATFORMS", "cpu") == "cpu":
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
 
 import argparse
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -26,11 +25,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from benchmarks import aot_tables, apart, measure, rows, topology, variants
-from benchmarks.collectives import summarise
-from benchmarks.hlo import parse
-from benchmarks.kernels import by_class, kernels, scattered_twice, totals
-from benchmarks.topology import Topology, Workload
+from benchmarks.compiled import tables, topology
+from benchmarks.compiled.figures import figures, refusal
+from benchmarks.compiled.topology import Workload
+from benchmarks.peers import variants
+from benchmarks.timing import apart, measure, rows
 from jaxres.config import Config
 from jaxres.config import recipe as recipes
 from jaxres.config.recipe import split_settings
@@ -40,12 +39,6 @@ from jaxres.runtime.screen import quiet_libraries, say
 
 Row = dict[str, Any]
 
-PER_MIB = 1 / 2**20
-# The compiler has two ways of saying it, the second of temporaries alone.
-NEEDED = re.compile(r"(?:Used |required for HLO temporaries \()([\d.]+)([KMGT])")
-IN_MIB = {"K": 2**-10, "M": 1.0, "G": 2.0**10, "T": 2.0**20}
-# JAX takes this share of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
-GPU_SHARE = 0.75
 AUTOTUNE = "--xla_gpu_autotune_level=0"  # it would run kernels
 
 
@@ -73,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     print(f"{config.model.name}, {work.told}")
     if (parts := config.optim.accumulate_steps) > 1:
-        print(f"the compiler counts the work of a loop once: of one of {parts} accumulation parts")
+        print(f"the compiler counts the work of a loop once: of one of {parts} microbatches")
     made, failed = [], False
     for name, batch_size, why in cases:
         if why:
@@ -90,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 say(f"error: {name}: {type(error).__name__}: {' '.join(str(error).split())}")
                 failed = True
             rows.write(made, args.json)
-    aot_tables.show(made)
+    tables.show(made)
     return 1 if failed else 0
 
 
@@ -110,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         "--per-device-batch",
         type=rows.numbers,
         metavar="N,...",
-        help="pictures per device and step, in place of data.batch_size over all devices",
+        help="images per device and step, in place of data.batch_size over all devices",
     )
     parser.add_argument(
         "--against",
@@ -130,7 +123,7 @@ def batch_for(config: Config, devices: int, per_device: int | None) -> tuple[int
     """The global batch for a number of devices, and why it is not the recipe's (or nothing).
 
     Raises:
-        InputError: the batch of a device cannot be cut into the recipe's accumulation parts.
+        InputError: the batch of a device cannot be split into the recipe's microbatches.
     """
     parts = config.optim.accumulate_steps
     if per_device is not None:
@@ -199,7 +192,7 @@ def row(config: Config, work: Workload, asked: Asked) -> Row:
         "dtype": config.model.dtype,
         "batch_size": batch_size,
         "batch_per_device": batch_size // target.devices,
-        "image_size": config.data.picture_side,
+        "image_size": config.data.image_size,
         "sync_batch_norm": config.model.sync_batch_norm,
         "chip": target.chip._asdict(),
         "hbm_mib": target.chip.hbm_gib * 1024,
@@ -227,74 +220,6 @@ def keep(text: str, path: Path, variant: str | None) -> None:
         path = path.with_name(f"{path.stem}.{variant}{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
-
-
-def figures(compiled: jax.stages.Compiled, target: Topology, batch_size: int) -> Row:
-    """Memory, messages and work of one device and step."""
-    memory, text = compiled.memory_analysis(), compiled.as_text()
-    assert memory is not None
-    assert text is not None
-    parts = {
-        "arguments": memory.argument_size_in_bytes,
-        # The state is donated: the new one takes the old one's place.
-        "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
-        "temporaries": memory.temp_size_in_bytes,
-        "code": memory.generated_code_size_in_bytes,
-    }
-    total_mib = sum(parts.values()) * PER_MIB
-    per_device = batch_size / target.devices
-    program = parse(text)
-    sent, found = summarise(text), kernels(program)
-    moved = sum(kernel.bytes for kernel in found)
-    # The compiler counts for TPUs; for GPUs it gives nothing.
-    cost = compiled.cost_analysis() or {}
-    flop = cost.get("flops") or sum(kernel.times * kernel.flop for kernel in found)
-    reach = target.chip.reach
-    roof_s = sum(kernel.seconds(**reach) for kernel in found)
-    accessed = cost.get("bytes accessed")
-    return {
-        "verdict": verdict(total_mib, target),
-        "memory_mib": {name: size * PER_MIB for name, size in parts.items()},
-        "temporaries_bytes": memory.temp_size_in_bytes,
-        "peak_memory_mib": total_mib,
-        "collectives": {
-            kind: {"count": each.count, "bytes": each.bytes, "mb": each.bytes / 1e6}
-            for kind, each in sent.items()
-        },
-        "other_collectives": sum(each.count for kind, each in sent.items() if kind != "all-reduce"),
-        "unordered_scatters": scattered_twice(program),
-        "gflop": flop / 1e9,
-        "gflop_per_image": flop / 1e9 / per_device,
-        "gb_accessed": None if accessed is None else accessed / 1e9,
-        "mb_per_image": None if accessed is None else accessed / 1e6 / per_device,
-        "hbm_gb": moved / 1e9,
-        "hbm_mb_per_image": moved / 1e6 / per_device,
-        "bytes_per_image": moved / per_device,
-        "kernels": sum(kernel.times for kernel in found),
-        "by_class": {
-            kind: totals(each, per_device, reach) for kind, each in by_class(found).items()
-        },
-        "bound_ms": target.chip.bound_ms(flop, moved),
-        "roof_ms": 1e3 * roof_s,
-        "roof_images_per_s": batch_size / roof_s if roof_s else None,
-    }
-
-
-def verdict(total_mib: float, target: Topology) -> str:
-    """Whether a device has the memory, and on a GPU whether JAX takes enough of it unasked."""
-    share = total_mib / (target.chip.hbm_gib * 1024)
-    if share > 1:
-        return "does not fit"
-    if target.backend == "gpu" and share > GPU_SHARE:
-        return f"fits with XLA_PYTHON_CLIENT_MEM_FRACTION={min(0.99, share + 0.02):.2f}"
-    return "fits"
-
-
-def refusal(message: str) -> Row:
-    """What the compiler says when the step does not fit, and the memory it would need at least."""
-    said = {"verdict": "does not fit", "refused": " ".join(message.split())[:500]}
-    needed = NEEDED.search(message)
-    return said | ({"peak_memory_mib": float(needed[1]) * IN_MIB[needed[2]]} if needed else {})
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ import jax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from benchmarks import measure, rows
-from benchmarks.synthetic import Training
-from benchmarks.workload import Workload, settings
-from jaxres.checkpoint.manager import Checkpoints, abstract_like
+from benchmarks.timing import measure, rows
+from benchmarks.timing.synthetic import Training
+from benchmarks.timing.workload import Workload, settings
+from jaxres.checkpoint.manager import Checkpoints
+from jaxres.checkpoint.shapes import abstract_like
 from jaxres.config import CheckpointConfig, Config, OptimConfig, to_dict
 from jaxres.runtime.errors import InputError
 from jaxres.runtime.memory import keep_freed_memory
@@ -87,7 +88,7 @@ def main(words: Sequence[str] | None = None) -> int:
         row = _measure(args, training, Path(folder))
     rows.write([row], args.json)
     rows.show(
-        f"checkpoints of {args.model} with {args.optimizer}; steps of {args.batch_size} pictures "
+        f"checkpoints of {args.model} with {args.optimizer}; steps of {args.batch_size} images "
         f"of {args.image_size} px",
         [row],
         COLUMNS,
@@ -135,7 +136,7 @@ class Saver:
         self.folder = folder
         self.checkpoints = Checkpoints(folder, CheckpointConfig())
         self.config = to_dict(training.config)
-        state = training.way.leave(training.state).to_dict()
+        state = training.parallel.leave(training.state).to_dict()
         self.state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         self.abstract = abstract_like(state, NamedSharding(training.mesh, P()))
         self.step = 0
@@ -143,7 +144,7 @@ class Saver:
     def save(self) -> None:
         """What the loop does, and waits for, between two steps."""
         self.step += 1
-        state = self.training.way.leave(self.training.state).to_dict()
+        state = self.training.parallel.leave(self.training.state).to_dict()
         self.checkpoints.save(self.step, state, progress=PROGRESS, config=self.config)
 
     def restore(self) -> None:

@@ -15,8 +15,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks import rows
-from benchmarks.measure import MIN_REPEATS
+from benchmarks.timing import rows
+from benchmarks.timing.measure import MIN_REPEATS
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 COLUMNS = {
@@ -38,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> int:
     add = made.add_argument
     add("--model", type=rows.names, default=["resnet18"], help="models, with commas")
     add("--image-size", type=rows.numbers, default=[64], help="sides in pixels, with commas")
-    add("--batch-size", type=rows.numbers, default=[64], help="pictures per step, with commas")
+    add("--batch-size", type=rows.numbers, default=[64], help="images per step, with commas")
     add("--repeats", type=int, default=MIN_REPEATS, help="pairs of a cold and a warm start")
     args = made.parse_args(words)
     if args.repeats < MIN_REPEATS:

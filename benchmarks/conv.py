@@ -2,7 +2,7 @@
 
 A pass (forward, gradient of the input, gradient of the kernel) is compiled and timed alone, its
 arrays resident. Its least time is the longer one of its arithmetic at the fastest matrix product
-and its traffic (pictures, kernel and result, each once) at the fastest copy, both measured in the
+and its traffic (images, kernel and result, each once) at the fastest copy, both measured in the
 same run. Time lost is what lies above that, times how often the model has the convolution.
 """
 
@@ -12,11 +12,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks import measure, passes, roof, roofplot, rows
-from benchmarks.bound import bytes_of, flop_of
-from benchmarks.passes import CHOSEN, PASSES
-from benchmarks.traced import convolutions
-from benchmarks.workload import DTYPES
+from benchmarks.convolutions import passes, roofplot
+from benchmarks.convolutions.bound import bytes_of, flop_of
+from benchmarks.convolutions.passes import CHOSEN, PASSES
+from benchmarks.convolutions.traced import convolutions
+from benchmarks.timing import measure, roof, rows
+from benchmarks.timing.workload import DTYPES
 from jaxres.ops.conv import LOWERINGS, Geometry
 from jaxres.runtime.errors import InputError, unknown_name
 from jaxres.runtime.memory import keep_freed_memory
@@ -110,7 +111,7 @@ def _asked(names: Sequence[str]) -> list[str]:
 
 
 def case_of(geometry: Geometry) -> str:
-    """A convolution in a few words: kernel, stride, channels > features, groups, picture."""
+    """A convolution in a few words: kernel, stride, channels > features, groups, image."""
     (kernel_y, kernel_x), (stride_y, stride_x) = geometry.kernel, geometry.stride
     height, width = geometry.size
     words = [
@@ -149,7 +150,7 @@ def _measure(found: Mapping[Geometry, int], asked: Sequence[str], repeats: int) 
         say(f"[{number}/{len(found)}] {case_of(geometry)}")
         for which in PASSES:
             if geometry == first and which == "input gradient":
-                continue  # nobody asks for the gradient of the pictures
+                continue  # nobody asks for the gradient of the images
             lowerings = passes.applicable(geometry, which, asked)
             timed, full = passes.measured(geometry, which, lowerings, repeats=repeats)
             for name in full:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import rows
+from benchmarks.timing import rows
 from jaxres.runtime.errors import InputError
 from jaxres.runtime.screen import say
 
@@ -28,8 +28,8 @@ COLUMNS = {
     "case": "case",
     "every s": "every_s",
     "goodput": "goodput",
-    "least": "goodput_least",
-    "most": "goodput_most",
+    "min": "goodput_least",
+    "max": "goodput_most",
     "failures a day": "failures_per_day",
     **{cause: f"lost.{cause}" for cause in CAUSES},
 }

@@ -1,50 +1,36 @@
-"""The input pipeline alone: plans and pictures per second, by themselves and against peers.
+"""The input pipeline alone: plans and images per second, by themselves and against peers.
 
 Every figure is of the batches that training takes (`train_batches`: Grain, labels and all), in
 windows of fixed length. The figures per core restrict the whole process to one core. Peers make
-the same pictures, in turn with ours.
+the same images, in turn with ours.
 """
 
 import argparse
-import collections
 import contextlib
 import dataclasses
 import functools
 import importlib
 import importlib.util
-import itertools
 import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
-from jax.sharding import Mesh
-
-from benchmarks import cores, measure, rows
+from benchmarks.hardware import cores
+from benchmarks.timing import measure, rows, streams
 from jaxres.config import Config
 from jaxres.config import recipe as recipes
 from jaxres.config.recipe import split_settings
-from jaxres.data.compose.scale_blend import ScaleBlend
-from jaxres.data.feed import Feed
-from jaxres.data.inputs import images_of
-from jaxres.data.pictures import Pictures, open_split
-from jaxres.data.pipeline import MAX_STEPS, train_batches
+from jaxres.data.composed import ComposedDataset, open_split
 from jaxres.distributed import strategy
 from jaxres.distributed.mesh import check_batch, make_mesh
-from jaxres.evaluation.evaluator import resident_of
 from jaxres.runtime.errors import InputError, unknown_name
 from jaxres.runtime.memory import keep_freed_memory
 from jaxres.runtime.screen import quiet_libraries, say
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"  # needs nothing prepared
 MIN_PAIRS = 7
-LEAD_S = 0.2  # before each window: what was read ahead while the other one ran is used up
-
-Take = Callable[[], int]  # takes a batch and says how many pictures it had
 
 
 class Peer(NamedTuple):
@@ -62,7 +48,7 @@ PEERS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print the table, write the rows; 2 for a wrong command line, recipe or data set."""
+    """Measure, print the table, write the rows; 2 for a wrong command line, recipe or dataset."""
     own, flags = split_settings(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(own)
     if args.batch_size is not None:
@@ -76,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError(
                 f"data.composition is {config.data.composition}; allowed with --peer: scale_blend"
             )
-        pictures = open_split(config, "train")
-        made = measured(config, pictures, peers, args)
+        dataset = open_split(config, "train")
+        made = measured(config, dataset, peers, args)
     except InputError as error:
         say(f"error: {error}")
         return 2
@@ -90,29 +76,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             "unit": "unit",
             "cores": "cores",
             "per s": "images_per_s",
-            "least": "images_per_s_spread.min",
-            "most": "images_per_s_spread.max",
+            "min": "images_per_s_spread.min",
+            "max": "images_per_s_spread.max",
             "per s and core": "images_per_s_per_core",
             "peer": "peer.name",
             "its per s": "peer.images_per_s",
             "ratio": "ratio.median",
-            "ratio, least": "ratio.min",
+            "ratio, min": "ratio.min",
         },
     )
     return 0
 
 
 def measured(
-    config: Config, pictures: Pictures, peers: Mapping[str, Any], args: argparse.Namespace
+    config: Config, dataset: ComposedDataset, peers: Mapping[str, Any], args: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """The rows: plans, host pictures in every way asked for, the feed, device rendering."""
-    way = strategy.create(config.train, make_mesh(config.train.devices))
-    check_batch(config.data.batch_size, way.mesh.size, config.optim.accumulate_steps)
-    run = functools.partial(_rates, seconds=args.seconds, repeats=args.repeats)
+    """The rows: plans, host images in every way asked for, the feed, device rendering."""
+    parallel = strategy.create(config.train, make_mesh(config.train.devices))
+    check_batch(config.data.batch_size, parallel.mesh.size, config.optim.accumulate_steps)
+    run = functools.partial(streams.rates, seconds=args.seconds, repeats=args.repeats)
     common = {
         "recipe": str(args.recipe),
-        "data": describe(config, pictures),
-        "image_size": config.data.picture_side,
+        "data": streams.describe(config, dataset),
+        "image_size": config.data.image_size,
         "repeats": args.repeats,
         "window_s": args.seconds,
     }
@@ -123,7 +109,7 @@ def measured(
         made.extend(_rows(case, rates, peers, used, known))
 
     plain = _replaced(config, render="device", workers=0)
-    with cores.one() as used, _ours(pictures, plain) as take:
+    with cores.one() as used, streams.ours(dataset, plain) as take:
         rates = run({"": take})
     note("plans", rates, used, unit="plans")
 
@@ -131,98 +117,25 @@ def measured(
         host = _replaced(config, render="host", workers=workers)
         with contextlib.ExitStack() as stack:
             used = cores.count() if workers else stack.enter_context(cores.one())
-            takes = {"": stack.enter_context(_ours(pictures, host))}
+            takes = {"": stack.enter_context(streams.ours(dataset, host))}
             for name, peer in peers.items():
-                batches = peer.batches(pictures, host.data.batch_size, workers=workers)
+                batches = peer.batches(dataset, host.data.batch_size, workers=workers)
                 stack.callback(batches.close)
-                takes[name] = functools.partial(_take_theirs, batches)
+                takes[name] = functools.partial(streams.take_theirs, batches)
             rates = run(takes)
         case = f"host pictures, {workers} workers" if workers else "host pictures, in process"
         note(case, rates, used, unit="pictures", workers=workers)
 
-    with _fed(pictures, plain, way) as take:
+    with streams.fed(dataset, plain, parallel) as take:
         rates = run({"": take})
     note("feed", rates, cores.count(), unit="plans")
 
     def rendered(batch_size: int) -> dict[str, list[float]]:
-        return run({"": _rendering(pictures, plain, way.mesh, batch_size)})
+        return run({"": streams.rendering(dataset, plain, parallel.mesh, batch_size)})
 
     rates, batch_size = measure.with_smaller_batch(rendered, config.data.batch_size)
     note("device rendering", rates, cores.count(), unit="pictures", batch_size=batch_size)
     return made
-
-
-@contextlib.contextmanager
-def _ours(pictures: Pictures, config: Config) -> Iterator[Take]:
-    """The batches that training takes, without end."""
-    pictures = _rendered_by(pictures, config.data.render)
-    batches = train_batches(pictures, endless(config, pictures))
-    try:
-        yield lambda: len(next(batches)["label"])
-    finally:
-        batches.close()
-
-
-@contextlib.contextmanager
-def _fed(pictures: Pictures, config: Config, way: strategy.Parallel) -> Iterator[Take]:
-    """Batches of plans once they are on the devices, by the loop's own feed."""
-    pictures = _rendered_by(pictures, "device")
-    batches = train_batches(pictures, endless(config, pictures))
-    steps = itertools.repeat(config.train.steps_per_call)
-    feed = Feed(batches, steps, way.put_batch, depth=config.data.prefetch)
-
-    def take() -> int:
-        batch, steps = next(feed)
-        jax.block_until_ready(batch)
-        return steps * config.data.batch_size
-
-    try:
-        yield take
-    finally:
-        batches.close()
-
-
-def _rendering(pictures: Pictures, config: Config, mesh: Mesh, batch_size: int) -> Take:
-    """Pictures rendered on one device from a batch of plans that is there already."""
-    pictures = _rendered_by(pictures, "device")
-    digits = np.arange(batch_size, dtype=np.int32) % len(pictures)
-    batch = pictures.batch(digits, epoch=0, first=0)
-    batch, resident = jax.device_put((batch, resident_of(pictures)), mesh.devices.flat[0])
-    render = jax.jit(functools.partial(images_of, config))
-    render(resident, batch).block_until_ready()
-    ahead: collections.deque[jax.Array] = collections.deque()
-
-    def take() -> int:
-        ahead.append(render(resident, batch))
-        if len(ahead) > 2:  # the device always has the next call, and never a heap of them
-            ahead.popleft().block_until_ready()
-        return batch_size
-
-    return take
-
-
-def _take_theirs(batches: Iterator[Any]) -> int:
-    images, labels = next(batches)
-    assert len(images) == len(labels)
-    return len(images)
-
-
-def _rates(takes: Mapping[str, Take], *, seconds: float, repeats: int) -> dict[str, list[float]]:
-    """Pictures per second of each, window by window in turn (A B A B)."""
-    rates: dict[str, list[float]] = {name: [] for name in takes}
-    for _ in range(repeats):
-        for name, take in takes.items():
-            _rate(take, LEAD_S)
-            rates[name].append(_rate(take, seconds))
-    return rates
-
-
-def _rate(take: Take, seconds: float) -> float:
-    taken = 0
-    began = time.perf_counter()
-    while (passed := time.perf_counter() - began) < seconds:
-        taken += take()
-    return taken / passed
 
 
 def _rows(
@@ -250,7 +163,7 @@ def _rows(
             values["peer"] = rows.peer(
                 PEERS[name].title, peers[name].VERSION, statistics.median(rates[name])
             )
-            # A ratio of rates: that of the seconds a picture takes, the other way round.
+            # A ratio of rates: that of the seconds an image takes, the other way round.
             values["ratio"] = measure.ratio(
                 [1 / each for each in ours], [1 / each for each in rates[name]]
             )
@@ -258,29 +171,9 @@ def _rows(
     return made
 
 
-def _rendered_by(pictures: Pictures, render: Any) -> Pictures:
-    return dataclasses.replace(pictures, data=dataclasses.replace(pictures.data, render=render))
-
-
 def _replaced(config: Config, *, render: Any, workers: int) -> Config:
     data = dataclasses.replace(config.data, render=render, workers=workers)
     return dataclasses.replace(config, data=data)
-
-
-def endless(config: Config, pictures: Pictures) -> Config:
-    """The settings with as many epochs as the pipeline can count."""
-    steps_per_epoch = max(1, len(pictures) // config.data.batch_size)
-    train = dataclasses.replace(config.train, epochs=MAX_STEPS // steps_per_epoch)
-    return dataclasses.replace(config, train=train)
-
-
-def describe(config: Config, pictures: Pictures) -> str:
-    """What the pictures are made of."""
-    data, compose = config.data, pictures.compose
-    over = ""
-    if isinstance(compose, ScaleBlend):
-        over = f" over {compose.photos} squares of {data.backgrounds} ({compose.photo_side} px)"
-    return f"{len(pictures)} of {data.dataset}{over}, canvas {data.canvas} px"
 
 
 def _peer(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 A prediction, never a measurement. The step of one device is taken from rows of `aot` (its roof: a
 least time) or of `step` (measured); between their batch sizes it is drawn as a line. The exchange
-is one all-reduce over links of published bandwidth. Two bounds are given: `in turn`, the step and
+is one all-reduce over links of published bandwidth. Two bounds are given: `exposed`, the step and
 then the exchange, as JaxRes is compiled today, and `overlapped`, the longer of the two.
 """
 
@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import chips, rows
-from benchmarks.links import LINKS, all_reduce
+from benchmarks.hardware import chips
+from benchmarks.hardware.links import LINKS, all_reduce
+from benchmarks.timing import rows
 from jaxres.models.count import count
 from jaxres.runtime.errors import InputError
 from jaxres.runtime.screen import say
@@ -32,10 +33,10 @@ COLUMNS = {
     "links ms": "exchange_ms.links",
     "network": "exchange_ms.network",
     "latency": "exchange_ms.latency",
-    "in turn img/s": "images_per_s_per_device",
-    "of alone": "efficiency",
+    "exposed img/s": "images_per_s_per_device",
+    "efficiency": "efficiency",
     "overlapped": "overlapped_images_per_s_per_device",
-    "of alone ": "overlapped_efficiency",
+    "efficiency ": "overlapped_efficiency",
     "all img/s": "images_per_s",
 }
 CHECKED = {
@@ -43,10 +44,10 @@ CHECKED = {
     "devices": "device_count",
     "batch each": "batch_per_device",
     "published img/s": "published_images_per_s",
-    "in turn": "images_per_s_per_device",
-    "over it": "over_published",
+    "exposed": "images_per_s_per_device",
+    "over published": "over_published",
     "overlapped": "overlapped_images_per_s_per_device",
-    "over it ": "overlapped_over_published",
+    "over published ": "overlapped_over_published",
 }
 WORK = ("benchmark", "recipe", "model", "image_size", "dtype")  # what the rows must have in common
 

@@ -1,7 +1,7 @@
-"""The training step on 1 to N devices, by jit and by pmap, on resident synthetic pictures.
+"""The training step on 1 to N devices, by jit and by pmap, on resident synthetic images.
 
 Weak scaling keeps the batch of a device, strong scaling the global batch. Every case is taken in
-turn with one device alone, by the same way; the ratio is its speed-up over that, in pictures per
+turn with one device alone, by the same way; the ratio is its speed-up over that, in images per
 second, and the efficiency the speed-up divided by the number of devices.
 """
 
@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from benchmarks import measure, rows
-from benchmarks.collectives import summarise
-from benchmarks.synthetic import Training
-from benchmarks.workload import DTYPES, Workload, settings
+from benchmarks.compiled.collectives import summarise
+from benchmarks.timing import measure, rows
+from benchmarks.timing.synthetic import Training
+from benchmarks.timing.workload import DTYPES, Workload, settings
 from jaxres.distributed.mesh import check_batch
 from jaxres.runtime.errors import InputError, unknown_name
 from jaxres.runtime.memory import keep_freed_memory
@@ -132,9 +132,9 @@ def _workload(args: argparse.Namespace, batch_size: int) -> Workload:
     return Workload(args.model, args.image_size, batch_size, args.dtype, args.classes)
 
 
-def _sample(args: argparse.Namespace, way: str, devices: int, batch_size: int) -> Sample:
+def _sample(args: argparse.Namespace, mode: str, devices: int, batch_size: int) -> Sample:
     """Build, compile and run once a training."""
-    config = settings(_workload(args, batch_size), mode=way)
+    config = settings(_workload(args, batch_size), mode=mode)
     training = Training(config, classes=args.classes, devices=devices)
     training.run(1)
     seconds = measure.seconds_of(partial(training.run, 1))
@@ -142,7 +142,7 @@ def _sample(args: argparse.Namespace, way: str, devices: int, batch_size: int) -
 
 
 def _alone(args: argparse.Namespace, batch_size: int) -> dict[str, Sample]:
-    return {way: _sample(args, way, 1, batch_size) for way in args.parallel}
+    return {mode: _sample(args, mode, 1, batch_size) for mode in args.parallel}
 
 
 def _measure(
@@ -155,7 +155,7 @@ def _measure(
             say(f"{kind}, {count} devices, batch {together}")
             cases = alone
             if count > 1:
-                cases = {way: _sample(args, way, count, together) for way in args.parallel}
+                cases = {mode: _sample(args, mode, count, together) for mode in args.parallel}
             yield from _rows(args, kind, cases, alone)
 
 
@@ -163,23 +163,23 @@ def _rows(
     args: argparse.Namespace, kind: str, cases: Mapping[str, Sample], alone: Mapping[str, Sample]
 ) -> Iterator[dict[str, Any]]:
     """Time the ways in turn, each with one device alone beside it."""
-    samples = {f"{way} alone": sample for way, sample in alone.items()} | dict(cases)
+    samples = {f"{mode} alone": sample for mode, sample in alone.items()} | dict(cases)
     calls = {name: sample.run for name, sample in samples.items()}
     seconds = measure.interleave(calls, warmup=1, repeats=args.repeats)
     per_image = {
         name: [each / _images(sample) for each in seconds[name]] for name, sample in samples.items()
     }
-    for way, sample in cases.items():
+    for mode, sample in cases.items():
         against_jit = None
-        if way == "pmap" and "jit" in cases:
+        if mode == "pmap" and "jit" in cases:
             against_jit = measure.ratio(per_image["pmap"], per_image["jit"])
         yield _row(
             args,
             kind,
-            way,
+            mode,
             sample,
-            seconds[way],
-            measure.ratio(per_image[way], per_image[f"{way} alone"]),
+            seconds[mode],
+            measure.ratio(per_image[mode], per_image[f"{mode} alone"]),
             against_jit,
         )
 
@@ -191,7 +191,7 @@ def _images(sample: Sample) -> int:
 def _row(
     args: argparse.Namespace,
     kind: str,
-    way: str,
+    mode: str,
     sample: Sample,
     seconds: Sequence[float],
     speed_up: measure.Spread,
@@ -202,7 +202,7 @@ def _row(
     collectives = summarise(training.compiled.as_text() or "")
     return rows.row(
         "scaling",
-        f"{args.model} {kind} {way} {count}",
+        f"{args.model} {kind} {mode} {count}",
         command=_command(),
         device_count=count,
         dtype=args.dtype,
@@ -217,7 +217,7 @@ def _row(
         images_per_s_per_device=images_per_s / count,
         ratio=speed_up,
         kind=kind,
-        parallel=way,
+        parallel=mode,
         steps_per_sample=sample.steps,
         efficiency=speed_up.median / count,
         against_jit=against_jit._asdict() if against_jit else None,

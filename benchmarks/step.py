@@ -1,4 +1,4 @@
-"""The training step on resident synthetic pictures, alone or interleaved with peers.
+"""The training step on resident synthetic images, alone or interleaved with peers.
 
 The cases are all combinations of the lists, or those of --case, each on one device unless
 --devices says otherwise (peers use one). One row per case and peer.
@@ -13,8 +13,10 @@ from typing import Any
 
 import jax
 
-from benchmarks import apart, measure, peers, rows, versus
-from benchmarks.workload import DTYPES, Workload, settings
+from benchmarks import peers
+from benchmarks.steps import versus
+from benchmarks.timing import apart, measure, rows
+from benchmarks.timing.workload import DTYPES, Workload, settings
 from jaxres.distributed.mesh import check_batch, make_mesh
 from jaxres.models.pure import abstract_net
 from jaxres.models.registry import list_models, smallest_image
@@ -103,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", type=rows.names, help="models, with commas (default: resnet50)")
     add("--list", action="store_true", help="print each model and the side of its smallest picture")
     add("--image-size", type=rows.numbers, help="sides in pixels, with commas (default: 224)")
-    add("--batch-size", type=rows.numbers, help="pictures per step, with commas (default: 16)")
+    add("--batch-size", type=rows.numbers, help="images per step, with commas (default: 16)")
     add(
         "--case",
         type=_cases,
@@ -122,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--steps-per-call", type=_positive, default=1, help="our steps in one dispatch")
     add("--parallel", choices=("jit", "pmap"), default="jit")
-    add("--devices", type=_positive, default=1, help="the first so many (default: 1)")
+    add("--devices", type=_positive, default=1, help="the first N (default: 1)")
     add(
         "--profile",
         type=rows.local_path,

@@ -3,7 +3,7 @@
 Each is a process of its own that writes OUT/NAME.json; what is there already is left as it is. The
 list goes on after a failure and names the failures at its end. With --minutes it runs what is
 missing and fits in the time; a GPU's list is in order of value, so that is what is worth most.
-Nothing is fetched: data sets that are not prepared give way to the embedded ones, peers that are
+Nothing is fetched: datasets that are not prepared give way to the embedded ones, peers that are
 not installed are left out, and both are said.
 """
 
@@ -22,9 +22,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import apart, peers, rows
+from benchmarks import peers
 from benchmarks.lists import LISTS, Entry
-from benchmarks.variants import VARIANTS
+from benchmarks.peers.variants import VARIANTS
+from benchmarks.timing import apart, rows
 from jaxres.data.backgrounds import photographs
 from jaxres.data.datasets import registry
 from jaxres.data.datasets.paths import data_dir
@@ -138,7 +139,7 @@ def embedded_flags() -> list[str]:
 def left_out(entry: Entry, final: Path, count: int, left_s: float, *, overwrite: bool) -> str:
     """Why an entry is not run, or nothing."""
     if final.exists() and not overwrite:
-        return f"{final} is there (--overwrite makes it again)"
+        return f"{final} is there (--overwrite replaces it)"
     if count < entry.devices:
         return f"left out, needs {entry.devices} devices"
     if entry.seconds > left_s:

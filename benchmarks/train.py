@@ -3,7 +3,7 @@
 Without --to-accuracy, two variants of the recipe's training run in turn, window by window:
 `end to end` is the loop's own work (pipeline, feed, rendering, step, metrics fetched every
 train.log_every_steps) without evaluation and checkpoints; `step only` is the same step on one
-batch of pictures that stays on the devices. With --to-accuracy the recipe is trained by
+batch of images that stays on the devices. With --to-accuracy the recipe is trained by
 `jaxres train`, from a fresh process for each seed.
 """
 
@@ -20,14 +20,15 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from benchmarks import measure, rows, to_accuracy
-from benchmarks.input import MIN_PAIRS, describe, endless, seconds
-from benchmarks.synthetic import Training, begin
+from benchmarks.input import MIN_PAIRS, seconds
+from benchmarks.steps import to_accuracy
+from benchmarks.timing import measure, rows, streams
+from benchmarks.timing.synthetic import Training, begin
 from jaxres.config import Config
 from jaxres.config import recipe as recipes
 from jaxres.config.recipe import split_settings
+from jaxres.data.composed import ComposedDataset, open_split
 from jaxres.data.feed import Feed
-from jaxres.data.pictures import Pictures, open_split
 from jaxres.data.pipeline import train_batches
 from jaxres.distributed import strategy
 from jaxres.distributed.mesh import check_batch, make_mesh
@@ -45,29 +46,29 @@ COLUMNS = {
     "compile s": "compile_s",
     "data wait": "data_wait_share",
     "of step only": "ratio.median",
-    "least": "ratio.min",
-    "most": "ratio.max",
+    "min": "ratio.min",
+    "max": "ratio.max",
 }
 
 
 class EndToEnd:
     """The loop of `jaxres train` without evaluation and checkpoints."""
 
-    def __init__(self, config: Config, pictures: Pictures, mesh: Mesh):
+    def __init__(self, config: Config, dataset: ComposedDataset, mesh: Mesh):
         """Build everything and run the first call, which compiles."""
         self.steps_per_call = config.train.steps_per_call
         self._log_every_steps = config.train.log_every_steps
         self._step = 0
-        way = strategy.create(config.train, mesh)
-        self._batches = train_batches(pictures, endless(config, pictures))
+        parallel = strategy.create(config.train, mesh)
+        self._batches = train_batches(dataset, streams.endless(config, dataset))
         lengths = itertools.repeat(self.steps_per_call)
-        self._feed = Feed(self._batches, lengths, way.put_batch, depth=config.data.prefetch)
-        self._window = Window(self._feed, way, config.data.batch_size)
-        self._resident = way.put_resident(resident_of(pictures))
+        self._feed = Feed(self._batches, lengths, parallel.put_batch, depth=config.data.prefetch)
+        self._window = Window(self._feed, parallel, config.data.batch_size)
+        self._resident = parallel.put_resident(resident_of(dataset))
         self._state, self._call = begin(
             config,
-            way,
-            classes=len(pictures.class_names),
+            parallel,
+            classes=len(dataset.class_names),
             total_steps=config.train.epochs * self._batches.steps_per_epoch,
         )
         self.restart()
@@ -106,7 +107,7 @@ class EndToEnd:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print the table, write the rows; 2 for a wrong command line, recipe or data set."""
+    """Measure, print the table, write the rows; 2 for a wrong command line, recipe or dataset."""
     own, flags = split_settings(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(own)
     quiet_libraries()
@@ -135,11 +136,11 @@ def measured(config: Config, args: argparse.Namespace) -> list[dict[str, Any]]:
     mesh = make_mesh(config.train.devices)
     unit = mesh.size * config.optim.accumulate_steps
     check_batch(config.data.batch_size, mesh.size, config.optim.accumulate_steps)
-    pictures = open_split(config, "train")
+    dataset = open_split(config, "train")
 
     def compare(batch_size: int) -> list[dict[str, Any]]:
         data = dataclasses.replace(config.data, batch_size=batch_size)
-        return compared(dataclasses.replace(config, data=data), pictures, mesh, args)
+        return compared(dataclasses.replace(config, data=data), dataset, mesh, args)
 
     asked = config.data.batch_size
     made, batch_size = measure.with_smaller_batch(compare, asked, unit=unit)
@@ -149,12 +150,12 @@ def measured(config: Config, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def compared(
-    config: Config, pictures: Pictures, mesh: Mesh, args: argparse.Namespace
+    config: Config, dataset: ComposedDataset, mesh: Mesh, args: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Both variants built, warmed up and timed in turn at one batch size."""
-    whole = EndToEnd(config, pictures, mesh)
+    whole = EndToEnd(config, dataset, mesh)
     try:
-        classes = len(pictures.class_names)
+        classes = len(dataset.class_names)
         alone = Training(config, classes=classes, devices=mesh.size)
         steps = args.steps or _steps_of(whole, args.seconds / args.repeats)
         steps = -(-steps // whole.steps_per_call) * whole.steps_per_call
@@ -171,16 +172,16 @@ def compared(
     finally:
         whole.close()
 
-    pictures_per_window = steps * config.data.batch_size
-    rates = {name: pictures_per_window / statistics.median(each) for name, each in timed.items()}
+    images_per_window = steps * config.data.batch_size
+    rates = {name: images_per_window / statistics.median(each) for name, each in timed.items()}
     common = {
         "recipe": str(args.recipe),
-        "data": describe(config, pictures),
+        "data": streams.describe(config, dataset),
         "render": config.data.render,
         "model": config.model.name,
         "dtype": config.model.dtype,
         "batch_size": config.data.batch_size,
-        "image_size": config.data.picture_side,
+        "image_size": config.data.image_size,
         "steps_per_call": whole.steps_per_call,
         "steps_per_window": steps,
         "warmup": 1,

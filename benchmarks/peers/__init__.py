@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks.peers.resnets import RESNETS
-from benchmarks.variants import VARIANTS
-from benchmarks.workload import Workload
+from benchmarks.peers.variants import VARIANTS
+from benchmarks.timing.workload import Workload
 from jaxres.models import cnn
 from jaxres.models.registry import list_models
 from jaxres.runtime.errors import InputError, unknown_name

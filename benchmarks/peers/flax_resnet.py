@@ -78,7 +78,7 @@ class ResNet(nnx.Module):
         self.head = nnx.Linear(channels, classes, **options)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Logits of normalised NHWC pictures, training."""
+        """Logits of normalised NHWC images, training."""
         maps = nnx.relu(self.norm(self.stem(images)))
         pads: Any = ((1, 1), (1, 1))  # annotated as a word only
         maps = nnx.max_pool(maps, (3, 3), (2, 2), pads)

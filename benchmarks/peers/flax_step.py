@@ -15,7 +15,7 @@ from flax import nnx
 from benchmarks.peers import Peer
 from benchmarks.peers.flax_resnet import ResNet
 from benchmarks.peers.resnets import RESNETS
-from benchmarks.workload import LEARNING_RATE, MEAN, MOMENTUM, STD, Workload
+from benchmarks.timing.workload import LEARNING_RATE, MEAN, MOMENTUM, STD, Workload
 
 
 def build(work: Workload, platform: str) -> Peer:

@@ -8,7 +8,7 @@ import jax
 
 from benchmarks.peers import Peer
 from benchmarks.peers.resnets import RESNETS, Residual
-from benchmarks.workload import LEARNING_RATE, MEAN, MOMENTUM, STD, Workload
+from benchmarks.timing.workload import LEARNING_RATE, MEAN, MOMENTUM, STD, Workload
 
 os.environ["KERAS_BACKEND"] = "jax"
 import keras  # pyright: ignore[reportMissingImports]
@@ -51,7 +51,7 @@ def build(work: Workload, platform: str) -> Peer:
 
 
 def network(name: str, image_size: int, classes: int) -> tuple[Any, str]:
-    """A model from uint8 pictures to float32 logits, and which it is.
+    """A model from uint8 images to float32 logits, and which it is.
 
     `keras.applications` has version 1: the stride is in a bottleneck's first 1x1 convolution (5 %
     less arithmetic) and convolutions have biases. What it lacks is built here as version 1.5.

@@ -1,10 +1,10 @@
-"""The peers that are our own step with one thing changed: `benchmarks.variants`."""
+"""The peers that are our own step with one thing changed: `benchmarks.peers.variants`."""
 
-from benchmarks import measure
 from benchmarks.peers import Peer
-from benchmarks.synthetic import Training
-from benchmarks.variants import find
-from benchmarks.workload import Workload, settings
+from benchmarks.peers.variants import find
+from benchmarks.timing import measure
+from benchmarks.timing.synthetic import Training
+from benchmarks.timing.workload import Workload, settings
 from jaxres import __version__
 
 

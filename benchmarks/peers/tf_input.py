@@ -1,4 +1,4 @@
-"""The input pipeline as a TensorFlow user writes it: tf.data with a map over single pictures."""
+"""The input pipeline as a TensorFlow user writes it: tf.data with a map over single images."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,32 +7,32 @@ import numpy as np
 import tensorflow as tf  # pyright: ignore[reportMissingImports]
 
 from jaxres.data.compose.scale_blend import ScaleBlend
-from jaxres.data.pictures import Pictures
+from jaxres.data.composed import ComposedDataset
 
 VERSION = tf.__version__
 tf.config.set_visible_devices([], "GPU")  # the pipeline needs none, and JAX has its memory
 
 
-def batches(pictures: Pictures, batch_size: int, *, workers: int) -> Iterator[Any]:
+def batches(dataset: ComposedDataset, batch_size: int, *, workers: int) -> Iterator[Any]:
     """Batches without end: (images uint8, labels). `workers` 0 maps in one thread, else in as many.
 
     The bicubic kernel of `tf.image.resize` has a = -0.5 where OpenCV's has -0.75, so the digits'
     edges differ a little; the work is the same.
     """
-    compose = pictures.compose
+    compose = dataset.compose
     assert isinstance(compose, ScaleBlend)
-    digits = tf.constant(np.asarray(pictures.source.images)[..., None])
-    labels = tf.constant(pictures.source.labels)
-    photos = tf.constant(pictures.resident.photos)
+    digits = tf.constant(np.asarray(dataset.source.images)[..., None])
+    labels = tf.constant(dataset.source.labels)
+    photos = tf.constant(dataset.resident.photos)
     sides = tf.constant(compose.sides, tf.int32)
     canvas, opacity = compose.canvas, compose.opacity
 
     def below(bound: Any) -> Any:
         return tf.random.uniform((), 0, bound, tf.int32)
 
-    def picture(index: Any) -> tuple[Any, Any]:
+    def composed(index: Any) -> tuple[Any, Any]:
         margin = compose.photo_side - canvas + 1
-        start = tf.stack([below(len(pictures.resident.photos)), below(margin), below(margin), 0])
+        start = tf.stack([below(len(dataset.resident.photos)), below(margin), below(margin), 0])
         background = tf.slice(photos, start, (1, canvas, canvas, 3))[0]
         side = sides[below(len(compose.sides))]
         room = canvas - side
@@ -53,8 +53,8 @@ def batches(pictures: Pictures, batch_size: int, *, workers: int) -> Iterator[An
         image = tf.concat([background[:row], middle, background[row + side :]], axis=0)
         return tf.ensure_shape(image, (canvas, canvas, 3)), labels[index]
 
-    made = tf.data.Dataset.range(len(pictures)).shuffle(len(pictures)).repeat()
-    made = made.map(picture, num_parallel_calls=max(1, workers), deterministic=True)
+    made = tf.data.Dataset.range(len(dataset)).shuffle(len(dataset)).repeat()
+    made = made.map(composed, num_parallel_calls=max(1, workers), deterministic=True)
     made = made.batch(batch_size, drop_remainder=True).prefetch(2)
     options = tf.data.Options()
     options.threading.private_threadpool_size = max(1, workers)

@@ -1,4 +1,4 @@
-"""The input pipeline as a torch user writes it: a Dataset of single pictures and a DataLoader."""
+"""The input pipeline as a torch user writes it: a Dataset of single images and a DataLoader."""
 
 import random
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import torch  # pyright: ignore[reportMissingImports]
 from torch.utils.data import DataLoader, Dataset  # pyright: ignore[reportMissingImports]
 
 from jaxres.data.compose.scale_blend import ScaleBlend
-from jaxres.data.pictures import Pictures
+from jaxres.data.composed import ComposedDataset
 
 VERSION = torch.__version__
 
@@ -18,18 +18,18 @@ VERSION = torch.__version__
 class ScaledDigits(Dataset):
     """Digits scaled bicubically and blended over random crops of photographs."""
 
-    def __init__(self, pictures: Pictures):
-        self.digits = pictures.source.images
-        self.labels = pictures.source.labels
-        self.photos = pictures.resident.photos
-        assert isinstance(pictures.compose, ScaleBlend)
-        self.compose = pictures.compose
+    def __init__(self, dataset: ComposedDataset):
+        self.digits = dataset.source.images
+        self.labels = dataset.source.labels
+        self.photos = dataset.resident.photos
+        assert isinstance(dataset.compose, ScaleBlend)
+        self.compose = dataset.compose
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """A picture drawn at random around a digit, and the digit's label."""
+        """An image drawn at random around a digit, and the digit's label."""
         compose = self.compose
         margin = compose.photo_side - compose.canvas + 1
         crop = (_below(margin), _below(margin))
@@ -41,12 +41,12 @@ class ScaledDigits(Dataset):
             room = compose.canvas - side + 1
             corner = (_below(room), _below(room))
         photo = _below(len(self.photos))
-        picture = self.picture(
+        image = self.image(
             index, photo, crop=crop, side=side, corner=corner, opacity=compose.opacity
         )
-        return picture, int(self.labels[index])
+        return image, int(self.labels[index])
 
-    def picture(
+    def image(
         self,
         digit: int,
         photo: int,
@@ -56,27 +56,27 @@ class ScaledDigits(Dataset):
         corner: tuple[int, int],
         opacity: float,
     ) -> np.ndarray:
-        """The picture (uint8, canvas canvas 3) that these numbers describe."""
+        """The image (uint8, canvas canvas 3) that these numbers describe."""
         row, column = crop
         canvas = self.compose.canvas
-        picture = self.photos[photo, row : row + canvas, column : column + canvas].copy()
+        image = self.photos[photo, row : row + canvas, column : column + canvas].copy()
         scaled = cv2.resize(self.digits[digit], (side, side), interpolation=cv2.INTER_CUBIC)
         row, column = corner
-        square = picture[row : row + side, column : column + side]
+        square = image[row : row + side, column : column + side]
         square[:] = cv2.addWeighted(
             square, 1 - opacity, cv2.cvtColor(scaled, cv2.COLOR_GRAY2RGB), opacity, 0
         )
-        return picture
+        return image
 
 
-def batches(pictures: Pictures, batch_size: int, *, workers: int) -> Iterator[Any]:
+def batches(dataset: ComposedDataset, batch_size: int, *, workers: int) -> Iterator[Any]:
     """Batches without end: (images uint8, labels), collated by the DataLoader.
 
     Without workers torch is kept to one thread while this runs, as it keeps each of its workers.
     They are started by `forkserver`: a fork would copy the threads of JAX.
     """
     loader = DataLoader(
-        ScaledDigits(pictures),
+        ScaledDigits(dataset),
         batch_size=batch_size,
         shuffle=True,
         drop_last=True,

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullLocator
 
-from benchmarks.roof import Roof
+from benchmarks.timing.roof import Roof
 
 Row = Mapping[str, Any]
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from benchmarks.hlo import COLLECTIVES, MOVES, Instruction, parse
+from benchmarks.compiled.hlo import COLLECTIVES, MOVES, Instruction, parse
 
 SILENT = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
 CONTAINERS = {"while", "call", "conditional"}  # their inner operations are measured on their own

@@ -13,10 +13,14 @@ from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
-from benchmarks import beside_roof, bound, chips, measure, opclasses, peers, roof, rows
-from benchmarks.synthetic import Training
-from benchmarks.traced import convolutions, first_layer_flop
-from benchmarks.workload import Workload, settings
+from benchmarks import peers
+from benchmarks.convolutions import bound
+from benchmarks.convolutions.traced import convolutions, first_layer_flop
+from benchmarks.hardware import chips
+from benchmarks.steps import beside_roof, opclasses
+from benchmarks.timing import measure, roof, rows
+from benchmarks.timing.synthetic import Training
+from benchmarks.timing.workload import Workload, settings
 from jaxres.models.count import count
 from jaxres.ops.conv import prefer_lowering
 
@@ -48,7 +52,7 @@ def rows_of(
     If memory ends, the batch of ours and of the peers is halved.
 
     Raises:
-        Failed: not even a batch of one picture per device fits.
+        Failed: not even a batch of one image per device fits.
     """
     say(f"{case_of(work)}: compiling")
 
@@ -113,7 +117,7 @@ def _described(
 ) -> dict[str, Any]:
     """What a row says of our step whatever the peer; memory first, before others need any.
 
-    A training step is three forward passes' arithmetic less the gradient of the pictures.
+    A training step is three forward passes' arithmetic less the gradient of the images.
     """
     peak = measure.peak_memory_mib(own.compiled)
     first_gflop = first_layer_flop(work.model, work.image_size, classes=work.classes) / 1e9

@@ -1,4 +1,4 @@
-"""What both sides of a comparison of training steps train: one batch of random pictures."""
+"""What both sides of a comparison of training steps train: one batch of random images."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from jaxtyping import Int32, UInt8
 from jaxres.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from jaxres.runtime.errors import InputError
 
-# ImageNet's, as every side applies to the uint8 pictures inside of its step.
+# ImageNet's, as every side applies to the uint8 images inside of its step.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DTYPES = ("float32", "bfloat16")
 LEARNING_RATE, MOMENTUM = 1e-3, 0.9  # SGD, without weight decay
@@ -25,7 +25,7 @@ class Workload(NamedTuple):
 
     @property
     def images(self) -> UInt8[np.ndarray, "n size size 3"]:
-        """Random pictures."""
+        """Random images."""
         shape = (self.batch_size, self.image_size, self.image_size, 3)
         return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
@@ -39,7 +39,7 @@ def settings(work: Workload, *, mode: str = "jit", steps_per_call: int = 1) -> C
     """The settings of our run with this workload; `mode` is `train.parallel`.
 
     Raises:
-        InputError: the size of the pictures or the dtype is not allowed.
+        InputError: the size of the images or the dtype is not allowed.
     """
     try:
         return Config(

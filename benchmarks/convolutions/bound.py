@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 
-from benchmarks.roof import Roof
+from benchmarks.timing.roof import Roof
 from jaxres.ops.conv import Geometry
 
 # Passes over every convolution's output for batch norm and ReLU when none is fused into the
@@ -18,12 +18,12 @@ def step_seconds(
 ) -> float:
     """The least time of a training step of one device, from its convolutions (one or more).
 
-    For every convolution the forward pass, the gradient of its input (but not of the pictures) and
+    For every convolution the forward pass, the gradient of its input (but not of the images) and
     the gradient of its kernel each take the longer of FLOP / peak and bytes / bandwidth, reading
     and writing every array once. Batch norm and ReLU add `norm_passes` over each convolution's
     output. Left out: the additions of residual blocks, pooling, the last layer, the loss and the
     optimiser. ResNet-50 at 224 px on a roof of 790 TFLOP/s and 4.3 TB/s is limited to 12,050
-    pictures a second so, and to 10,900 with residuals and pooling.
+    images a second so, and to 10,900 with residuals and pooling.
     """
     first = next(iter(convolutions))
     total = -convolution_seconds(first, roof)
@@ -48,9 +48,9 @@ def flop_of(geometry: Geometry) -> int:
 
 
 def bytes_of(geometry: Geometry) -> tuple[int, int, int]:
-    """Bytes of the pictures, the kernel and the outputs."""
+    """Bytes of the images, the kernel and the outputs."""
     item = jnp.dtype(geometry.dtype).itemsize
     kernel = math.prod(geometry.kernel) * geometry.channels // geometry.groups * geometry.features
-    pictures = geometry.batch * math.prod(geometry.size) * geometry.channels
+    images = geometry.batch * math.prod(geometry.size) * geometry.channels
     outputs = geometry.batch * math.prod(geometry.output_size) * geometry.features
-    return item * pictures, item * kernel, item * outputs
+    return item * images, item * kernel, item * outputs

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import rows
-from benchmarks.kernels import CLASSES
-from benchmarks.topology import is_gpu
+from benchmarks.compiled.kernels import CLASSES
+from benchmarks.compiled.topology import is_gpu
+from benchmarks.timing import rows
 
 Row = dict[str, Any]
 
@@ -29,9 +29,9 @@ WORK_COLUMNS = {
     "MB": "collectives.all-reduce.mb",
     "others": "other_collectives",
     "GFLOP": "gflop",
-    "a picture": "gflop_per_image",
+    "an image": "gflop_per_image",
     "GB in HBM": "hbm_gb",
-    "MB a picture": "hbm_mb_per_image",
+    "MB an image": "hbm_mb_per_image",
     "kernels": "kernels",
     "FLOP ms": "bound_ms.arithmetic",
     "HBM ms": "bound_ms.traffic",
@@ -71,7 +71,7 @@ def show_classes(made: Sequence[Row]) -> None:
     lines: list[Row] = [{"class": kind} for kind in [*kinds, "all"]]
     for place, each in enumerate(made):
         label = each["variant"] or "the recipe"
-        names = {"kernels": "kernels", "MB a picture": "mb", "roof ms": "roof_ms"}
+        names = {"kernels": "kernels", "MB an image": "mb", "roof ms": "roof_ms"}
         columns |= {f"{label}: {shown}": f"{place}.{key}" for shown, key in names.items()}
         whole = {
             "kernels": each["kernels"],

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from benchmarks.hlo import bytes_of, shapes_of
+from benchmarks.compiled.hlo import bytes_of, shapes_of
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from benchmarks import measure
+from benchmarks.timing import measure
 
 REPEATS = 7
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from benchmarks import rows
+from benchmarks.timing import rows
 from jaxres.runtime.errors import InputError
 from jaxres.runtime.screen import say
 
@@ -30,8 +30,8 @@ COLUMNS = {
     "of": "repeats",
     "mean s": "to_accuracy_s.mean",
     "std": "to_accuracy_s.std",
-    "least": "to_accuracy_s.min",
-    "most": "to_accuracy_s.max",
+    "min": "to_accuracy_s.min",
+    "max": "to_accuracy_s.max",
     "test accuracy": "test_accuracy.mean",
     "lowest": "test_accuracy.min",
     "compile s": "compile_s",

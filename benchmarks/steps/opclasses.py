@@ -10,8 +10,8 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.program import Operation, operations
-from benchmarks.synthetic import Training
+from benchmarks.compiled.program import Operation, operations
+from benchmarks.timing.synthetic import Training
 
 STEPS = 5
 TOP = 20  # operations and lines shown

@@ -14,14 +14,14 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from benchmarks.chips import CHIPS, GPUS, Chip, target_config
-from jaxres.checkpoint.manager import abstract_like
+from benchmarks.hardware.chips import CHIPS, GPUS, Chip, target_config
+from jaxres.checkpoint.shapes import abstract_like
 from jaxres.config import Config
 from jaxres.data.backgrounds import photographs
 from jaxres.data.compose.composition import Resident
+from jaxres.data.composed import Batch, open_split
 from jaxres.data.datasets import registry
 from jaxres.data.datasets.paths import data_dir
-from jaxres.data.pictures import Batch, open_split
 from jaxres.distributed import strategy
 from jaxres.distributed.mesh import AXIS
 from jaxres.evaluation.evaluator import resident_of
@@ -38,7 +38,7 @@ _TPU = re.compile(rf"({'|'.join(TPUS)}):(\d+(?:x\d+){{1,2}})")
 _GPU = re.compile(rf"({'|'.join(GPUS)})(?::(?:(\d+)x)?(\d+))?")  # hosts x devices of each
 GPU_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
 
-# What is assumed where the data sets of a recipe are not prepared: MNIST without the validation
+# What is assumed where the datasets of a recipe are not prepared: MNIST without the validation
 # examples over 400 squares of photographs or 256 textures, or CIFAR-10.
 ASSUMED = {
     "scale_blend": Resident(
@@ -175,7 +175,7 @@ def workload(config: Config) -> Workload:
     """The sizes of a recipe's data: as prepared, or else assumed.
 
     Raises:
-        InputError: the settings name no data set, or the step cannot be compiled ahead of time.
+        InputError: the settings name no dataset, or the step cannot be compiled ahead of time.
     """
     if config.train.parallel != "jit":
         raise InputError(
@@ -193,9 +193,9 @@ def workload(config: Config) -> Workload:
     if missing:
         stand_in = dataclasses.replace(config.data, dataset="digits", backgrounds="black")
         known = dataclasses.replace(config, data=stand_in)
-    pictures = open_split(known, "train")
-    resident = resident_of(pictures)
-    examples = len(pictures)
+    dataset = open_split(known, "train")
+    resident = resident_of(dataset)
+    examples = len(dataset)
     if missing:
         assumed = ASSUMED[config.data.composition]
         examples = len(assumed.images)
@@ -207,10 +207,10 @@ def workload(config: Config) -> Workload:
         why = f" (assumed: {' and '.join(missing)} not prepared)" if missing else ""
         told += f" from {sizes}{why}"
     return Workload(
-        example=pictures.batch(np.zeros(1, np.int32), epoch=0, first=0),
+        example=dataset.batch(np.zeros(1, np.int32), epoch=0, first=0),
         resident=resident,
         examples=examples,
-        classes=len(pictures.class_names),
+        classes=len(dataset.class_names),
         told=told,
     )
 

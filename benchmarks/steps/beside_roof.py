@@ -3,12 +3,12 @@
 from collections import defaultdict
 from typing import Any
 
-from benchmarks import rows
-from benchmarks.chips import Chip
-from benchmarks.hlo import parse
-from benchmarks.kernels import by_class as kernels_by_class
-from benchmarks.kernels import kernels, totals
-from benchmarks.opclasses import Profile
+from benchmarks.compiled.hlo import parse
+from benchmarks.compiled.kernels import by_class as kernels_by_class
+from benchmarks.compiled.kernels import kernels, totals
+from benchmarks.hardware.chips import Chip
+from benchmarks.steps.opclasses import Profile
+from benchmarks.timing import rows
 
 OUTSIDE = "not in the program"  # such as copies to the host
 COLUMNS = {
@@ -17,7 +17,7 @@ COLUMNS = {
     "ms": "ms",
     "least ms": "roof_ms",
     "share": "roof_share",
-    "MB a picture": "mb_per_image",
+    "MB an image": "mb_per_image",
     "GB/s": "gb_per_s",
     "TFLOP/s": "tflops",
 }
@@ -28,7 +28,7 @@ def by_class(
 ) -> list[dict[str, Any]]:
     """A row for each class of kernels in a program (`Compiled.as_text()`), and one for all.
 
-    `ms` is measured, per step of `images` pictures; `roof_ms` the least time on the chip as `aot`
+    `ms` is measured, per step of `images` images; `roof_ms` the least time on the chip as `aot`
     counts it; `roof_share` the second over the first; `gb_per_s` and `tflops` are the program's
     bytes and FLOP over the measured time. What was not traced has no `ms`.
     """

@@ -19,9 +19,9 @@ TOTAL_STEPS = 1000  # of the learning-rate schedule; it has no part in the speed
 
 
 class Training:
-    """The compiled step of a run's settings, its state and one batch of random pictures.
+    """The compiled step of a run's settings, its state and one batch of random images.
 
-    A call runs `config.train.steps_per_call` steps. The pictures come ready (no plan, nothing
+    A call runs `config.train.steps_per_call` steps. The images come ready (no plan, nothing
     resident), so this is the step that `data.render host` runs.
     """
 
@@ -45,10 +45,10 @@ class Training:
         self.mesh = make_mesh(devices)
         parts = config.optim.accumulate_steps
         check_batch(config.data.batch_size, self.mesh.size, parts)
-        self.way = strategy.create(config.train, self.mesh)
-        self.state, jitted = begin(config, self.way, classes=classes, total_steps=TOTAL_STEPS)
+        self.parallel = strategy.create(config.train, self.mesh)
+        self.state, jitted = begin(config, self.parallel, classes=classes, total_steps=TOTAL_STEPS)
         self.steps_per_call = config.train.steps_per_call
-        self.batch = self.way.put_batch(_batch(config, classes), self.steps_per_call)
+        self.batch = self.parallel.put_batch(_batch(config, classes), self.steps_per_call)
         began = time.perf_counter()
         lowered = jitted.lower(self.state, None, self.batch)
         self.compiled = lowered.compile(compiler_options=dict(compiler_options or {}) or None)
@@ -82,7 +82,7 @@ class Training:
 
 
 def begin(
-    config: Config, way: strategy.Parallel, *, classes: int, total_steps: int
+    config: Config, parallel: strategy.Parallel, *, classes: int, total_steps: int
 ) -> tuple[Any, Any]:
     """The state before the first step, on the devices, and the call of a run: jitted or pmapped."""
     net = network(config, classes=classes)
@@ -91,18 +91,16 @@ def begin(
     ema = config.optim.ema_decay > 0
     state = new_state(net.params, net.stats, optimizer, ema=ema, trained=trained)
     step = make_train_step(net, optimizer, rate, config, trained=trained)
-    call = way.compile(step, config.train.steps_per_call)
-    return way.enter(replicate(way.mesh, state)), call
+    call = parallel.compile(step, config.train.steps_per_call)
+    return parallel.enter(replicate(parallel.mesh, state)), call
 
 
 def _batch(config: Config, classes: int) -> dict[str, np.ndarray]:
-    """Pictures and labels of as many steps as a call runs, drawn from `train.seed`."""
+    """Images and labels of as many steps as a call runs, drawn from `train.seed`."""
     data, steps = config.data, config.train.steps_per_call
     shape = (data.batch_size,) if steps == 1 else (steps, data.batch_size)
     random = np.random.default_rng(config.train.seed)
     return {
-        "image": random.integers(
-            0, 256, (*shape, data.picture_side, data.picture_side, 3), np.uint8
-        ),
+        "image": random.integers(0, 256, (*shape, data.image_size, data.image_size, 3), np.uint8),
         "label": random.integers(0, classes, shape, np.int32),
     }

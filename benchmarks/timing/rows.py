@@ -19,8 +19,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import Spread
-from benchmarks.roof import Roof
+from benchmarks.timing.measure import Spread
+from benchmarks.timing.roof import Roof
 from jaxres.distributed.mesh import make_mesh
 from jaxres.logs.summary import environment
 from jaxres.runtime.errors import InputError
@@ -110,7 +110,7 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
 
 
 def local_path(text: str) -> Path:
-    """A path that is no address, for argparse."""
+    """A path that is not an address, for argparse."""
     try:
         require_path("it", text)
     except InputError as error:

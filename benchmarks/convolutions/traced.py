@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from benchmarks.bound import flop_of
+from benchmarks.convolutions.bound import flop_of
 from jaxres.models.pure import abstract_net
 from jaxres.ops.conv import Geometry, force_lowering
 
@@ -27,7 +27,7 @@ def convolutions(
 ) -> dict[Geometry, int]:
     """The distinct convolutions of a training forward pass and how often each occurs.
 
-    In the order of the program, so the first one reads the pictures. `options` are the model's.
+    In the order of the program, so the first one reads the images. `options` are the model's.
 
     Raises:
         InputError: no model has this name, or the model does not take an option's value.
@@ -41,7 +41,7 @@ def convolutions(
 
 
 def first_layer_flop(name: str, image_size: int, *, classes: int = 1000) -> int:
-    """FLOP for one picture of the layer that reads it, a convolution or a product."""
+    """FLOP for one image of the layer that reads it, a convolution or a product."""
     program = _program(name, image_size, 1, "float32", classes=classes)
     first = next(equations(program, CONVOLUTION, "dot_general"))
     if first.primitive.name == CONVOLUTION:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import measure
+from benchmarks.timing import measure
 from jaxres.ops import target
 from jaxres.ops.conv import LOWERINGS, Geometry, choose, conv2d, force_lowering
 
@@ -126,7 +126,7 @@ def one_pass(geometry: Geometry, which: str, operands: Sequence[jax.Array]) -> j
     shapes = _shapes(geometry)
     if which == "input gradient":
         kernel, gradient = operands
-        # A convolution is linear in its pictures: the zeros are not read.
+        # A convolution is linear in its images: the zeros are not read.
         zeros = jnp.zeros(shapes["images"], geometry.dtype)
         return jax.vjp(lambda images: convolve(images, kernel), zeros)[1](gradient)[0]
     images, gradient = operands

@@ -23,6 +23,9 @@ MOVES = {
     *("copy", "copy-start", "copy-done", "transpose", "reshape", "bitcast", "broadcast"),
     *("slice", "dynamic-slice", "dynamic-update-slice", "concatenate", "pad", "reverse", "iota"),
 }
+# Names for what is there already, and the ends of what is counted where it starts.
+ALIASES = ("bitcast", "get-tuple-element", "optimization-barrier", "opt-barrier", "tuple")
+SILENT = (*ALIASES, "constant", "parameter", "after-all", "iota", "partition-id", "replica-id")
 
 
 class Shape(NamedTuple):
