@@ -25,4 +25,4 @@ def require_regular_files(folder: Path) -> None:
     for parent, _, files in os.walk(folder):
         for name in files:
             if not os.path.isfile(os.path.join(parent, name)):
-                raise ValueError(f"'{os.path.join(parent, name)}' is no regular file")
+                raise ValueError(f"'{os.path.join(parent, name)}' is not a regular file")

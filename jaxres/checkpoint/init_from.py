@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxres.checkpoint.manager import open_run
+from jaxres.checkpoint.reader import open_run
 from jaxres.config import Config
 from jaxres.models.pure import flatten, unflatten
 from jaxres.runtime.errors import InputError
@@ -47,9 +47,9 @@ def load(config: Config, params: PyTree, stats: PyTree, sharding: jax.sharding.S
     heads = {name for name in differing if _in_head(name)}
     if bodies := sorted(differing - heads):
         raise InputError(
-            f"model.init_from '{folder}' is of another network than {config.model.name}: "
-            f"{len(bodies)} weights differ, as {bodies[0]}, which has shape "
-            f"{_shape(given, bodies[0])} there and {_shape(fresh, bodies[0])} here"
+            f"model.init_from '{folder}' holds weights of a network other than "
+            f"{config.model.name}: {len(bodies)} weights differ, such as {bodies[0]}, which "
+            f"has shape {_shape(given, bodies[0])} there and {_shape(fresh, bodies[0])} here"
         )
     new_head = bool(heads) or config.model.new_head
     source = {name: leaf for name, leaf in given.items() if not (new_head and _in_head(name))}

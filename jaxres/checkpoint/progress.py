@@ -21,7 +21,7 @@ class Progress:
     `iterator` is the state of the training batches; `totals` are sums over all processes that
     worked on the run; `compile_cache` tells how the last of them came by its training step;
     `rollbacks` are steps whose state was given up, and the checkpoints taken instead; `data` are
-    the `Pictures.facts` of each split, and `devices` how many there were.
+    the `ComposedDataset.facts` of each split, and `devices` how many there were.
     """
 
     iterator: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -118,7 +118,7 @@ def _is_facts(value: Any) -> bool:
 
 
 def told(facts: Mapping[str, Any]) -> str:
-    """What `Pictures.facts` say, in words."""
+    """What `ComposedDataset.facts` say, in words."""
     return f"{facts['examples']:,} examples (checksum {facts['checksum']})"
 
 
