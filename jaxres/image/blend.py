@@ -1,5 +1,6 @@
-"""Laying one picture over another."""
+"""Laying one image over another."""
 
+import chex
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
@@ -18,6 +19,8 @@ def blend(
     (1 - opacity) * photo + opacity * digit, rounded half to even as OpenCV does, unless `exact`.
     Values stay in 0..255. Pixels outside the digit's square are for the caller to mask.
     """
+    chex.assert_rank([photo, digit, opacity], [4, 3, 1])
+    chex.assert_equal_shape_prefix([photo, digit], 3)
     weight = opacity[:, None, None, None]
     top = digit[..., None].astype(jnp.float32)
     mixed = (1 - weight) * photo.astype(jnp.float32) + weight * top

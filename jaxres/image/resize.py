@@ -1,5 +1,6 @@
 """Bicubic resizing as a product with two small matrices."""
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, UInt8
@@ -45,26 +46,28 @@ def box_mask(
 
 
 def resize_onto(
-    pictures: UInt8[Array, "n h w"],
+    images: UInt8[Array, "n h w"],
     side: Int32[Array, " n"],
     corner: Int32[Array, "n 2"],
     *,
     canvas: int,
     exact: bool = False,
 ) -> UInt8[Array, "n canvas canvas"] | Float[Array, "n canvas canvas"]:
-    """Resize each grey picture to side x side and lay it at `corner` (row, column) of a canvas.
+    """Resize each grey image to side x side and lay it at `corner` (row, column) of a canvas.
 
     Values are clipped to 0..255 and, unless `exact`, rounded. Pixels outside the square are
     undefined.
     """
-    height, width = pictures.shape[1:]
+    chex.assert_rank([images, side, corner], [3, 1, 2])
+    chex.assert_equal_shape_prefix([images, side, corner], 1)
+    height, width = images.shape[1:]
     rows = cubic_matrix(side, corner[:, 0], size_in=height, size_out=canvas)
     columns = cubic_matrix(side, corner[:, 1], size_in=width, size_out=canvas)
     # Grey levels need 8 bits and more: TPUs and TF32 would otherwise multiply with fewer.
     resized = jnp.einsum(
         "nik,nkl,njl->nij",
         rows,
-        pictures.astype(jnp.float32),
+        images.astype(jnp.float32),
         columns,
         precision=jax.lax.Precision.HIGHEST,
     )
@@ -72,22 +75,23 @@ def resize_onto(
 
 
 def resize(
-    pictures: UInt8[Array, "n h w *rgb"], *, side: int, exact: bool = False
+    images: UInt8[Array, "n h w *rgb"], *, side: int, exact: bool = False
 ) -> UInt8[Array, "n {side} {side} *rgb"] | Float[Array, "n {side} {side} *rgb"]:
-    """Resize each grey or RGB picture to side x side; of that size already it stays as it is.
+    """Resize each grey or RGB image to side x side; of that size already it stays as it is.
 
     Values are clipped to 0..255 and, unless `exact`, rounded.
     """
-    height, width = pictures.shape[1:3]
+    chex.assert_rank(images, {3, 4})
+    height, width = images.shape[1:3]
     if (height, width) == (side, side):
-        return pictures
+        return images
     whole, at_zero = jnp.full(1, side), jnp.zeros(1, jnp.int32)
     rows = cubic_matrix(whole, at_zero, size_in=height, size_out=side)[0]
     columns = cubic_matrix(whole, at_zero, size_in=width, size_out=side)[0]
     resized = jnp.einsum(
         "ik,nkl...,jl->nij...",
         rows,
-        pictures.astype(jnp.float32),
+        images.astype(jnp.float32),
         columns,
         precision=jax.lax.Precision.HIGHEST,
     )

@@ -1,7 +1,8 @@
-"""Pictures resampled at the places that a homography gives, bilinearly."""
+"""Images resampled at the places that a homography gives, bilinearly."""
 
 from typing import Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int32, UInt8, UInt32
@@ -56,19 +57,22 @@ def transformed(
 
 
 def sampled(
-    pictures: UInt8[Array, "m h w *rgb"] | Float[Array, "m h w *rgb"],
+    images: UInt8[Array, "m h w *rgb"] | Float[Array, "m h w *rgb"],
     chosen: Int32[Array, " n"],
     row: Float[Array, "n rows columns"],
     column: Float[Array, "n rows columns"],
     *,
     border: Border,
 ) -> Float[Array, "n rows columns *rgb"]:
-    """Grey levels of the chosen pictures at these places.
+    """Grey levels of the chosen images at these places.
 
-    Beyond its border a picture is black, or mirrored about its outermost pixels as by OpenCV's
+    Beyond its border an image is black, or mirrored about its outermost pixels as by OpenCV's
     BORDER_REFLECT_101.
     """
-    height, width = pictures.shape[1:3]
+    chex.assert_rank(images, {3, 4})
+    chex.assert_equal_shape([row, column])
+    chex.assert_equal_shape_prefix([row, chosen], 1)
+    height, width = images.shape[1:3]
     top, left = jnp.floor(row), jnp.floor(column)
     down, right = row - top, column - left
     chosen = chosen[:, None, None]
@@ -84,7 +88,7 @@ def sampled(
             i, j = jnp.clip(i, 0, height - 1), jnp.clip(j, 0, width - 1)
         # Three small indices: one of all pixels together would pass int32 in a large bank.
         values = (
-            jnp.asarray(pictures).at[chosen, i, j].get(mode="promise_in_bounds").astype(jnp.float32)
+            jnp.asarray(images).at[chosen, i, j].get(mode="promise_in_bounds").astype(jnp.float32)
         )
         return values * weight.reshape(*weight.shape, *[1] * (values.ndim - weight.ndim))
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from jaxres.models.initial import variance_scaling
 from jaxres.ops import folded_norm, pool, pooled_norm, target
@@ -62,7 +62,7 @@ class Conv(nnx.Module):
 
 
 class BatchNorm(nnx.Module):
-    """Batch normalisation over pictures and pixels (Ioffe and Szegedy, 2015).
+    """Batch normalisation over images and pixels (Ioffe and Szegedy, 2015).
 
     Training normalises by the batch's mean and (biased) variance and moves the running ones a tenth
     of the way to them; torch moves its running variance towards the unbiased estimate, larger by
@@ -281,34 +281,3 @@ class Linear(nnx.Module):
         kernel = self.kernel[...].astype(self.dtype)
         product = jnp.matmul(rows.astype(self.dtype), kernel, preferred_element_type=jnp.float32)
         return product + self.bias[...]
-
-
-def dropout(
-    features: Float[Array, "..."],
-    rate: float,
-    *,
-    train: bool,
-    key: PRNGKeyArray | None,
-    whole_maps: bool = False,
-) -> Float[Array, "..."]:
-    """Zero each value with probability `rate` and scale the others by 1 / (1 - rate), in training.
-
-    With `whole_maps` the features are (n, h, w, c), and a picture's feature map is zeroed or kept
-    as a whole: the spatial dropout of Tompson et al. (2015), section 3.2.
-
-    Raises:
-        ValueError: training with a rate above zero but no key.
-    """
-    if not train or rate == 0.0:
-        return features
-    if key is None:
-        raise ValueError(f"dropout of {rate} needs a key in training; none was given")
-    n, *_, c = features.shape
-    shape = (n, 1, 1, c) if whole_maps else features.shape
-    kept = jax.random.bernoulli(key, 1.0 - rate, shape)
-    return jnp.where(kept, features / (1.0 - rate), jnp.zeros((), features.dtype))
-
-
-def fold(key: PRNGKeyArray | None, place: int) -> PRNGKeyArray | None:
-    """The key of one of several places that draw; None stays None."""
-    return None if key is None else jax.random.fold_in(key, place)

@@ -13,7 +13,7 @@ def _network_options(config: Config, classes: int) -> dict[str, Any]:
     model = config.model
     return {
         "classes": classes,
-        "image_size": config.data.picture_side,
+        "image_size": config.data.image_size,
         "stem": model.stem,
         "head": model.head,
         "dense": model.dense,

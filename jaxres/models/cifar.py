@@ -1,4 +1,4 @@
-"""Residual networks for pictures of 32 pixels."""
+"""Residual networks for images of 32 pixels."""
 
 from functools import partial
 
@@ -64,12 +64,13 @@ class CifarResNet(Network):
     def features(
         self, images: Float[Array, "n h w 3"], *, train: bool, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n oh ow 64"]:
-        """The last feature maps, a quarter of the picture's side."""
+        """The last feature maps, a quarter of the image's side."""
         del key
-        maps = self.stem(images, train=train, rectify=True)
-        for stage in self.stages:
+        maps = self.seen("stem", self.stem(images, train=train, rectify=True))
+        for place, stage in enumerate(self.stages):
             for block in stage:
                 maps = block(maps, train=train)
+            maps = self.seen(f"stages.{place}", maps)
         return maps
 
 
@@ -125,13 +126,14 @@ class CifarWideResNet(Network):
     def features(
         self, images: Float[Array, "n h w 3"], *, train: bool, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n oh ow k"]:
-        """The last feature maps, a quarter of the picture's side."""
+        """The last feature maps, a quarter of the image's side."""
         del key
-        maps = self.stem(images)
-        for stage in self.stages:
+        maps = self.seen("stem", self.stem(images))
+        for place, stage in enumerate(self.stages):
             for block in stage:
                 maps = block(maps, train=train)
-        return self.norm(maps, train=train, rectify=True)
+            maps = self.seen(f"stages.{place}", maps)
+        return self.seen("norm", self.norm(maps, train=train, rectify=True))
 
 
 MODELS = {

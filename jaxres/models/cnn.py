@@ -1,4 +1,4 @@
-"""The studies' plain convolutional networks for small pictures, and their fully connected one."""
+"""The studies' plain convolutional networks for small images, and their fully connected one."""
 
 from functools import partial
 

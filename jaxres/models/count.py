@@ -13,7 +13,7 @@ from jaxres.ops.conv import force_lowering
 
 
 class ModelCost(NamedTuple):
-    """Costs of one picture's forward pass; `gflop` at 2 per multiply-add, convolutions and linear
+    """Costs of one image's forward pass; `gflop` at 2 per multiply-add, convolutions and linear
     layers only, and `activations` the number of values those layers put out."""
 
     name: str
@@ -27,17 +27,17 @@ def count(name: str, *, image_size: int = 224, classes: int = 1000) -> ModelCost
     """Count a model of the registry.
 
     Raises:
-        InputError: no model has this name, or the model does not take pictures of this size.
+        InputError: no model has this name, or the model does not take images of this size.
     """
     return count_net(name, abstract_net(name, classes=classes, image_size=image_size), image_size)
 
 
 def count_net(name: str, net: Net, image_size: int) -> ModelCost:
-    """Count a network that takes square pictures of `image_size` pixels."""
-    picture = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    """Count a network that takes square images of `image_size` pixels."""
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     with force_lowering("xla"):
         program = jax.make_jaxpr(lambda *inputs: net.apply(*inputs, train=False))(
-            net.params, net.stats, picture
+            net.params, net.stats, image
         )
     layers = list(_layers(program.jaxpr))
     parameters = _size(net.params)

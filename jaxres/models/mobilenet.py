@@ -76,12 +76,13 @@ class MobileNetV2(Network):
     def features(
         self, images: Float[Array, "n h w 3"], *, train: bool, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n oh ow 1280"]:
-        """The last feature maps, 1/32 of the picture's side."""
+        """The last feature maps, 1/32 of the image's side."""
         del key
-        maps = self.stem(images, train=train, rectify=True, ceiling=CEILING)
-        for block in self.blocks:
-            maps = block(maps, train=train)
-        return self.last(maps, train=train, rectify=True, ceiling=CEILING)
+        rectified = {"rectify": True, "ceiling": CEILING}
+        maps = self.seen("stem", self.stem(images, train=train, **rectified))
+        for place, block in enumerate(self.blocks):
+            maps = self.seen(f"blocks.{place}", block(maps, train=train))
+        return self.seen("last", self.last(maps, train=train, **rectified))
 
 
 MODELS = {"mobilenet_v2": partial(MobileNetV2)}

@@ -1,15 +1,18 @@
 """What every network is: a body that gives feature maps, and a head that makes logits of them."""
 
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxres.models.blocks import BatchNorm, Linear, dropout, fold
+from jaxres.models.blocks import BatchNorm, Linear
 from jaxres.models.options import Options
 from jaxres.ops import pool
+from jaxres.ops.dropout import dropout, fold
 from jaxres.runtime.errors import InputError
 
+See = Callable[[str, Array], Array]
 HEADS = {"average": pool.global_average_pool, "max": pool.global_max_pool}
 
 
@@ -83,6 +86,15 @@ class Network(nnx.Module):
     published: ClassVar[Published] = Published(None, 224, 1000)  # ImageNet
     own_options: ClassVar[tuple[str, ...]] = ()  # of those that only some networks take
     head: Head
+    see: See | None = None  # for one call: set by `Net.apply`
+
+    def seen(self, name: str, maps: Array) -> Array:
+        """The maps of the layer `name`, as whoever looks at the network returns them.
+
+        A body passes through here what each of its layers gives, under the name that the layer has
+        in `params`; of a stage of blocks, what the last block gives.
+        """
+        return maps if self.see is None else self.see(name, maps)
 
     def features(
         self, images: Float[Array, "n h w 3"], *, train: bool, key: PRNGKeyArray | None
@@ -94,5 +106,5 @@ class Network(nnx.Module):
         self, images: Float[Array, "n h w 3"], *, train: bool, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n classes"]:
         """Logits in float32. `key` is needed in training with dropout."""
-        maps = self.features(images, train=train, key=fold(key, 0))
+        maps = self.seen("features", self.features(images, train=train, key=fold(key, 0)))
         return self.head(maps, train=train, key=fold(key, 1))

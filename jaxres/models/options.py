@@ -11,7 +11,7 @@ class Options:
     """Sizes and choices; None leaves a choice to the network. See `config.ModelConfig`."""
 
     classes: int
-    image_size: int  # side of the square pictures, pixels
+    image_size: int  # side of the square images, pixels
     stem: str | None = None
     head: str | None = None
     dense: tuple[int, ...] | None = None

@@ -3,15 +3,14 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
+import jax
 from flax import nnx, traverse_util
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxres.models import registry
 from jaxres.models.blocks import BatchNorm
-from jaxres.models.network import Network
+from jaxres.models.network import See
 from jaxres.models.options import Options
-
-See = Callable[[str, Array], Array]
 
 
 class Net(NamedTuple):
@@ -23,10 +22,9 @@ class Net(NamedTuple):
     statistics have moved, but for the batch norms at the dotted paths `frozen_norms`; without, they
     are those given. `key` is needed only for training with dropout.
 
-    With `see`, what each layer of the body gives passes through `see(name, maps)`, which returns
-    the maps to go on with: in the order of the computation, under the names that the layers have
-    in `params` (of a stage of blocks `stages.0`, what its last block gives), and at the end the
-    maps that the head reads as `features`.
+    With `see` (for `train` false), what each layer of the body gives passes through `see(name,
+    maps)`, which returns the maps to continue with: in the order of the computation, under the
+    names of `Network.seen`, and at the end the maps that the head reads as `features`.
     """
 
     params: PyTree
@@ -52,9 +50,21 @@ def abstract_net(name: str, **options: Any) -> Net:
         InputError: no model has this name, or the model does not take an option's value.
     """
     asked = Options(**options)
-    model = nnx.eval_shape(lambda: registry.create(name, asked, rngs=nnx.Rngs(params=0)))
+    model = nnx.eval_shape(lambda: registry.create(name, asked, rngs=_AnyKey()))
     graph, params, stats = _split(model)
     return Net(params, stats, _apply_of(graph, asked.fold_norm))
+
+
+class _AnyKey(nnx.Rngs):
+    """One key for all, where nothing is drawn: the counter of `nnx.Rngs`, traced, takes longest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._key = jax.random.key(0)
+
+    def params(self) -> PRNGKeyArray:
+        """The key."""
+        return self._key
 
 
 def flatten(tree: PyTree) -> dict[str, Any]:
@@ -89,30 +99,11 @@ def _apply_of(graph: nnx.GraphDef, fold_norm: str) -> Callable[..., tuple[Array,
             if isinstance(module, BatchNorm):
                 module.frozen = ".".join(map(str, path)) in frozen_norms
                 module.fold_rule = fold_norm
-        if see is not None:
-            _show_layers(model, see)
+        model.see = see
         logits = model(images, train=train, key=key)
         return logits, _plain(nnx.state(model, nnx.BatchStat)) if train else stats
 
     return apply
-
-
-def _show_layers(model: Network, see: See) -> None:
-    """Let `see` between the layers of a model that was merged for this one call."""
-
-    def shown(name: str, layer: Callable[..., Array]) -> Callable[..., Array]:
-        return lambda *inputs, **options: see(name, layer(*inputs, **options))
-
-    for name, layer in list(vars(model).items()):
-        if isinstance(layer, nnx.List):
-            for place, part in enumerate(layer):
-                if isinstance(part, nnx.List):
-                    part[-1] = shown(f"{name}.{place}", part[-1])
-                else:
-                    layer[place] = shown(f"{name}.{place}", part)
-        elif isinstance(layer, nnx.Module) and name != "head":
-            setattr(model, name, shown(name, layer))
-    model.features = shown("features", model.features)
 
 
 def _plain(state: nnx.State) -> PyTree:

@@ -12,7 +12,7 @@ from jaxres.models.network import Network
 from jaxres.models.options import Options
 from jaxres.runtime.errors import InputError, unknown_name
 
-Build = partial[Any]  # a network's class and its table line; called with options and rngs
+Build = type[Network] | partial[Any]  # a network's class, or that and its table line
 
 
 def merged(*tables: Mapping[str, Build]) -> dict[str, Build]:
@@ -50,14 +50,14 @@ def create(name: str, options: Options, *, rngs: nnx.Rngs) -> Network:
     family = family_of(name)
     if options.image_size < family.smallest_image:
         raise InputError(
-            f"pictures (data.canvas, resize or pad) of {options.image_size} pixels; allowed for "
+            f"images (data.canvas, resize or pad) of {options.image_size} pixels; allowed for "
             f"{name}: {family.smallest_image} pixels or more"
         )
     for option in ("stem", "spatial_dropout"):
         given = getattr(options, option)
         if given is not None and option not in family.own_options:
             raise InputError(f"model.{option} is {given}, but {name} has none: leave it out")
-    return _MODELS[name](options, rngs=rngs)
+    return cast(Any, _MODELS[name])(options, rngs=rngs)
 
 
 def family_of(name: str) -> type[Network]:
@@ -68,11 +68,12 @@ def family_of(name: str) -> type[Network]:
     """
     if name not in _MODELS:
         raise unknown_name("model", name, _MODELS)
-    return cast(type[Network], _MODELS[name].func)
+    build = _MODELS[name]
+    return cast(type[Network], build.func if isinstance(build, partial) else build)
 
 
 def smallest_image(name: str) -> int:
-    """Side of the smallest pictures that a model takes, pixels."""
+    """Side of the smallest images that a model takes, pixels."""
     return family_of(name).smallest_image
 
 

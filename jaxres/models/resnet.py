@@ -119,7 +119,7 @@ class ResNet(Network):
 
     The last normalisation of each block starts at zero, so every block starts as the identity
     (Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 5.1). The stem `imagenet` is 7x7
-    of stride 2 with a max pool after it; `small`, for pictures of some 32 pixels, 3x3 of stride 1.
+    of stride 2 with a max pool after it; `small`, for images of some 32 pixels, 3x3 of stride 1.
     """
 
     own_options = ("stem",)
@@ -171,17 +171,18 @@ class ResNet(Network):
     def features(
         self, images: Float[Array, "n h w 3"], *, train: bool, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n oh ow k"]:
-        """The last feature maps, 1/32 of the picture's side (1/8 with the small stem)."""
+        """The last feature maps, 1/32 of the image's side (1/8 with the small stem)."""
         del key
         if self.pools_stem and train:
             maps = conv_norm_pool(self.stem, images, window=3, stride=2, padding=1)
         else:
-            maps = self.stem(images, train=train, rectify=True)
+            maps = self.seen("stem", self.stem(images, train=train, rectify=True))
             if self.pools_stem:
                 maps = pool.max_pool(maps, window=3, stride=2, padding=1)
-        for stage in self.stages:
+        for place, stage in enumerate(self.stages):
             for block in stage:
                 maps = block(maps, train=train)
+            maps = self.seen(f"stages.{place}", maps)
         return maps
 
 

@@ -7,10 +7,11 @@ from typing import NamedTuple
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxres.models.blocks import Conv, ConvNorm, dropout, fold
+from jaxres.models.blocks import Conv, ConvNorm
 from jaxres.models.network import Head, Network
 from jaxres.models.options import Options
 from jaxres.ops import pool
+from jaxres.ops.dropout import dropout, fold
 
 
 class ConvLayer(NamedTuple):
@@ -87,14 +88,16 @@ class Sequential(Network):
         self, images: Float[Array, "n h w 3"], *, train: bool, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n oh ow k"]:
         """The last feature maps."""
-        maps, convs = images, iter(self.convs)
+        maps, convs = images, enumerate(self.convs)
         for place, layer in enumerate(self.layers):
             drop = partial(dropout, maps, train=train, key=fold(key, place))
             match layer:
                 case ConvLayer(norm=True):
-                    maps = next(convs)(maps, train=train, rectify=True)
+                    number, conv = next(convs)
+                    maps = self.seen(f"convs.{number}", conv(maps, train=train, rectify=True))
                 case ConvLayer():
-                    maps = nnx.relu(next(convs)(maps))
+                    number, conv = next(convs)
+                    maps = nnx.relu(self.seen(f"convs.{number}", conv(maps)))
                 case MaxPool():
                     maps = pool.max_pool(maps, window=2, stride=2)
                 case SpatialDropout(rate) | Dropout(rate):

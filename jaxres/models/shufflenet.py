@@ -95,14 +95,15 @@ class ShuffleNetV2(Network):
     def features(
         self, images: Float[Array, "n h w 3"], *, train: bool, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n oh ow 1024"]:
-        """The last feature maps, 1/32 of the picture's side."""
+        """The last feature maps, 1/32 of the image's side."""
         del key
-        maps = self.stem(images, train=train, rectify=True)
+        maps = self.seen("stem", self.stem(images, train=train, rectify=True))
         maps = pool.max_pool(maps, window=3, stride=2, padding=1)
-        for stage in self.stages:
+        for place, stage in enumerate(self.stages):
             for block in stage:
                 maps = block(maps, train=train)
-        return self.last(maps, train=train, rectify=True)
+            maps = self.seen(f"stages.{place}", maps)
+        return self.seen("last", self.last(maps, train=train, rectify=True))
 
 
 MODELS = {

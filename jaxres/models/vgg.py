@@ -39,7 +39,7 @@ class VGG(Sequential):
     def features(
         self, images: Float[Array, "n h w 3"], *, train: bool, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n oh ow 512"]:
-        """The last feature maps, on the grid or 1/32 of the picture's side."""
+        """The last feature maps, on the grid or 1/32 of the image's side."""
         maps = super().features(images, train=train, key=key)
         return pool.adaptive_average_pool(maps, GRID) if self.averages_onto_grid else maps
 

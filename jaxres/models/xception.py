@@ -118,15 +118,15 @@ class Xception(Network):
     def features(
         self, images: Float[Array, "n h w 3"], *, train: bool, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n oh ow 2048"]:
-        """The last feature maps, about 1/32 of the picture's side."""
+        """The last feature maps, about 1/32 of the image's side."""
         del key
         maps: jax.Array = images
-        for conv in self.stem:
-            maps = conv(maps, train=train, rectify=True)
-        for block in self.blocks:
-            maps = block(maps, train=train)
-        for conv in self.last:
-            maps = conv(maps, train=train, rectify=True)
+        for place, conv in enumerate(self.stem):
+            maps = self.seen(f"stem.{place}", conv(maps, train=train, rectify=True))
+        for place, block in enumerate(self.blocks):
+            maps = self.seen(f"blocks.{place}", block(maps, train=train))
+        for place, conv in enumerate(self.last):
+            maps = self.seen(f"last.{place}", conv(maps, train=train, rectify=True))
         return maps
 
 

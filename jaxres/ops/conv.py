@@ -1,4 +1,4 @@
-"""Convolution of NHWC pictures: the one place that decides how it is computed.
+"""Convolution of NHWC images: the one place that decides how it is computed.
 
 XLA's own convolution is the choice everywhere but on CPU, where several shapes fall off its fast
 path. `choose` holds the rules, measured on two cores of an AMD EPYC with jax 0.10.2 in float32,
@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import chex
 import jax
 from jax import lax
 from jaxtyping import Array, Float
@@ -39,15 +40,17 @@ def conv2d(
     padding: int | Padding | Literal["SAME"] = 0,
     groups: int = 1,
 ) -> Float[Array, "n oh ow co"]:
-    """Convolve pictures (cross-correlation, as every deep learning library defines it).
+    """Convolve images (cross-correlation, as every deep learning library defines it).
 
     `padding` is zeros on every side, ((top, bottom), (left, right)), or "SAME" as TensorFlow
     defines it (output ceil(size / stride), the odd zero after). `ci_group` is channels / groups, so
     depthwise is groups = ci. Both arrays have one dtype, which the result keeps.
 
     Raises:
-        ValueError: channels do not fit groups, or the kernel is larger than the padded picture.
+        ValueError: channels do not fit groups, or the kernel is larger than the padded image.
     """
+    chex.assert_rank([images, kernel], 4)
+    chex.assert_type(kernel, images.dtype)
     geometry = _geometry(images, kernel, stride, padding, groups)
     choice = _choice(geometry)
     for name in choice:
@@ -83,12 +86,12 @@ def choose(geometry: Geometry, backend: str) -> Choice:
     if kernel_gradient == "xla" and not _has_avx512():
         kernel_gradient = _avx2_kernel_gradient(geometry)
     strided = geometry.stride != (1, 1)
-    # The cliff: a picture smaller than the kernel. 3x3 at 2 px, 512 channels, batch 64: xla
+    # The cliff: an image smaller than the kernel. 3x3 at 2 px, 512 channels, batch 64: xla
     # 530 / 532 / 6.7, patches 7 / 12 / 7.6; 7x7 at 6 px, 64 channels: xla 68 / 68 / 5, patches
     # 25 / 7 / 21.
     if _smaller(geometry.size, geometry.kernel):
         forward = "patches"
-    # 4 to 2 px, 256 to 512 channels: xla 135, patches 3.6. Larger pictures of stride 2 gain 5 to
+    # 4 to 2 px, 256 to 512 channels: xla 135, patches 3.6. Larger images of stride 2 gain 5 to
     # 20 % (56 px: 14.3 and 13.4; 28 px: 10.9 and 10.6; 14 px: 11.5 and 9.8).
     if _smaller(geometry.output_size, geometry.kernel) or strided:
         input_gradient = "patches"
@@ -211,7 +214,7 @@ def _geometry(
     )
     if min(geometry.output_size) < 1:
         raise ValueError(
-            f"a kernel of {kernel_height}x{kernel_width} is larger than the padded picture "
+            f"a kernel of {kernel_height}x{kernel_width} is larger than the padded image "
             f"({height}x{width}, padding {geometry.padding})"
         )
     return geometry

@@ -53,7 +53,7 @@ def conv_batch_norm(
 
 
 def _products(left: Float[Array, "n h w a"], right: Float[Array, "n h w b"]) -> Float[Array, "a b"]:
-    """The mean over pictures and pixels of left' right, in float32 at least."""
+    """The mean over images and pixels of left' right, in float32 at least."""
     # bfloat16 products are exact in float32; float32 ones must not be rounded to bfloat16.
     precision = None if left.dtype == jnp.bfloat16 else lax.Precision.HIGHEST
     groups = _groups(left.shape[0], left.shape[-1] * right.shape[-1])
@@ -68,17 +68,17 @@ def _products(left: Float[Array, "n h w a"], right: Float[Array, "n h w b"]) -> 
     return sums.sum(0) / (left.size // left.shape[-1])
 
 
-def _groups(pictures: int, size: int) -> int:
-    """Into how many groups of pictures a GPU's product of `size` values is cut.
+def _groups(images: int, size: int) -> int:
+    """Into how many groups of images a GPU's product of `size` values is cut.
 
     Enough for each of its processors to have a tile or two. XLA would cut the pixels instead, and
-    first copy them with zeros at the end where their number does not divide: S1's 70 pictures moved
+    first copy them with zeros at the end where their number does not divide: S1's 70 images moved
     361 MB each in place of 304.
     """
     if target.backend() != "gpu":
         return 1
     wanted = max(1, 256 * 64 * 128 // size)
-    return next(count for count in range(min(wanted, pictures), 0, -1) if pictures % count == 0)
+    return next(count for count in range(min(wanted, images), 0, -1) if images % count == 0)
 
 
 def _matmul(left: Array, right: Array) -> Array:
@@ -129,7 +129,7 @@ def _backward(
     saved: tuple[Any, ...],
     gradients: tuple[Array, Array, Array],
 ) -> tuple[Array, Array, Array, Array, Array | None]:
-    """Gradients of pictures, kernel, scale, bias and shortcut; the moments' are left out."""
+    """Gradients of images, kernel, scale, bias and shortcut; the moments' are left out."""
     images, kernel, scale, own_products, own_mean, mean_in, mean, inverse, outputs, adds = saved
     gradient = gradients[0]
     if rectify:

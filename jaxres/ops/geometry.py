@@ -14,7 +14,7 @@ def pads(
     window: tuple[int, int],
     stride: tuple[int, int],
 ) -> Padding:
-    """Pixels around pictures: ((top, bottom), (left, right)).
+    """Pixels around images: ((top, bottom), (left, right)).
 
     `padding` is one number for every side, the pixels themselves, or "SAME" as TensorFlow defines
     it (output ceil(size / stride), the odd pixel after).

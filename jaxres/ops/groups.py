@@ -1,7 +1,7 @@
-"""Work on a batch of pictures a group at a time, so that what is between stays in the cache.
+"""Work on a batch of images a group at a time, so that what is between stays in the cache.
 
 Groups are sliced inside the loop from the whole arrays. XLA therefore computes those once, before
-the loop; groups cut beforehand are merged, on CPU, with the operations that made the pictures, and
+the loop; groups cut beforehand are merged, on CPU, with the operations that made the images, and
 each loop and each product repeats these operations for itself.
 """
 
@@ -13,15 +13,15 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 
-def count_groups(pictures: int, wanted: int) -> int:
-    """The smallest number of equal groups that is `wanted` or more, at most one per picture."""
-    return next((count for count in range(wanted, pictures + 1) if pictures % count == 0), pictures)
+def count_groups(images: int, wanted: int) -> int:
+    """The smallest number of equal groups that is `wanted` or more, at most one per image."""
+    return next((count for count in range(wanted, images + 1) if images % count == 0), images)
 
 
 def map_groups(
     function: Callable[..., Array], arrays: tuple[Array, ...], groups: int
 ) -> Shaped[Array, "n ..."]:
-    """`function` of each group; its results, which have the pictures in front, in one array."""
+    """`function` of each group; its results, which have the images in front, in one array."""
     if groups == 1:
         return function(*arrays)
     results = lax.map(lambda index: function(*_group(arrays, groups, index)), jnp.arange(groups))

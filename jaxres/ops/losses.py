@@ -1,5 +1,6 @@
 """Losses by example."""
 
+import chex
 import jax
 import optax
 from jaxtyping import Array, Float, Int32
@@ -14,6 +15,8 @@ def cross_entropy(
 
     On a GPU never by index, whose gradient is a scatter: additions in no fixed order.
     """
+    chex.assert_rank([logits, labels], [2, 1])
+    chex.assert_equal_shape_prefix([logits, labels], 1)
     if smoothing == 0.0 and target.backend() != "gpu":
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return optax.softmax_cross_entropy(logits, _smoothed(labels, logits.shape[-1], smoothing))
@@ -26,6 +29,8 @@ def sigmoid_cross_entropy(
 
     As Beyer et al. 2020, "Are we done with ImageNet?", section 5.
     """
+    chex.assert_rank([logits, labels], [2, 1])
+    chex.assert_equal_shape_prefix([logits, labels], 1)
     targets = _smoothed(labels, logits.shape[-1], smoothing)
     return optax.sigmoid_binary_cross_entropy(logits, targets).sum(-1)
 

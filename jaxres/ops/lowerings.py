@@ -16,7 +16,7 @@ from jaxres.ops.geometry import Geometry
 from jaxres.ops.groups import count_groups, sum_groups
 
 MOST_PARTS = 16
-GROUP_ROWS = 4096  # pixels of a group of pictures in a kernel gradient
+GROUP_ROWS = 4096  # pixels of a group of images in a kernel gradient
 
 
 class Lowering(NamedTuple):
@@ -58,8 +58,8 @@ def _taken(images: Array, geometry: Geometry) -> Array:
     return _rows(images[:, ::stride_y, ::stride_x])
 
 
-def _rows(pictures: Array) -> Array:
-    return pictures.reshape(-1, pictures.shape[-1])
+def _rows(images: Array) -> Array:
+    return images.reshape(-1, images.shape[-1])
 
 
 def _taps(images: Array, geometry: Geometry) -> list[Array]:
@@ -88,7 +88,7 @@ def _patches(images: Array, kernel: Array, geometry: Geometry) -> Array:
 
 
 def _shifted(images: Array, kernel: Array, geometry: Geometry) -> Array:
-    """Depthwise: multiply each shifted picture by its place of the kernel and add."""
+    """Depthwise: multiply each shifted image by its place of the kernel and add."""
     weights = kernel.reshape(-1, geometry.features).astype(
         jnp.promote_types(kernel.dtype, "float32")
     )
@@ -99,18 +99,16 @@ def _shifted(images: Array, kernel: Array, geometry: Geometry) -> Array:
 
 
 def _shifted_kernel_gradient(images: Array, gradient: Array, geometry: Geometry) -> Array:
-    """One picture at a time, in cache: 16 ms against 81 (56 px, 144 channels, batch 16)."""
+    """One image at a time, in cache: 16 ms against 81 (56 px, 144 channels, batch 16)."""
     one = geometry._replace(batch=1)
     copies = geometry.features // geometry.channels
     images = images if copies == 1 else jnp.repeat(images, copies, axis=-1)
     wide = jnp.promote_types(gradient.dtype, "float32")
 
-    def of_picture(picture: Array, gradient: Array) -> Array:
-        return jnp.stack(
-            [(tap * gradient).sum((0, 1, 2), dtype=wide) for tap in _taps(picture, one)]
-        )
+    def of_image(image: Array, gradient: Array) -> Array:
+        return jnp.stack([(tap * gradient).sum((0, 1, 2), dtype=wide) for tap in _taps(image, one)])
 
-    sums = sum_groups(of_picture, (images, gradient), geometry.batch)
+    sums = sum_groups(of_image, (images, gradient), geometry.batch)
     return sums.astype(images.dtype).reshape(*geometry.kernel, 1, geometry.features)
 
 
@@ -168,11 +166,11 @@ def _space_to_depth(images: Array, kernel: Array, geometry: Geometry) -> Array:
     )
 
 
-def _blocks(pictures: Array, stride: tuple[int, int]) -> Array:
+def _blocks(images: Array, stride: tuple[int, int]) -> Array:
     """Blocks of stride pixels become channels; axes after the channels stay."""
-    n, height, width, channels, *others = pictures.shape
+    n, height, width, channels, *others = images.shape
     (stride_y, stride_x), rows, columns = stride, height // stride[0], width // stride[1]
-    blocks = pictures.reshape(n, rows, stride_y, columns, stride_x, channels, *others)
+    blocks = images.reshape(n, rows, stride_y, columns, stride_x, channels, *others)
     return jnp.moveaxis(blocks, 3, 2).reshape(n, rows, columns, -1, *others)
 
 

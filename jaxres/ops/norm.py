@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -51,6 +52,10 @@ def normalise(
     ceiling: float | None = None,
 ) -> Float[Array, "n h w c"]:
     """The same with given moments: one multiply-add per value, in float32 at least."""
+    chex.assert_rank(images, 4)
+    chex.assert_shape([mean, var, scale, bias], images.shape[-1:])
+    if shortcut is not None:
+        chex.assert_equal_shape([images, shortcut])
     factor = scale * lax.rsqrt(var + epsilon)
     outputs = (_wide(images) - mean) * factor + bias
     if shortcut is not None:
@@ -61,7 +66,7 @@ def normalise(
 
 
 def wide_dtype(images: Array) -> jnp.dtype:
-    """The dtype of sums over pictures: float32 at least."""
+    """The dtype of sums over images: float32 at least."""
     return jnp.promote_types(images.dtype, jnp.float32)
 
 
@@ -70,9 +75,9 @@ def _wide(images: Array) -> Array:
 
 
 def sums(*arrays: Float[Array, "n h w c"]) -> Sequence[Float[Array, " c"]]:
-    """The sum over pictures and pixels of each array, channel by channel.
+    """The sum over images and pixels of each array, channel by channel.
 
-    On a GPU first over strips of each picture and then of all arrays at once over the strips: as
+    On a GPU first over strips of each image and then of all arrays at once over the strips: as
     two kernels, not one more for each array.
     """
     if target.backend() != "gpu":
@@ -81,10 +86,10 @@ def sums(*arrays: Float[Array, "n h w c"]) -> Sequence[Float[Array, " c"]]:
 
 
 def _strips(images: Float[Array, "n h w c"]) -> Float[Array, "n_strips h_strip w c"]:
-    """Pictures cut into strips of at most 512 pixels, where their height divides so.
+    """Images cut into strips of at most 512 pixels, where their height divides so.
 
     For longer sums XLA takes the arithmetic for the bottleneck, and has masks written by one kernel
-    and read by another rather than found twice: 273 MB per picture of a ResNet-50 step, not 268.
+    and read by another rather than found twice: 273 MB per image of a ResNet-50 step, not 268.
     """
     count, height, width, channels = images.shape
     divisors = (rows for rows in range(height, 0, -1) if height % rows == 0)
@@ -95,7 +100,7 @@ def _strips(images: Float[Array, "n h w c"]) -> Float[Array, "n_strips h_strip w
 def moments(
     images: Float[Array, "n h w c"], axis_name: str | None
 ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-    """Mean and variance in one pass over the pictures: sums of x and of x * x."""
+    """Mean and variance in one pass over the images: sums of x and of x * x."""
     wide = _wide(images)
     count = images.size // images.shape[-1]
     means = tuple(total / count for total in sums(wide, jnp.square(wide)))
@@ -118,7 +123,7 @@ def _forward(
     given = {"epsilon": epsilon, "rectify": rectify, "ceiling": ceiling}
     outputs = normalise(images, mean, var, scale, bias, shortcut, **given)
     # Where no shortcut was added, an accelerator finds the mask again from `images`, which it reads
-    # anyway: 5 MB less traffic per picture of a ResNet-50 step. A CPU is bound by arithmetic.
+    # anyway: 5 MB less traffic per image of a ResNet-50 step. A CPU is bound by arithmetic.
     again = shortcut is None and target.backend() == "gpu"
     kept = outputs if rectify and not again else None
     return (outputs, mean, var), (images, mean, var, scale, bias, kept, shortcut is not None)
@@ -132,7 +137,7 @@ def _backward(
     saved: tuple[Any, ...],
     gradients: tuple[Array, Array, Array],
 ) -> tuple[Array, Array, Array, Array | None]:
-    """Gradients of pictures, scale, bias and shortcut; those of the moments are left out."""
+    """Gradients of images, scale, bias and shortcut; those of the moments are left out."""
     images, mean, var, scale, bias, outputs, has_shortcut = saved
     gradient, values = gradients[0], _wide(images)
     inverse = lax.rsqrt(var + epsilon)

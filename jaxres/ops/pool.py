@@ -1,9 +1,10 @@
-"""Pooling of NHWC pictures: maximum and average over windows, over channels, over the picture."""
+"""Pooling of NHWC images: maximum and average over windows, over channels, over the image."""
 
 from collections.abc import Callable
 from functools import partial, reduce
 from typing import Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,11 +25,11 @@ def max_pool(
     """The largest value of each window; padding, given as to `conv2d`, never wins.
 
     Where values tie, the gradient goes to the first of them, row by row. The gradient is not XLA's
-    but on TPU: on CPU 3x3 windows of stride 2 take 3.7 ms in place of 69 (64 pictures of 32x32x64);
+    but on TPU: on CPU 3x3 windows of stride 2 take 3.7 ms in place of 69 (64 images of 32x32x64);
     on a GPU XLA scatters with atomic additions, in an order that differs from run to run.
 
     Raises:
-        ValueError: padding of more than half a window, or a window larger than the padded picture.
+        ValueError: padding of more than half a window, or a window larger than the padded image.
     """
     around = window_pads(images, window, stride, padding)
     if 2 * max(*around[0], *around[1]) > window:
@@ -51,7 +52,7 @@ def average_pool(
     """The mean of each window, padding counted as zeros (torch's default).
 
     Raises:
-        ValueError: a window larger than the padded picture.
+        ValueError: a window larger than the padded image.
     """
     around = window_pads(images, window, stride, padding)
     wide = images.astype(_wide(images))
@@ -82,7 +83,7 @@ def adaptive_average_pool(
     """The mean of each of size x size bins, as torch's AdaptiveAvgPool2d takes it.
 
     Bin i of a side holds its pixels from floor(i * side / size) up to ceil((i + 1) * side / size):
-    where the side is no multiple of the size, or less, neighbouring bins share pixels.
+    where the side is not a multiple of the size, or less, neighbouring bins share pixels.
     """
     if images.shape[1:3] == (size, size):
         return images
@@ -91,12 +92,12 @@ def adaptive_average_pool(
 
 
 def global_average_pool(images: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
-    """The mean over each picture, summed in float32 at least."""
+    """The mean over each image, summed in float32 at least."""
     return images.mean((1, 2), dtype=_wide(images)).astype(images.dtype)
 
 
 def global_max_pool(images: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
-    """The maximum over each picture."""
+    """The maximum over each image."""
     return images.max((1, 2))
 
 
@@ -107,16 +108,17 @@ def _wide(images: Array) -> jnp.dtype:
 def window_pads(
     images: Array, window: int, stride: int, padding: int | Padding | Literal["SAME"]
 ) -> Padding:
-    """Pixels around pictures that are pooled, as `geometry.pads` gives them.
+    """Pixels around images that are pooled, as `geometry.pads` gives them.
 
     Raises:
-        ValueError: a window larger than the padded picture.
+        ValueError: a window larger than the padded image.
     """
+    chex.assert_rank(images, 4)
     height, width = images.shape[1:3]
     around = pads(padding, size=(height, width), window=(window, window), stride=(stride, stride))
     if min(height + sum(around[0]), width + sum(around[1])) < window:
         raise ValueError(
-            f"window is {window}; allowed: at most the padded picture "
+            f"window is {window}; allowed: at most the padded image "
             f"({height}x{width}, padding {padding})"
         )
     return around
@@ -157,7 +159,7 @@ def _taps(images: Array, window: int, stride: int, padding: Padding) -> list[Arr
 def largest_of(
     images: Float[Array, "n h w c"], window: int, stride: int, padding: Padding
 ) -> Float[Array, "n oh ow c"]:
-    """The largest value of each window; what is around pictures never wins."""
+    """The largest value of each window; what is around images never wins."""
     return reduce(jnp.maximum, _taps(images, window, stride, padding))
 
 
@@ -178,7 +180,7 @@ def first_of(
 def largest_and_first(
     images: Float[Array, "n h w c"], window: int, stride: int, padding: Padding
 ) -> tuple[Float[Array, "n oh ow c"], Integer[Array, "n oh ow c"]]:
-    """The largest value of each window and its place, in one pass over the pictures."""
+    """The largest value of each window and its place, in one pass over the images."""
     taps = _taps(images, window, stride, padding)
     dtype = jnp.uint8 if len(taps) <= 256 else jnp.uint16
     largest, first = taps[0], jnp.zeros(taps[0].shape, dtype)
@@ -196,7 +198,7 @@ def to_first(
     stride: int,
     padding: Padding,
 ) -> Float[Array, "n h w c"]:
-    """Each window's gradient at its place `first`: pictures of `size`, in float32 at least.
+    """Each window's gradient at its place `first`: images of `size`, in float32 at least.
 
     Each pixel gathers from the windows that chose it. Pixels whose coordinates agree modulo the
     stride are reached by the same places of the window, so each such phase is a sum of a few dense
@@ -224,7 +226,7 @@ def to_first(
     return whole[:, top : top + height, left : left + width]
 
 
-Size = tuple[int, int]  # height and width of the pictures
+Size = tuple[int, int]  # height and width of the images
 
 
 def _max_pool_forward(

@@ -43,7 +43,7 @@ def batch_norm_max_pool(
     after it. The gradient goes to the first.
 
     Raises:
-        ValueError: a window larger than the padded picture.
+        ValueError: a window larger than the padded image.
     """
     around = pool.window_pads(images, window, stride, padding)
     return _norm_pool(images, scale, bias, (window, stride, around), epsilon, axis_name)
@@ -72,7 +72,7 @@ def _backward(
     saved: tuple[Any, ...],
     gradients: tuple[Array, Array, Array],
 ) -> tuple[Array, Array, Array]:
-    """Gradients of pictures, scale and bias; those of the moments are left out."""
+    """Gradients of images, scale and bias; those of the moments are left out."""
     turned, scale, mean, var, first, winners, outputs = saved
     gradient = jnp.where(outputs != 0, gradients[0], jnp.zeros((), gradients[0].dtype))
     wide = wide_dtype(turned)

@@ -45,7 +45,7 @@ def apart(images: Array) -> Array:
 
     For the input of a bottleneck with a strided shortcut, of which three pixels in four have no
     gradient by way of the shortcut. XLA has the convolution that makes the other gradient add it,
-    and so has it written out with its zeros first: 8 of a ResNet-50 step's 285 MB per picture.
+    and so has it written out with its zeros first: 8 of a ResNet-50 step's 285 MB per image.
     """
     return _apart(images) if backend() == "gpu" else images
 

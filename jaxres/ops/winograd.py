@@ -84,7 +84,7 @@ def convolve(
 def input_gradient(
     gradient: Float[Array, "n oh ow co"], kernel: Float[Array, "3 3 ci co"], padding: Padding
 ) -> Float[Array, "n h w ci"]:
-    """The gradient of the pictures: a convolution with the kernel turned by 180 degrees."""
+    """The gradient of the images: a convolution with the kernel turned by 180 degrees."""
     transformed = _transform_kernel(lambda a, b: kernel[2 - a, 2 - b], TWO)
     turned = {at: matrix.T for at, matrix in transformed.items()}
     (top, bottom), (left, right) = padding
@@ -98,7 +98,7 @@ def kernel_gradient(
 
     By F(4x4, 3x3), whose rounding is no larger than F(2x2, 3x3)'s here because every value is a sum
     over all tiles: 56 px, 64 channels, batch 16 in 16 ms instead of 31, 28 px, 128 in 11 instead of
-    18. Pictures of less than a tile are left to the smaller one (2 px, 512: 5 ms instead of 14).
+    18. Images of less than a tile are left to the smaller one (2 px, 512: 5 ms instead of 14).
     """
     n, (height, width) = gradient.shape[0], gradient.shape[1:3]
     if min(height, width) < FOUR.tile:
@@ -198,7 +198,7 @@ def _both_ways(
     """The products of a matrix by tiles from the left and of its transpose from the right."""
     lines = _combine(matrix, rows)
     if len(matrix) > len(TWO.inputs):
-        lines = materialise(lines)  # or each of 36 sums reads up to 16 places of the pictures
+        lines = materialise(lines)  # or each of 36 sums reads up to 16 places of the images
     return {
         (i, j): value
         for i, line in enumerate(lines)
@@ -224,7 +224,7 @@ def _flat(tiles: Float[Array, "n rows columns c"]) -> Float[Array, "tiles c"]:
 
 
 def _groups(images: Float[Array, "n h w ci"], padding: Padding) -> int:
-    """Into how many groups the pictures go, for the 2x2 tiles of one to fit the cache."""
+    """Into how many groups the images go, for the 2x2 tiles of one to fit the cache."""
     n, (rows, columns) = images.shape[0], _tiles(*_output_size(images, padding), TWO)
     total = n * rows * columns * 16 * images.shape[3] * images.dtype.itemsize
     return count_groups(n, -(-total // GROUP_BYTES))
