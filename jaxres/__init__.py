@@ -1,3 +1,3 @@
-"""JaxRes trains and evaluates convolutional classifiers on digit pictures made on the fly."""
+"""JaxRes trains and evaluates convolutional classifiers on digit images made on the fly."""
 
 __version__ = "0.1.0"

@@ -19,10 +19,10 @@ from jaxres.runtime.screen import print_table, quiet_libraries
 
 @dataclasses.dataclass(frozen=True)
 class DataList:
-    """List the data sets JaxRes knows, and which are ready."""
+    """List the datasets JaxRes knows, and which are ready."""
 
     data_dir: str = ""
-    """Folder of prepared data sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """Folder of prepared datasets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
@@ -47,28 +47,28 @@ def data_list(words: Sequence[str]) -> int:
             print(f"\n{row.name}: {row.problem}")
         if row.partial:
             print(f"\n{row.name} is partial: {row.partial}")
-    print(f"\nprepared data sets live in {folder}")
+    print(f"\nprepared datasets live in {folder}")
     return 0
 
 
 @dataclasses.dataclass(frozen=True)
 class DataPrepare:
-    """Make a data set ready: a TFDS data set in ArrayRecord files."""
+    """Make a dataset ready: a TFDS dataset in ArrayRecord files."""
 
     name: Positional[str]
     """Which (see `jaxres data list`)."""
     from_dir: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Folder with the published files (or their archive); without it they are downloaded."""
     data_dir: str = ""
-    """Folder of prepared data sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """Folder of prepared datasets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     photo_side: int = 256
     """Photographs are shrunk to this short side in pixels (never enlarged)."""
     partial: bool = False
-    """Take what is there of an incomplete cifar10 or flowers; the data set then says so."""
+    """Accept an incomplete cifar10 or flowers; the dataset is then marked partial."""
     skip_bad: bool = False
     """Leave out photographs or flowers that cannot be used, and say which."""
     overwrite: bool = False
-    """Make it again if it is there."""
+    """Replace the dataset if it is already prepared."""
 
 
 def data_prepare(words: Sequence[str]) -> int:
@@ -98,16 +98,16 @@ def data_prepare(words: Sequence[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class DataPreview:
-    """Draw a contact sheet of a recipe's pictures with their labels."""
+    """Draw a contact sheet of a recipe's images with their labels."""
 
     recipe: Positional[Path]
     """YAML file of differences from the defaults."""
     output: Annotated[Path, ShortO] = Path("preview.png")
     """PNG file to write."""
     split: Split = "train"
-    """Which part of the data set."""
+    """Split of the dataset."""
     count: int = 64
-    """Number of pictures."""
+    """Number of images."""
     settings: Settings = DEFAULTS
 
 

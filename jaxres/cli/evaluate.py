@@ -25,13 +25,13 @@ class Evaluate:
     checkpoint: str = "best"
     """`best`, `last` or the number of a step."""
     split: Split = "test"
-    """Which part of the data set."""
+    """Split of the dataset."""
     sweep: tuple[str, ...] = ()
-    """A data setting and values of it, as `data.digit_side 8 16 32`: accuracy with each of them."""
+    """A data setting and values of it, e.g. `data.digit_side 8 16 32`: accuracy with each."""
     json: bool = False
     """Print one JSON object and nothing else."""
     output: Annotated[Path | None, ShortO] = None
-    """File that gets the JSON object too."""
+    """File to write the JSON object to as well."""
     settings: Settings = DEFAULTS
 
 

@@ -10,7 +10,7 @@ from jaxres.config import recipe as recipes
 from jaxres.runtime.errors import InputError, unknown_name
 from jaxres.runtime.screen import print_table, quiet_libraries, say
 
-MAX_COUNTED = 10**9  # larger shapes are no numbers to XLA
+MAX_COUNTED = 10**9  # larger shapes are not numbers to XLA
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Models:
     """List the networks with their parameters, GFLOP (2 per multiply-add) and activations."""
 
     pattern: Positional[str] = "*"
-    """Which networks, as `resnet*`."""
+    """Which networks, e.g. `resnet*`."""
     image_size: int = 224
-    """Side of the picture in pixels."""
+    """Side of the image in pixels."""
     classes: int = 1000
     """Outputs of the last layer."""
     json: bool = False
@@ -41,7 +41,7 @@ def models(words: Sequence[str]) -> int:
         raise unknown_name("model", args.pattern, registry.list_models())
     fitting = [name for name in names if registry.smallest_image(name) <= args.image_size]
     if fitting and (left_out := sorted(set(names) - set(fitting))):
-        say(f"left out, for larger pictures only: {', '.join(left_out)}")
+        say(f"left out, for larger images only: {', '.join(left_out)}")
     costs = [
         count.count(name, image_size=args.image_size, classes=args.classes)._asdict()
         for name in fitting or names

@@ -16,16 +16,16 @@ from jaxres.runtime.screen import print_table, quiet_libraries, say
 
 @dataclasses.dataclass(frozen=True)
 class Predict:
-    """Say what a run's checkpoint sees in picture files, or write a contest submission."""
+    """Say what a run's checkpoint sees in image files, or write a contest submission."""
 
     run_dir: Positional[Path]
     """Run directory of `jaxres train`, or output of `jaxres import-weights`."""
     images: Positional[tuple[Path, ...]] = ()
-    """Pictures, or folders of them; they are resized to the run's pictures."""
+    """Image files, or folders of them; they are resized as the recipe says."""
     checkpoint: str = "best"
     """`best`, `last` or the number of a step."""
     submission: Path | None = None
-    """Array of pictures without labels, in place of files (see docs/predict.md)."""
+    """Array of images without labels, in place of files (see docs/predict.md)."""
     output: Annotated[Path | None, ShortO] = None
     """CSV file to write for --submission."""
     json: bool = False
@@ -52,7 +52,7 @@ def predict(words: Sequence[str]) -> int:
     options: dict[str, Any] = {"which": args.checkpoint, "shown": True}
     if args.submission is not None and args.output is not None:
         count = predicting.write_submission(args.run_dir, args.submission, args.output, **options)
-        print(f"written: {args.output} ({count:,} pictures)")
+        print(f"written: {args.output} ({count:,} images)")
         return 0
     found = predicting.predict(args.run_dir, args.images, **options)
     for problem in found.problems.values():

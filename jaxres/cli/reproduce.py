@@ -20,7 +20,7 @@ class Reproduce:
     """Run a published study's recipes, then write its results and its page."""
 
     study: Positional[str]
-    """Name of a file in studies/, as `s1`."""
+    """Name of a file in studies/, e.g. `s1`."""
     profile: Profile = "mini"
     """`full` is the study's own size, for an accelerator; `mini` is for two CPU cores."""
     only: str | None = None
@@ -30,11 +30,11 @@ class Reproduce:
     devices: int | None = None
     """Devices of each training; default: all. A row's batch has to divide over them."""
     runs: Path = Path("runs")
-    """Folder of run directories; runs that are there are gone on with."""
+    """Folder of run directories; runs found there are resumed."""
     results: Path = Path("results")
     """Folder for STUDY/PROFILE.json and STUDY/PROFILE.html."""
     keep_results: bool = False
-    """Take runs that the results hold already for done, without their run directories."""
+    """Count runs already in the results as done, even without their run directories."""
     pages_only: bool = False
     """Run nothing; write the pages again from the results that are there."""
     no_pictures: bool = False
@@ -61,7 +61,7 @@ def reproduce(words: Sequence[str]) -> int:
     asked = made.asked(args.only)
 
     def told(found: dict[str, Any]) -> None:
-        page.write_study(found, results.with_suffix(".html"), pictures=not args.no_pictures)
+        page.write_study(found, results.with_suffix(".html"), images=not args.no_pictures)
         overview.write(args.results)
         rows = found["rows"].items()
         say("; ".join(f"{name}: {standing.standing(row)}" for name, row in rows))
@@ -75,7 +75,7 @@ def reproduce(words: Sequence[str]) -> int:
             only=args.only,
             seeds=args.seeds,
             keep=args.keep_results,
-            pictures=not args.no_pictures,
+            images=not args.no_pictures,
             told=told,
         )
     columns = ("system", "accuracy", "min", "max", "seeds", "study")
@@ -106,7 +106,7 @@ def _tell_of_others(found: dict[str, Any]) -> None:
     others = sum(not Path(run["run_dir"]).exists() for run in runs)
     if others:
         say(
-            f"{others} of {len(runs)} runs are results that were there before, without a run "
+            f"{others} of {len(runs)} runs are earlier results without a run "
             "directory here; for a table of your own runs alone give another --results"
         )
     for name, row in found["rows"].items():

@@ -29,7 +29,7 @@ METHODS: "dict[str, tuple[Method, ...]]" = {
 
 @dataclasses.dataclass(frozen=True)
 class ShowMistakes:
-    """Draw the pictures that a run's checkpoint takes for another class, the surest first."""
+    """Draw the images that a run's checkpoint gets wrong, most confident first."""
 
     run_dir: Positional[Path]
     """Run directory of `jaxres train`."""
@@ -38,9 +38,9 @@ class ShowMistakes:
     checkpoint: str = "best"
     """`best`, `last` or the number of a step."""
     split: Split = "test"
-    """Which part of the data set."""
+    """Split of the dataset."""
     count: int = 36
-    """Most pictures on the sheet."""
+    """Number of images on the sheet, at most."""
     json: bool = False
     """Print one JSON object with all mistakes and nothing else."""
     settings: Settings = DEFAULTS
@@ -74,35 +74,36 @@ def show_mistakes(words: Sequence[str]) -> int:
         return 0
     share = len(rows) / mistakes.examples
     print(f"{len(rows):,} of {mistakes.examples:,} examples of {args.split} wrong ({share:.2%})")
-    print(f"written: {args.output} (the {drawn:,} surest, as TRUE as PREDICTED PROBABILITY)")
+    captions = "TRUE as PREDICTED PROBABILITY"
+    print(f"written: {args.output} (the {drawn:,} most confident, as {captions})")
     return 0
 
 
 @dataclasses.dataclass(frozen=True)
 class ShowAttention:
-    """Draw where a run's network looks: Grad-CAM, LayerCAM or occlusion, beside each picture."""
+    """Draw where a run's network looks: Grad-CAM, LayerCAM or occlusion, beside each image."""
 
     run_dir: Positional[Path]
     """Run directory of `jaxres train`, or with images the output of `jaxres import-weights`."""
     images: Positional[tuple[Path, ...]] = ()
-    """PNG or JPEG files, resized to the run's pictures; without any the first ones of the split."""
+    """PNG or JPEG files, resized to the run's images; without any the first ones of the split."""
     output: Annotated[Path, ShortO] = Path("attention.png")
     """PNG file to write."""
     method: Literal["grad_cam", "layer_cam", "occlusion", "both", "all"] = "grad_cam"
     """Gradients at a layer's maps, averaged (`grad_cam`) or place by place (`layer_cam`), or a grey
     patch that hides one place after another (`occlusion`); `both`: the first and the last."""
     layer: str = ""
-    """Where the gradients are taken, as `stages.2`; empty: the last with at least 7x7 positions."""
+    """Where the gradients are taken, e.g. `stages.2`; default: the last of 7x7 or more."""
     patch: int | None = None
-    """Side of the grey patch in pixels; default: 1/8 of the picture's."""
+    """Side of the grey patch in pixels; default: 1/8 of the image's."""
     label_of: Literal["predicted", "true"] = "predicted"
-    """Which class the maps speak for."""
+    """The class that the maps explain."""
     checkpoint: str = "best"
     """`best`, `last` or the number of a step."""
     split: Split = "test"
-    """Which part of the data set."""
+    """Split of the dataset."""
     count: int = 12
-    """Number of pictures of the split."""
+    """Number of images of the split."""
     json: bool = False
     """Print one JSON object and nothing else."""
     settings: Settings = DEFAULTS
@@ -121,7 +122,7 @@ def show_attention(words: Sequence[str]) -> int:
 
     require_png_path(args.output)
     loaded = _load_images(args, flags) if args.images else _load_split(args, flags)
-    count = len(args.images) or min(args.count, len(loaded.pictures))
+    count = len(args.images) or min(args.count, len(loaded.dataset))
     methods = METHODS[args.method]
     look = looking.look(
         loaded,
@@ -132,7 +133,7 @@ def show_attention(words: Sequence[str]) -> int:
         patch=args.patch,
         shown=True,
     )
-    names = loaded.pictures.class_names
+    names = loaded.dataset.class_names
     rows = [_row(args, look, names, k) for k in range(count)]
     write_png(
         args.output,
@@ -149,7 +150,7 @@ def show_attention(words: Sequence[str]) -> int:
         print(f"layer {look.layer}: {look.positions[0]}x{look.positions[1]} positions")
     for method, mean in means.items():
         print(f"mass inside the digit's box, {method}: {mean:.3f} (by chance {look.chance:.3f})")
-    print(f"written: {args.output} (each picture, then {', '.join(methods)})")
+    print(f"written: {args.output} (each image, then {', '.join(methods)})")
     return 0
 
 
@@ -168,7 +169,7 @@ def _load_images(args: ShowAttention, flags: Sequence[str]) -> "Loaded":
 
 
 def _row(args: ShowAttention, look: "Look", names: Sequence[str], k: int) -> dict[str, Any]:
-    """What is said of the k-th picture."""
+    """What is said of the k-th image."""
     if args.images:
         which: dict[str, Any] = {"file": str(args.images[k])}
     else:

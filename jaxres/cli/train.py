@@ -14,19 +14,19 @@ from jaxres.runtime.screen import quiet_libraries, say
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """Train by a recipe, or go on with a run of it, then evaluate the best checkpoint."""
+    """Train by a recipe, or resume a run of it, then evaluate the best checkpoint."""
 
     recipe: Positional[Path]
     """YAML file of differences from the defaults below."""
     output_dir: Path | None = None
-    """Run directory; default: runs/ and the recipe's name. If it holds a run, go on with it."""
+    """Run directory; default: runs/ and the recipe's name. If it holds a run, resume it."""
     profile: bool = False
-    """Write a jax.profiler trace of some steps to the run directory."""
+    """Write a jax.profiler trace of a few steps to the run directory."""
     stopped_status: int = 0
     """Exit status of a run that a signal stopped and that is saved, for schedulers which start a
     job again by its status."""
     allow_other_data: bool = False
-    """Go on with a run although the data set or the photographs are others than it began with."""
+    """Resume a run although its dataset or photographs differ from those it began with."""
     settings: Settings = DEFAULTS
 
 

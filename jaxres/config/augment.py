@@ -1,4 +1,4 @@
-"""The section `augment`: random changes to training pictures."""
+"""The section `augment`: random changes to training images."""
 
 import dataclasses
 from typing import Literal, NamedTuple
@@ -25,16 +25,16 @@ AUGMENT_RANGES = {
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes to training pictures; what is not given is the policy's."""
+    """Random changes to training images; what is not given is the policy's."""
 
     policy: Literal["none", "digits", "natural"] = "none"
     """`none`; `digits`: study S3's list; `natural`: flip, crop and erasing, for photographs."""
     share: float = 1.0
-    """Share of the pictures whose pixels are moved, other than by jitter."""
+    """Share of the images whose pixels are moved, other than by jitter."""
     rotate: float | None = None
     """Degrees, at most, either way."""
     zoom: tuple[float, float] | None = None
-    """Range of the factor by which the picture grows about a random point."""
+    """Range of the factor by which the image grows about a random point."""
     squish: tuple[float, float] | None = None
     """Range of the factor by which it grows in width alone."""
     perspective: float | None = None
@@ -46,7 +46,7 @@ class AugmentConfig:
     crop_padding: int | None = None
     """Pixels of mirrored border from which a crop is taken."""
     flip: bool | None = None
-    """Mirror every second picture left to right."""
+    """Mirror every second image left to right."""
     jitter: float | None = None
     """Pixels by which the place of each pixel is moved at random, at most, both ways."""
     lighting: float | None = None
@@ -54,9 +54,9 @@ class AugmentConfig:
     contrast: tuple[float, float] | None = None
     """Range of the factor on the distance from middle grey."""
     erase: float | None = None
-    """Share of pictures in which a rectangle of one grey is laid."""
+    """Share of images in which a rectangle of one grey is laid."""
     erase_area: tuple[float, float] | None = None
-    """Range of that rectangle's share of the picture."""
+    """Range of that rectangle's share of the image."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -1,4 +1,4 @@
-"""The section `data`: which pictures, composed and finished how, rendered where."""
+"""The section `data`: which images, composed and finished how, rendered where."""
 
 import dataclasses
 import math
@@ -13,32 +13,32 @@ MAX_DIGIT_SCALE = MAX_CANVAS / MIN_DIGIT_SIDE
 MAX_DIGITS = 16
 MAX_TEXTURES = 16_384
 MAX_ROTATION = 60.0  # degrees
-# A setting that counts for nothing where another one is set.
+# A setting that is ignored when another one is set.
 INSTEAD = {"data.digit_side": "data.digit_side_range"}
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Pictures: which digits, over which backgrounds, composed how, rendered where."""
+    """The images: which digits, over which backgrounds, composed how, rendered where."""
 
     dataset: str = "digits"
     """`digits` (embedded), `mnist`, `fashion_mnist`, `modified_mnist`, `cifar10`, `flowers`
     (`jaxres data list`)."""
     composition: Literal["scale_blend", "scatter_digits", "plain"] = "scale_blend"
     """`scale_blend`: a scaled digit over a photograph; `scatter_digits`: several turned digits over
-    a noisy background; `plain`: the data set's own picture."""
+    a noisy background; `plain`: the dataset's own image."""
     backgrounds: str = "embedded"
     """Photographs: `embedded` (two, of scikit-learn), `photos` (prepared), `black` (none)."""
     data_dir: str = ""
-    """Folder of prepared data sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """Folder of prepared datasets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     render: Literal["device", "host"] = "device"
     """Where plans become pixels: in the compiled step, or with OpenCV in the input pipeline."""
     batch_size: int = 64
-    """Pictures per step over all devices and processes."""
+    """Images per step over all devices and processes."""
     canvas: int = 224
-    """Side of a picture in pixels."""
+    """Side of an image in pixels."""
     digit_side: tuple[int, ...] = (112,)
-    """Side of the digit in pixels; of several values each picture draws one."""
+    """Side of the digit in pixels; of several values each image draws one."""
     digit_side_range: tuple[int, int] | None = None
     """Draw the side uniformly from [low, high] pixels instead of from digit_side."""
     placement: Literal["center", "random"] = "center"
@@ -46,7 +46,7 @@ class DataConfig:
     opacity: float = 0.5
     """Opacity of the digit's square over the photograph, 0 to 1."""
     digits: tuple[int, ...] = (3,)
-    """Digits scattered over a picture; of several numbers each picture draws one."""
+    """Digits scattered over an image; of several numbers each image draws one."""
     target: Literal["largest_value", "count", "sum"] = "largest_value"
     """The label of scattered digits."""
     digit_scale: tuple[float, float] = (0.75, 1.25)
@@ -59,11 +59,11 @@ class DataConfig:
     texture_count: int = 256
     """Squares in the bank of those backgrounds, each twice the canvas wide."""
     fresh_pictures: bool = True
-    """Compose new training pictures in every epoch; false: the same ones, as if stored."""
+    """Compose new training images in every epoch; false: the same ones, as if stored."""
     photo_side: int | None = None
     """Shrink photographs to this short side (pixels) before cropping; default: as prepared."""
     resize: int | None = None
-    """Resize the finished picture to this side, in pixels, bicubically."""
+    """Resize the finished image to this side, in pixels, bicubically."""
     threshold: float | None = None
     """Then make values (grey level / divisor) below this one black."""
     center: bool = False
@@ -142,7 +142,7 @@ class DataConfig:
         drawn = self.resize or self.canvas
         require(
             self.pad is None or drawn <= self.pad <= MAX_CANVAS,
-            f"data.pad is {self.pad}; allowed: the picture's side ({drawn}) to {MAX_CANVAS}",
+            f"data.pad is {self.pad}; allowed: the image's side ({drawn}) to {MAX_CANVAS}",
         )
         require(
             self.photo_side is None or self.photo_side >= self.canvas,
@@ -167,8 +167,8 @@ class DataConfig:
         require(self.prefetch >= 1, f"data.prefetch is {self.prefetch}; allowed: 1 or more")
 
     @property
-    def picture_side(self) -> int:
-        """Side of the pictures that the network sees, in pixels."""
+    def image_size(self) -> int:
+        """Side of the images that the network sees, in pixels."""
         return self.pad or self.resize or self.canvas
 
     @property

@@ -37,7 +37,7 @@ class OptimConfig:
     clip_norm: float | None = None
     """Largest global norm of the gradient."""
     accumulate_steps: int = 1
-    """Parts into which each device's batch is cut, their gradients averaged, to save memory."""
+    """Microbatches that each device's batch is split into, to save memory."""
     ema_decay: float = 0.0
     """Evaluate an exponential moving average of the weights; 0: the weights themselves."""
 

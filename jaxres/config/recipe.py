@@ -58,7 +58,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """A recipe's sections and keys as nested plain values.
 
     Raises:
-        InputError: the file is missing, is no YAML, or is not made of sections and known keys.
+        InputError: the file is missing, is not YAML, or is not made of sections and known keys.
     """
     if not path.is_file():
         near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
@@ -207,6 +207,7 @@ def _flags_of(target: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _one_sentence(box: str) -> str:
     """The message out of tyro's framed error: up to the first rule, frame and wrapping removed.
 
+    tyro has errors as objects too, but only in a module that is private and may change any day.
     Where the output is not UTF-8 the frame is a title and rules of hyphens.
     """
     lines = [line.strip(" │") for line in box.splitlines() if not line.startswith(("╭", "╰"))]

@@ -25,9 +25,10 @@ class TrainConfig:
     devices are spread over processes, at as many times the traffic as there are devices."""
     deterministic: bool = False
     """On a GPU: only algorithms that give the same bits each time, chosen by rules and not by a
-    race, so that a resumed run ends with the bits of one left alone. On CPU and TPU it is so."""
+    race, so that a resumed run ends with the bits of an uninterrupted one. CPU and TPU are always
+    deterministic."""
     devices: int | None = None
-    """Use only the first so many devices; default: all."""
+    """Use only the first N devices; default: all."""
     steps_per_call: int = 1
     """Steps run in one dispatch (`lax.scan`)."""
     log_every_steps: int = 50
@@ -35,18 +36,18 @@ class TrainConfig:
     evaluate_every_epochs: int = 1
     """Epochs between evaluations on the validation split."""
     limit_train_examples: int | None = None
-    """Use only the first so many training examples."""
+    """Use only the first N training examples."""
     limit_eval_examples: int | None = None
-    """Use only the first so many validation and test examples."""
+    """Use only the first N validation and test examples."""
     on_nan: Literal["stop", "skip", "rollback"] = "stop"
     """When a loss or gradient is not finite: `stop`; `skip` such steps, leaving the weights as
     they are; or `rollback` to the last checkpoint and pass over the steps since."""
     compile_cache: str = "default"
-    """Where compiled programs wait for the next run: `default`, a folder, or `off`."""
+    """Where compiled programs are kept for the next run: `default`, a folder, or `off`."""
     join_timeout_s: int = 300
     """Seconds within which all processes of a run must have been started."""
     peer_timeout_s: int = 60
-    """Seconds of silence after which a process of the run is taken for lost."""
+    """Seconds of silence after which a process of the run is considered lost."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -13,11 +13,11 @@ class TransferConfig:
     """
 
     freeze_layers: int = 0
-    """Freeze the first so many layers: convolutions and dense layers, with the norms after them."""
+    """Freeze the first N layers: convolutions and dense layers, with the norms after them."""
     freeze: tuple[str, ...] = ()
     """Freeze the parameters that match one of these patterns."""
     unfreeze: tuple[str, ...] = ()
-    """Gradual unfreezing, each `EPOCH:PATTERN`: after so many epochs train these as well."""
+    """Gradual unfreezing, each `EPOCH:PATTERN`: train these as well after EPOCH epochs."""
     rates: tuple[str, ...] = ()
     """Each `PATTERN:FACTOR`: times the learning rate; the first pattern that matches counts."""
 

@@ -1,1 +1,1 @@
-"""Data: original files, prepared data sets, plans and the two renderers."""
+"""Data: original files, prepared datasets, plans and the two renderers."""

@@ -1,7 +1,7 @@
-"""Augmentation of training pictures: one homography, gain and bias, and little else.
+"""Augmentation of training images: one homography, gain and bias, and little else.
 
 The ranges and their names are those of study S3's library. Everything that moves pixels is composed
-into one homography, so a picture is resampled once; brightness and contrast are one gain and one
+into one homography, so an image is resampled once; brightness and contrast are one gain and one
 bias; only jitter and erasing stand by themselves.
 """
 
@@ -13,20 +13,20 @@ from jaxtyping import Float32, Float64, Int32, Int64, UInt32, UInt64
 
 from jaxres.config import Augmenting, Config
 from jaxres.config.data import MAX_ROTATION
-from jaxres.data.rng import below, raw_words, swapped, uniform
+from jaxres.data.rng import below, quarters, raw_words, swapped, uniform
 from jaxres.runtime.errors import InputError
 
 DIGIT_DATASETS = ("digits", "mnist", "modified_mnist")
 WORDS = 16
-STRETCHED = 4096  # augmentations looked at for how far they stretch a picture
+STRETCHED = 4096  # augmentations looked at for how far they stretch an image
 GREY = 128.0  # the grey level that contrast leaves as it is
 ERASED_ASPECT = (0.3, 1 / 0.3)  # height / width, as by Zhong et al. 2020
 
 
 class Augmentation(NamedTuple):
-    """What is done to n pictures; what no setting asks for is None."""
+    """What is done to n images; what no setting asks for is None."""
 
-    # From the pixels of the new picture to those of the old one: homographies of (column, row, 1)
+    # From the pixels of the new image to those of the old one: homographies of (column, row, 1)
     # with pixel centres at whole numbers. Beyond its border the old one is mirrored.
     matrix: Float32[Any, "n 3 3"] | None
     jitter: Float32[Any, " n"] | None  # pixels by which the place of each pixel is moved at most
@@ -37,13 +37,13 @@ class Augmentation(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """Draws `Augmentation`s for pictures of `side` pixels by `ranges`."""
+    """Draws `Augmentation`s for images of `side` pixels by `ranges`."""
 
     ranges: Augmenting
     side: int
 
     def draw(self, n: int, *, seed: int, epoch: int, first: int) -> Augmentation:
-        """What is done to the pictures at positions first, first + 1, ... of an epoch."""
+        """What is done to the images at positions first, first + 1, ... of an epoch."""
         ranges = self.ranges
         words = raw_words(n, seed=seed, stream="augment", epoch=epoch, first=first, words=WORDS)
         return Augmentation(
@@ -55,7 +55,7 @@ class Augment:
         )
 
     def stretch(self) -> float:
-        """About the most by which lengths grow anywhere on a picture: that of many, and a tenth."""
+        """About the most by which lengths grow anywhere on an image: that of many, and a tenth."""
         if not self.ranges.moves:
             return 1.0
         drawn = self.draw(STRETCHED, seed=0, epoch=0, first=0).matrix
@@ -90,7 +90,7 @@ class Augment:
         ranges, n = self.ranges, np.arange(len(words))
         drawn = np.stack([words[:, 4:8], swapped(words[:, 4:8])], -1)
         moved = uniform(drawn, -ranges.perspective, ranges.perspective)
-        # Tilted about one axis, the picture's edges along it grow and shrink: a trapezium.
+        # Tilted about one axis, the image's edges along it grow and shrink: a trapezium.
         tilt = uniform(words[:, 8], -ranges.tilt, ranges.tilt)
         axis = below(swapped(words[:, 8]), 2)
         signs = np.prod(CORNERS, axis=1)
@@ -105,17 +105,19 @@ class Augment:
         return np.stack([gain, GREY * (1 - gain) + bias], -1)
 
     def _erased(self, words: UInt64[np.ndarray, "n 2"]) -> Int32[np.ndarray, "n 5"]:
-        """Rectangles, most of them empty when few pictures are erased."""
-        share = uniform(words[:, 0] << np.uint64(16))
-        area = uniform(words[:, 0], *self.ranges.erase_area) * self.side**2
+        """Rectangles, most of them empty when few images are erased."""
+        for_area, for_share, *_ = quarters(words[:, 0])
+        for_aspect, for_column, for_row, for_grey = quarters(words[:, 1])
+        share = uniform(for_share)
+        area = uniform(for_area, *self.ranges.erase_area) * self.side**2
         low, high = np.log(ERASED_ASPECT)
-        aspect = np.exp(uniform(words[:, 1], low, high))
+        aspect = np.exp(uniform(for_aspect, low, high))
         height = np.clip(np.sqrt(area * aspect), 1, self.side).astype(np.int32)
         width = np.clip(np.sqrt(area / aspect), 1, self.side).astype(np.int32)
-        row = below(swapped(words[:, 1]), self.side - height + 1)
-        column = below(words[:, 1] << np.uint64(16), self.side - width + 1)
+        row = below(for_row, self.side - height + 1)
+        column = below(for_column, self.side - width + 1)
         chosen = share < self.ranges.erase
-        grey = below(words[:, 1] << np.uint64(48), 256)
+        grey = below(for_grey, 256)
         return np.stack([row, column, height * chosen, width * chosen, grey], -1).astype(np.int32)
 
 
@@ -133,8 +135,8 @@ def require_labels_kept(config: Config) -> None:
         return
     if ranges.flip:
         raise InputError(
-            f"augment.flip is true for {data.dataset}; allowed: false, since mirrored digits are "
-            "no digits"
+            f"augment.flip is true for {data.dataset}; allowed: false, because mirrored digits are "
+            "not digits"
         )
     turned = data.digit_rotation if data.composition == "scatter_digits" else 0
     if turned + ranges.rotate > MAX_ROTATION:

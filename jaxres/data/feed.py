@@ -1,4 +1,8 @@
-"""Batches onto the devices, ahead of the step that takes them."""
+"""Batches onto the devices, ahead of the step that takes them.
+
+Not by Grain's `device_put`, which reads ahead in threads: a plan is made in less time than a
+hand-over between threads takes, so the loop makes them itself while the devices work.
+"""
 
 import collections
 import time
@@ -8,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxres.data.pictures import Batch
+from jaxres.data.composed import Batch
 
 
 class Feed:

@@ -5,14 +5,14 @@ from jaxtyping import Array, Float, UInt8
 
 from jaxres.config import Config
 from jaxres.data.compose import composition, render_device
-from jaxres.data.pictures import Batch
+from jaxres.data.composed import Batch
 from jaxres.ops.target import materialise
 
 Resident = composition.Resident | None
 
 
 def images_of(config: Config, resident: Resident, batch: Batch) -> UInt8[Array, "n side side 3"]:
-    """The pictures of a batch: as the host rendered them, or rendered here from the plan."""
+    """The images of a batch: as the host rendered them, or rendered here from the plan."""
     if resident is None:
         return batch["image"]
     return render_device.render(

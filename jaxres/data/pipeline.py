@@ -1,4 +1,4 @@
-"""The Grain pipeline: which pictures make each batch of a run, planned or rendered ahead.
+"""The Grain pipeline: which images make each batch of a run, planned or rendered ahead.
 
 A Grain element is a whole batch: element by element Grain costs more than the rendering itself.
 """
@@ -20,7 +20,7 @@ import grain
 import numpy as np
 
 from jaxres.config import Config
-from jaxres.data.pictures import Batch, Pictures
+from jaxres.data.composed import Batch, ComposedDataset
 from jaxres.data.rng import epoch_order
 from jaxres.runtime.deadlines import deadline
 from jaxres.runtime.errors import InputError, TrainingFailed
@@ -38,14 +38,14 @@ MAX_STEPS = 2**31 - 1  # the step is counted in int32 on the devices
 class _BatchOf:
     """This process's part of the batches of a split."""
 
-    pictures: Pictures
+    dataset: ComposedDataset
     batch_size: int  # of all processes together
     process: int = 0
     processes: int = 1
 
     @property
     def share(self) -> int:
-        """How many pictures of a batch are this process's."""
+        """How many images of a batch are this process's."""
         return self.batch_size // self.processes
 
 
@@ -56,38 +56,38 @@ class TrainBatch(_BatchOf):
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in an epoch; what is left over is not used."""
-        return len(self.pictures) // self.batch_size
+        return len(self.dataset) // self.batch_size
 
     def __call__(self, step: int) -> Batch:
         """The batch of a step, counted from the start of training."""
         epoch, step = divmod(int(step), self.steps_per_epoch)
         first = step * self.batch_size + self.process * self.share
-        order = epoch_order(len(self.pictures), seed=self.pictures.seed, epoch=epoch)
+        order = epoch_order(len(self.dataset), seed=self.dataset.seed, epoch=epoch)
         examples = order[first : first + self.share].astype(np.int32)
-        return self.pictures.batch(examples, epoch=epoch, first=first)
+        return self.dataset.batch(examples, epoch=epoch, first=first)
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalBatch(_BatchOf):
     """Grain's map function: a number to this process's part of a batch of a split in order.
 
-    The last batch is filled up with copies of its last picture; its real pictures come first.
+    The last batch is filled up with copies of its last image; its real images come first.
     """
 
     @property
     def count(self) -> int:
-        """How many show every picture once."""
-        return math.ceil(len(self.pictures) / self.batch_size)
+        """How many show every image once."""
+        return math.ceil(len(self.dataset) / self.batch_size)
 
     def __call__(self, number: int) -> tuple[Batch, int]:
-        """The batch, and the number of real pictures in the whole one."""
+        """The batch, and the number of real images in the whole one."""
         first = int(number) * self.batch_size
-        end = min(first + self.batch_size, len(self.pictures))
+        end = min(first + self.batch_size, len(self.dataset))
         examples = np.arange(first, end, dtype=np.int32)
         padded = np.pad(examples, (0, self.batch_size - len(examples)), mode="edge")
         begin = self.process * self.share
         ours = padded[begin : begin + self.share]
-        return self.pictures.batch(ours, epoch=0, first=first + begin), len(examples)
+        return self.dataset.batch(ours, epoch=0, first=first + begin), len(examples)
 
 
 class Batches:
@@ -101,7 +101,7 @@ class Batches:
         """Start at 0; `workers` processes render (0: one thread).
 
         Raises:
-            InputError: there is not shared memory enough for the workers' pictures.
+            InputError: there is not shared memory enough for the workers' images.
         """
         self._make = make
         self._count = count
@@ -152,13 +152,14 @@ class Batches:
         """End the worker processes; there are no batches after this. Twice is as good as once."""
         if hasattr(self._batches, "close"):
             self._batches.close()
-        self._batches = iter(())  # what Grain's iterator still holds in shared memory goes with it
-        gc.collect()
+        self._batches = iter(())
+        if self._workers:  # what Grain's iterator still holds in shared memory goes with it
+            gc.collect()
 
     def _set_next(self, number: int) -> None:
         self._next = number
-        # Plans are cheaper than a hand-over between threads; pictures are not.
-        threads = 0 if self._make.pictures.data.render == "device" else 1
+        # Plans are cheaper than a hand-over between threads; images are not.
+        threads = 0 if self._make.dataset.data.render == "device" else 1
         dataset = (
             grain.MapDataset.range(number, self._count)
             .map(self._make)
@@ -196,7 +197,7 @@ class TrainBatches(Batches):
 
 
 def train_batches(
-    pictures: Pictures,
+    dataset: ComposedDataset,
     config: Config,
     *,
     process: int = 0,
@@ -207,11 +208,11 @@ def train_batches(
     Raises:
         InputError: the split holds less than one batch.
     """
-    make = TrainBatch(pictures, config.data.batch_size, process, processes)
+    make = TrainBatch(dataset, config.data.batch_size, process, processes)
     if make.steps_per_epoch == 0:
         raise InputError(
             f"data.batch_size is {config.data.batch_size} but '{config.data.dataset}' has "
-            f"{len(pictures)} training examples; allowed: 1 to {len(pictures)}"
+            f"{len(dataset)} training examples; allowed: 1 to {len(dataset)}"
         )
     most = MAX_STEPS // make.steps_per_epoch
     if config.train.epochs > most:
@@ -225,27 +226,27 @@ def train_batches(
 
 @contextlib.contextmanager
 def eval_batches(
-    pictures: Pictures, batch_size: int, *, process: int = 0, processes: int = 1
+    dataset: ComposedDataset, batch_size: int, *, process: int = 0, processes: int = 1
 ) -> Iterator[Iterator[tuple[Batch, int]]]:
-    """This process's part of each batch, with the number of real pictures in the whole one.
+    """This process's part of each batch, with the number of real images in the whole one.
 
-    Together they show every picture of a split once, in order. They are made ahead as training's
+    Together they show every image of a split once, in order. They are made ahead as training's
     are: by `data.workers` processes, if there are more batches than those, which end with the
     block.
     """
-    make = EvalBatch(pictures, batch_size, process, processes)
-    workers = pictures.data.workers if make.count > pictures.data.workers else 0
+    make = EvalBatch(dataset, batch_size, process, processes)
+    workers = dataset.data.workers if make.count > dataset.data.workers else 0
     with contextlib.closing(Batches(make, count=make.count, workers=workers)) as batches:
         yield batches
 
 
 def _require_shared_memory(make: TrainBatch | EvalBatch, workers: int) -> None:
-    """Refuse workers whose pictures, handed over in shared memory, do not fit there.
+    """Refuse workers whose images, handed over in shared memory, do not fit there.
 
     Raises:
         InputError: with what is needed and what there is.
     """
-    side = make.pictures.data.picture_side
+    side = make.dataset.data.image_size
     needed = workers * BATCHES_OF_A_WORKER * make.share * side * side * 3
     try:
         there = os.statvfs(SHARED_MEMORY)
@@ -254,7 +255,7 @@ def _require_shared_memory(make: TrainBatch | EvalBatch, workers: int) -> None:
     free = there.f_bavail * there.f_frsize
     if needed > free:
         raise InputError(
-            f"data.workers is {workers}, whose pictures may need {needed >> 20:,} MiB of shared "
+            f"data.workers is {workers}, whose images may need {needed >> 20:,} MiB of shared "
             f"memory; {SHARED_MEMORY} has {free >> 20:,} free: {_remedy(workers)}"
         )
 

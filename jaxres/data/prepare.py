@@ -1,6 +1,6 @@
-"""Preparing data sets: original files in, a TFDS data set of ArrayRecord files out.
+"""Preparing datasets: original files in, a TFDS dataset of ArrayRecord files out.
 
-What is written opens with `tfds.builder_from_directory` and `tfds.data_source`. Pictures reach
+What is written opens with `tfds.builder_from_directory` and `tfds.data_source`. Images reach
 TFDS as PNG bytes: raw arrays it would encode with TensorFlow, which is not needed here.
 """
 
@@ -41,22 +41,22 @@ def prepare(
     skip_bad: bool = False,
     overwrite: bool = False,
 ) -> Path:
-    """Write a data set to DATA_DIR/NAME/VERSION and return that folder.
+    """Write a dataset to DATA_DIR/NAME/VERSION and return that folder.
 
     It appears there whole or not at all. One that is there already is left as it is.
 
     Args:
         name: A key of `PREPARABLE`.
         from_dir: Folder (or archive) of the original files; None downloads them through TFDS.
-        data_dir: Where prepared data sets live.
+        data_dir: Where prepared datasets live.
         progress: Report on standard error: a bar on a terminal, plain lines elsewhere.
         photo_side: Photographs with a longer short side are shrunk to this one, in pixels.
-        partial: Take what is there of an incomplete data set; its metadata then says so.
-        skip_bad: Leave out pictures that cannot be used, and say which, instead of refusing all.
-        overwrite: Replace a data set that is there, once the new one is whole.
+        partial: Take what is there of an incomplete dataset; its metadata then says so.
+        skip_bad: Leave out images that cannot be used, and say which, instead of refusing all.
+        overwrite: Replace a dataset that is there, once the new one is whole.
     """
     if name not in PREPARABLE:
-        raise unknown_name("data set to prepare", name, PREPARABLE)
+        raise unknown_name("dataset to prepare", name, PREPARABLE)
     if photo_side < photos.MIN_SIDE:
         raise InputError(f"photo_side is {photo_side}; allowed: {photos.MIN_SIDE} pixels or more")
     dataset = PREPARABLE[name]
@@ -75,7 +75,7 @@ def prepare(
     folder = dataset.folder(data_dir)
     if folder.exists() and not overwrite:
         _require_as_asked(dataset.open(data_dir), settings, partial=partial)
-        say(f"{name} is already prepared in {folder}; --overwrite makes it again", shown=progress)
+        say(f"{name} is already prepared in {folder}; --overwrite replaces it", shown=progress)
         return folder
 
     assert dataset.prepare is not None
@@ -83,7 +83,7 @@ def prepare(
     with _writing_to(data_dir, name), _staging(data_dir, name) as stage:
         try:
             written = _write(request, content, settings, stage)
-        except Exception:  # as of a split of which no picture is left
+        except Exception:  # as of a split of which no image is left
             bad.finish()
             raise
         bad.finish()
@@ -122,7 +122,7 @@ def _require_as_asked(
 
 
 def _write(request: Request, content: Content, settings: dict[str, Any], stage: Path) -> Path:
-    """Have TFDS write the data set below `stage`; returns its folder there."""
+    """Have TFDS write the dataset below `stage`; returns its folder there."""
     import tensorflow_datasets as tfds
 
     dataset = PREPARABLE[request.name]
@@ -144,7 +144,7 @@ def _write(request: Request, content: Content, settings: dict[str, Any], stage: 
                 homepage=content.homepage,
                 citation=content.citation,
                 metadata=tfds.core.MetadataDict(metadata) if metadata else None,
-                # Example i is then picture i of the originals.
+                # Example i is then image i of the originals.
                 disable_shuffling=True,
             )
 
@@ -159,7 +159,7 @@ def _write(request: Request, content: Content, settings: dict[str, Any], stage: 
                 size += len(example["image"])
                 if size > MAX_SPLIT_BYTES:
                     raise InputError(
-                        f"the pictures of split '{split}' of {request.name} are larger than "
+                        f"the images of split '{split}' of {request.name} are larger than "
                         f"{MAX_SPLIT_BYTES >> 20} MiB: give fewer, or choose a smaller photo_side"
                     )
                 yield key, {**example, "image": io.BytesIO(example["image"])}
@@ -177,7 +177,7 @@ def _write(request: Request, content: Content, settings: dict[str, Any], stage: 
 
 @contextlib.contextmanager
 def _staging(data_dir: Path, name: str) -> Iterator[Path]:
-    """A folder beside the data sets that is gone afterwards, whatever happens."""
+    """A folder beside the datasets that is gone afterwards, whatever happens."""
     data_dir.mkdir(parents=True, exist_ok=True)
     for leftover in data_dir.glob(f"{STAGING_PREFIX}*"):
         with contextlib.suppress(FileNotFoundError):  # its own run is removing it

@@ -1,4 +1,4 @@
-"""Random words of a picture: a function of (seed, stream, epoch, position in the epoch) alone.
+"""Random words of an image: a function of (seed, stream, epoch, position in the epoch) alone.
 
 They are read from the counter-based generator Philox4x64-10 (Salmon et al. 2011) at a counter given
 by the position, so any slice of an epoch is drawn by itself, whatever the number of processes,
@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt64
 
-WORDS = 8  # per picture, unless told: two counter steps of four words
+WORDS = 8  # per image, unless told: two counter steps of four words
 Stream = Literal["train", "validation", "test", "order", "augment"]
 STREAMS: dict[Stream, int] = {"train": 0, "validation": 1, "test": 2, "order": 3, "augment": 4}
 
@@ -20,7 +20,7 @@ STREAMS: dict[Stream, int] = {"train": 0, "validation": 1, "test": 2, "order": 3
 def raw_words(
     n: int, *, seed: int, stream: Stream, epoch: int, first: int = 0, words: int = WORDS
 ) -> UInt64[np.ndarray, "n {words}"]:
-    """Random words, a multiple of four, of pictures first ... first + n - 1."""
+    """Random words, a multiple of four, of images first ... first + n - 1."""
     key = np.array([seed, STREAMS[stream] << 32 | epoch], np.uint64)
     generator = np.random.Philox(key=key, counter=first * (words // 4))
     return generator.random_raw(n * words).reshape(n, words)
@@ -45,6 +45,11 @@ def uniform(
 def swapped(words: UInt64[np.ndarray, "*n"]) -> UInt64[np.ndarray, "*n"]:
     """The words with their halves exchanged, for a second draw from the lower one."""
     return words << np.uint64(32) | words >> np.uint64(32)
+
+
+def quarters(words: UInt64[np.ndarray, "*n"]) -> list[UInt64[np.ndarray, "*n"]]:
+    """Four draws from each word, of 16 random bits of their own; those that follow are shared."""
+    return [words << np.uint64(16 * place) for place in range(4)]
 
 
 @functools.lru_cache(maxsize=2)

@@ -53,7 +53,7 @@ def _require_as_many(devices: Sequence[Any]) -> None:
 
 
 def check_batch(batch_size: int, devices: int, parts: int) -> None:
-    """Refuse a global batch that does not divide over the devices and accumulation parts.
+    """Refuse a global batch that does not divide over the devices and microbatches.
 
     Raises:
         InputError: with the nearest sizes that do.
@@ -62,7 +62,7 @@ def check_batch(batch_size: int, devices: int, parts: int) -> None:
     if batch_size % unit == 0:
         return
     near = [size for size in (batch_size // unit * unit, -(-batch_size // unit) * unit) if size]
-    times = f" x {parts} accumulation parts" if parts > 1 else ""
+    times = f" x {parts} microbatches" if parts > 1 else ""
     raise InputError(
         f"data.batch_size is {batch_size}, which does not divide over {devices} devices{times}; "
         f"nearest allowed: {' or '.join(map(str, near))} (or other train.devices)"

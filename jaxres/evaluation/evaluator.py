@@ -13,8 +13,8 @@ from jax.sharding import PartitionSpec as P
 
 from jaxres.config import Config
 from jaxres.data.compose.composition import Resident, decoded
+from jaxres.data.composed import ComposedDataset
 from jaxres.data.inputs import images_of
-from jaxres.data.pictures import Pictures
 from jaxres.data.pipeline import eval_batches
 from jaxres.distributed.mesh import AXIS, put_batch, replicate
 from jaxres.evaluation.metrics import classification_metrics
@@ -26,11 +26,11 @@ from jaxres.runtime.screen import track
 IN_FLIGHT = 2  # batches dispatched before the oldest one's results are fetched
 
 
-def resident_of(pictures: Pictures) -> Resident | None:
+def resident_of(dataset: ComposedDataset) -> Resident | None:
     """What the device renderer keeps on the devices, as host arrays; None for the host renderer."""
-    if pictures.data.render == "host":
+    if dataset.data.render == "host":
         return None
-    return decoded(pictures.resident)
+    return decoded(dataset.resident)
 
 
 class Evaluator:
@@ -58,7 +58,7 @@ class Evaluator:
         self._step = self._compiled(step, (P(), P(AXIS), P(AXIS)), P())
         self._render = self._renderer(config)
 
-    def on(self, pictures: Pictures, config: Config | None = None) -> "SplitEvaluator":
+    def on(self, dataset: ComposedDataset, config: Config | None = None) -> "SplitEvaluator":
         """The evaluation on a split.
 
         Another `config` renders the images by its `data`; what comes out must have the size and
@@ -66,7 +66,7 @@ class Evaluator:
         """
         render = self._render if config is None else self._renderer(config)
         batch_size = (config or self._config).data.batch_size
-        return SplitEvaluator(self._step, render, pictures, self._mesh, batch_size)
+        return SplitEvaluator(self._step, render, dataset, self._mesh, batch_size)
 
     def _renderer(self, config: Config) -> Callable[..., Any]:
         return self._compiled(partial(images_of, config), (P(), P(AXIS)), P(AXIS))
@@ -93,18 +93,18 @@ class SplitEvaluator:
         self,
         step: Callable[..., Any],
         render: Callable[..., Any],
-        pictures: Pictures,
+        dataset: ComposedDataset,
         mesh: Mesh,
         batch_size: int,
     ):
         """Put what is rendered from on the devices; `step` and `render` are compiled."""
         self._step = step
         self._render = render
-        self._pictures = pictures
+        self._dataset = dataset
         self._mesh = mesh
         devices = mesh.size
-        self._batch_size = -(-min(batch_size, len(pictures)) // devices) * devices
-        self._resident = replicate(mesh, resident_of(pictures))
+        self._batch_size = -(-min(batch_size, len(dataset)) // devices) * devices
+        self._resident = replicate(mesh, resident_of(dataset))
 
     def predict(self, variables: dict[str, Any], *, shown: bool = False) -> dict[str, np.ndarray]:
         """What the step gives for each example, in the order of the split.
@@ -127,9 +127,9 @@ class SplitEvaluator:
             results, real = waiting.popleft()
             done.append(jax.tree.map(lambda leaf: leaf[:real], jax.device_get(results)))
 
-        count = math.ceil(len(self._pictures) / self._batch_size)
+        count = math.ceil(len(self._dataset) / self._batch_size)
         with eval_batches(
-            self._pictures,
+            self._dataset,
             self._batch_size,
             process=jax.process_index(),
             processes=jax.process_count(),
@@ -159,5 +159,5 @@ class SplitEvaluator:
 
     def _metrics(self, results: dict[str, np.ndarray]) -> dict[str, Any]:
         return classification_metrics(
-            results["label"], results["predicted"], results["loss"], self._pictures.class_names
+            results["label"], results["predicted"], results["loss"], self._dataset.class_names
         )

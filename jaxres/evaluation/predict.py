@@ -1,4 +1,4 @@
-"""Class probabilities of pictures that belong to no data set, from a run directory alone."""
+"""Class probabilities of images that belong to no dataset, from a run directory alone."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -12,23 +12,23 @@ from jaxtyping import Array, Float
 from jaxres.config import Config
 from jaxres.data.compose.composition import Resident
 from jaxres.data.compose.plain import Plain
+from jaxres.data.composed import ComposedDataset
 from jaxres.data.datasets import modified_mnist
 from jaxres.data.datasets.registry import DATASETS, Source
 from jaxres.data.inputs import normalise
-from jaxres.data.pictures import Pictures
 from jaxres.data.readers import folders
-from jaxres.data.readers.encoded import Images, PictureFiles
+from jaxres.data.readers.encoded import ImageFiles, Images
 from jaxres.evaluation.evaluator import Evaluator
 from jaxres.evaluation.run import Loaded, Opened, open_checkpoint, require_finite, restored
 from jaxres.models.pure import Net
 from jaxres.runtime.errors import InputError
 from jaxres.runtime.files import refusing, require_writable, write_whole
 
-NOT_THERE = "no picture at '{}'; allowed: JPEG, PNG, WebP and BMP files"
+NOT_THERE = "no image at '{}'; allowed: JPEG, PNG, WebP and BMP files"
 
 
 class Predicted(NamedTuple):
-    """What a checkpoint sees in pictures, and why some files are none."""
+    """What a checkpoint sees in images, and why some files are none."""
 
     predictions: list[dict[str, Any]]
     problems: dict[Path, str]
@@ -37,19 +37,19 @@ class Predicted(NamedTuple):
 def predict(
     run_dir: Path, files: Sequence[Path], *, which: str = "best", shown: bool = False
 ) -> Predicted:
-    """What a checkpoint (`best`, `last` or a step) sees in picture files, in their order.
+    """What a checkpoint (`best`, `last` or a step) sees in image files, in their order.
 
-    Of folders, all pictures below them. Gives for each `file`, `label` (a number), `class` (its
+    Of folders, all images below them. Gives for each `file`, `label` (a number), `class` (its
     name), `probability` and the `probabilities` of all classes by name. Progress of several batches
     is `shown`.
 
     Raises:
-        InputError: no such run or checkpoint, a damaged one, or no file that is a picture.
+        InputError: no such run or checkpoint, a damaged one, or no file that is an image.
     """
-    every = [file for each in files for file in _pictures_of(each)]
+    every = [file for each in files for file in _image_files(each)]
     problems = {file: NOT_THERE.format(file) for file in every if not file.is_file()}
     run = load_files(open_checkpoint(run_dir, which), every, problems)
-    names = run.pictures.class_names
+    names = run.dataset.class_names
     results = []
     rows = predict_all(run, shown=shown)["probabilities"]
     for file, row in zip(every, rows, strict=True):
@@ -63,15 +63,15 @@ def predict(
     return Predicted(results, problems)
 
 
-def _pictures_of(path: Path) -> list[Path]:
-    """A file itself, or the pictures below a folder."""
-    return folders.find_pictures(path) if path.is_dir() else [path]
+def _image_files(path: Path) -> list[Path]:
+    """A file itself, or the images below a folder."""
+    return folders.find_images(path) if path.is_dir() else [path]
 
 
 def write_submission(
     run_dir: Path, array: Path, output: Path, *, which: str = "best", shown: bool = False
 ) -> int:
-    """Write the contest's CSV for an array without labels, whole; returns the number of pictures.
+    """Write the contest's CSV for an array without labels, whole; returns the number of images.
 
     Raises:
         InputError: as `predict`, or the array or the file cannot be used.
@@ -79,11 +79,9 @@ def write_submission(
     require_writable(output)
     images = modified_mnist.read_images(array)
     run = _load_images(open_checkpoint(run_dir, which), images)
-    theirs, ours = len(modified_mnist.CLASS_NAMES), len(run.pictures.class_names)
+    theirs, ours = len(modified_mnist.CLASS_NAMES), len(run.dataset.class_names)
     if ours != theirs:
-        raise InputError(
-            f"'{run_dir}' tells {ours} classes apart; allowed for a submission: {theirs}"
-        )
+        raise InputError(f"'{run_dir}' has {ours} classes; allowed for a submission: {theirs}")
     rows = predict_all(run, shown=shown)["probabilities"]
     lines = [
         ",".join(modified_mnist.COLUMNS),
@@ -95,7 +93,7 @@ def write_submission(
 
 
 def require_files(files: Sequence[Path]) -> None:
-    """Refuse picture files that are not there.
+    """Refuse image files that are not there.
 
     Raises:
         InputError: naming the first.
@@ -108,30 +106,30 @@ def require_files(files: Sequence[Path]) -> None:
 def load_files(
     opened: Opened, files: Sequence[Path], problems: dict[Path, str] | None = None
 ) -> Loaded:
-    """A checkpoint and picture files, cut to squares where the run's photographs were.
+    """A checkpoint and image files, cut to squares where the run's photographs were.
 
-    Files that are no pictures are noted in `problems`, if it is given; see `PictureFiles`.
+    Files that are not images are noted in `problems`, if it is given; see `ImageFiles`.
 
     Raises:
         InputError: the checkpoint is damaged, or does not fit the settings.
     """
     data = opened.config.data
-    dataset = DATASETS.get(data.dataset)
-    side = data.canvas if dataset and dataset.photographs else None
-    return _load_images(opened, PictureFiles(files, side, problems))
+    described = DATASETS.get(data.dataset)
+    side = data.canvas if described and described.photographs else None
+    return _load_images(opened, ImageFiles(files, side, problems))
 
 
 def _load_images(opened: Opened, images: Images) -> Loaded:
-    """Pictures that are brought to the run's size, as `plain` does.
+    """Images that are brought to the run's size, as `plain` does.
 
-    What a recipe composes (digits on photographs) is taken to be in the pictures already. They are
-    rendered on the host, which takes pictures of any size.
+    What a recipe composes (digits on photographs) is taken to be in the images already. They are
+    rendered on the host, which takes images of any size.
     """
     data = dataclasses.replace(opened.config.data, composition="plain", render="host", workers=0)
     config = dataclasses.replace(opened.config, data=data)
     classes = opened.weights["params"]["head"]["linear"]["kernel"].shape[-1]
     source = Source(images, np.zeros(len(images), np.int32), _class_names(opened.config, classes))
-    pictures = Pictures(
+    dataset = ComposedDataset(
         split="test",
         source=source,
         resident=Resident(images, np.empty((0, 0, 0, 3), np.uint8)),
@@ -141,11 +139,11 @@ def _load_images(opened: Opened, images: Images) -> Loaded:
         seed=data.eval_seed,
         examples=len(images),
     )
-    return restored(opened, config, pictures)
+    return restored(opened, config, dataset)
 
 
 def predict_all(run: Loaded, *, shown: bool = False) -> dict[str, np.ndarray]:
-    """`label` and class `probabilities` (the softmax of the logits) of every picture, in order.
+    """`label` and class `probabilities` (the softmax of the logits) of every image, in order.
 
     Progress of several batches is `shown`.
 
@@ -153,8 +151,8 @@ def predict_all(run: Loaded, *, shown: bool = False) -> dict[str, np.ndarray]:
         InputError: a probability is not finite.
     """
     with jax.transfer_guard("disallow"):
-        evaluator = Evaluator(run.net, run.config, run.mesh, make_probability_step).on(run.pictures)
-        several = len(run.pictures) > run.config.data.batch_size
+        evaluator = Evaluator(run.net, run.config, run.mesh, make_probability_step).on(run.dataset)
+        several = len(run.dataset) > run.config.data.batch_size
         results = evaluator.predict(run.variables, shown=shown and several)
     require_finite(results["probabilities"], run)
     return results
@@ -175,7 +173,7 @@ def make_probability_step(
 
 
 def _class_names(config: Config, classes: int) -> tuple[str, ...]:
-    """Those of the run's data set, or numbers where its classes are not what the network tells."""
+    """Those of the run's dataset, or numbers where its classes are not what the network tells."""
     data = config.data
     dataset = None if data.composition == "scatter_digits" else DATASETS.get(data.dataset)
     if dataset and len(dataset.class_names) == classes:

@@ -11,12 +11,13 @@ import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 from jaxtyping import Float32
 
-from jaxres.checkpoint.manager import Checkpoints, open_run, require_shapes
 from jaxres.checkpoint.progress import told
+from jaxres.checkpoint.reader import CheckpointReader, open_run
+from jaxres.checkpoint.shapes import require_shapes
 from jaxres.config import Config, Split, flatten, recipe, to_dict
 from jaxres.config.data import INSTEAD
+from jaxres.data.composed import ComposedDataset, open_split
 from jaxres.data.inputs import normalisation
-from jaxres.data.pictures import Pictures, open_split
 from jaxres.distributed.mesh import make_mesh, replicate
 from jaxres.evaluation.evaluator import Evaluator, SplitEvaluator
 from jaxres.models.build import abstract_network
@@ -25,7 +26,7 @@ from jaxres.runtime import compilation
 from jaxres.runtime.errors import InputError
 from jaxres.runtime.screen import say, track
 
-TRIES = 5  # to read a checkpoint of a run that goes on
+TRIES = 5  # to read a checkpoint of a run that is still training
 SWEPT = ("accuracy", "loss", "examples")  # what a sweep tells of each value
 
 
@@ -47,7 +48,7 @@ class Opened(NamedTuple):
 def open_checkpoint(run_dir: Path, which: str, flags: Sequence[str] = ()) -> Opened:
     """A run's checkpoint (`best`, `last` or a step); `flags` override settings.
 
-    All of it is read at once: a training that goes on may remove it at any time. If it does so
+    All of it is read at once: a run that is still training may remove it at any time. If it does so
     meanwhile, the one that `which` then means is taken.
 
     Raises:
@@ -70,7 +71,7 @@ def open_checkpoint(run_dir: Path, which: str, flags: Sequence[str] = ()) -> Ope
     return Opened(checkpoints.folder.parent, step, config, weights, data)
 
 
-def _read(checkpoints: Checkpoints, step: int) -> tuple[Any, Any, Any]:
+def _read(checkpoints: CheckpointReader, step: int) -> tuple[Any, Any, Any]:
     """Settings, facts of the data and weights."""
     here = SingleDeviceSharding(jax.devices()[0])
     data = checkpoints.read(step, "progress").get("data", {})
@@ -78,7 +79,7 @@ def _read(checkpoints: Checkpoints, step: int) -> tuple[Any, Any, Any]:
 
 
 class Loaded(NamedTuple):
-    """A checkpoint's network with its weights on the devices, and pictures to show it."""
+    """A checkpoint's network with its weights on the devices, and images to show it."""
 
     run_dir: Path
     step: int
@@ -86,7 +87,7 @@ class Loaded(NamedTuple):
     mesh: Mesh
     net: Net  # with shapes in place of weights
     variables: dict[str, Any]  # `params` and `stats`
-    pictures: Pictures
+    dataset: ComposedDataset
 
 
 def load(
@@ -95,33 +96,33 @@ def load(
     """A checkpoint (`best`, `last` or a step) and a split; `flags` override settings.
 
     Raises:
-        InputError: no such run or checkpoint, a damaged one, or a data set that is not there.
+        InputError: no such run or checkpoint, a damaged one, or a dataset that is not there.
     """
     opened = open_checkpoint(run_dir, which, flags)
-    pictures = open_split(opened.config, split)
-    _tell_other_data(opened, pictures)
-    return restored(opened, opened.config, pictures)
+    dataset = open_split(opened.config, split)
+    _tell_other_data(opened, dataset)
+    return restored(opened, opened.config, dataset)
 
 
-def restored(opened: Opened, config: Config, pictures: Pictures) -> Loaded:
-    """The network of a checkpoint for these pictures.
+def restored(opened: Opened, config: Config, dataset: ComposedDataset) -> Loaded:
+    """The network of a checkpoint for these images.
 
     Raises:
         InputError: the weights are damaged or do not fit.
     """
     mesh = make_mesh(config.train.devices)
-    net = abstract_network(config, classes=len(pictures.class_names))
+    net = abstract_network(config, classes=len(dataset.class_names))
     require_shapes(opened.folder, opened.weights, {"params": net.params, "stats": net.stats})
     variables = replicate(mesh, opened.weights)
-    return Loaded(opened.run_dir, opened.step, config, mesh, net, variables, pictures)
+    return Loaded(opened.run_dir, opened.step, config, mesh, net, variables, dataset)
 
 
-def _tell_other_data(opened: Opened, pictures: Pictures) -> None:
+def _tell_other_data(opened: Opened, dataset: ComposedDataset) -> None:
     """Say it if the run had other data in a split than there are here."""
-    theirs, ours = opened.data.get(pictures.split), pictures.facts
+    theirs, ours = opened.data.get(dataset.split), dataset.facts
     if theirs not in (None, ours):
         say(
-            f"note: the {pictures.split} data of {pictures.data.dataset} here, {told(ours)}, are "
+            f"note: the {dataset.split} data of {dataset.data.dataset} here, {told(ours)}, are "
             f"not those of the run, {told(theirs)}"
         )
 
@@ -138,7 +139,7 @@ def evaluate(
     """
     run = load(run_dir, which=which, split=split, flags=flags)
     evaluator = Evaluator(run.net, run.config, run.mesh)
-    metrics = _metrics(evaluator.on(run.pictures), run)
+    metrics = _metrics(evaluator.on(run.dataset), run)
     return {**metrics, "checkpoint": run.step, "split": split, "dataset": run.config.data.dataset}
 
 
@@ -156,10 +157,10 @@ def sweep(
     `words` are the setting (`data.digit_side`) and its values; the other arguments are those of
     `load`. Gives `sweep` (the setting), `checkpoint`, `split`, `dataset` and `results`: for each
     `value` the `accuracy`, the `loss` and the number of `examples`. Progress is `shown`. The
-    network is compiled once for values in a row that show it pictures of the same size and mean.
+    network is compiled once for values in a row that show it images of the same size and mean.
 
     Raises:
-        InputError: it is no data setting, a value of it is none, or what `load` refuses.
+        InputError: it is not a data setting, a value is not allowed for it, or what `load` refuses.
     """
     setting, *values = words
     setting = setting.replace("-", "_")
@@ -171,10 +172,9 @@ def sweep(
     instead = INSTEAD.get(setting)
     if instead and flatten(to_dict(opened.config))[instead] is not None:
         raise InputError(
-            f"{setting} counts for nothing where there is a {instead}; "
-            f"add --{instead.replace('_', '-')} null"
+            f"{setting} is ignored when {instead} is set; add --{instead.replace('_', '-')} null"
         )
-    # All of them first: a wrong one is told before any is evaluated.
+    # All of them first: a wrong one is refused before any is evaluated.
     configs = [
         recipe.from_dict(to_dict(opened.config), [f"--{setting}", value]) for value in values
     ]
@@ -182,20 +182,20 @@ def sweep(
     rows = []
     each = zip(values, configs, strict=True)
     for value, config in track(each, len(values), f"evaluate, values of {setting}", shown):
-        pictures = open_split(config, split)
+        dataset = open_split(config, split)
         if last is None:
-            _tell_other_data(opened, pictures)
-        seen = config.data.picture_side, normalisation(config), len(pictures.class_names)
+            _tell_other_data(opened, dataset)
+        seen = config.data.image_size, normalisation(config), len(dataset.class_names)
         if last and last[0] == seen:
             _, loaded, evaluator = last
         else:
-            loaded = restored(opened, config, pictures)
+            loaded = restored(opened, config, dataset)
             evaluator = Evaluator(loaded.net, config, loaded.mesh)
         last = seen, loaded, evaluator
-        found = _metrics(evaluator.on(pictures, config), loaded)
+        found = _metrics(evaluator.on(dataset, config), loaded)
         rows.append({"value": value, **{key: found[key] for key in SWEPT}})
-    dataset = opened.config.data.dataset
-    common = {"checkpoint": opened.step, "split": split, "dataset": dataset}
+    name = opened.config.data.dataset
+    common = {"checkpoint": opened.step, "split": split, "dataset": name}
     return {"sweep": setting, **common, "results": rows}
 
 

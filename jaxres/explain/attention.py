@@ -1,6 +1,6 @@
 """Where a network looks: Grad-CAM, LayerCAM and, asking nothing of its inside, occlusion.
 
-A map has the picture's size and, in any unit, says how much a place speaks for a class.
+A map has the image's size and, in any unit, says how much a place speaks for a class.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,8 @@ from jaxres.models.pure import Net
 from jaxres.runtime.errors import InputError
 from jaxres.runtime.screen import track
 
-GREY = 128  # of the patch that hides a part of the picture
-PATCHES_PER_SIDE = 8  # the patch's side is this share of the picture's, unless it is given
+GREY = 128  # of the patch that hides a part of the image
+PATCHES_PER_SIDE = 8  # the patch's side is this share of the image's, unless it is given
 
 
 def predict_images(
@@ -30,7 +30,7 @@ def predict_images(
     variables: dict[str, Any],
     images: UInt8[np.ndarray, "n side side 3"],
 ) -> Float32[np.ndarray, "n classes"]:
-    """Class probabilities of finished pictures, computed in batches of the run's size."""
+    """Class probabilities of finished images, computed in batches of the run's size."""
     step = make_probability_step(net, config)
 
     def rows(variables: Any, images: Array) -> Array:
@@ -73,7 +73,7 @@ def grad_cam(
 
             params, stats = variables["params"], variables["stats"]
             logits, _ = net.apply(params, stats, normal, train=False, see=see)
-            # The sum's gradient is each picture's own: without `train` they do not mix.
+            # The sum's gradient is each image's own: without `train` they do not mix.
             return jnp.take_along_axis(logits, classes[:, None], axis=1).sum(), seen[layer.name]
 
         offset = jnp.zeros((len(images), *layer.maps.shape[1:]), layer.maps.dtype)
@@ -101,17 +101,17 @@ def occlusion(
     """Occlusion (Zeiler and Fergus 2014, section 4.2): how far a class falls where a patch hides.
 
     A grey square of `patch` pixels (default: 1/8 of the side) slides in steps of half its side; a
-    pixel's value is the drop in the class's probability from that of the `whole` picture
+    pixel's value is the drop in the class's probability from that of the `whole` image
     (`predict_images`), averaged over the squares that hid it. Below zero, hiding helped. Progress
     is `shown`.
 
     Raises:
-        InputError: the patch is larger than the picture, or nothing.
+        InputError: the patch is larger than the image, or nothing.
     """
     side = images.shape[1]
     patch = max(1, side // PATCHES_PER_SIDE) if patch is None else patch
     if not 1 <= patch <= side:
-        raise InputError(f"--patch is {patch}; allowed: 1 to the picture's side ({side})")
+        raise InputError(f"--patch is {patch}; allowed: 1 to the image's side ({side})")
     last, stride = side - patch, max(1, patch // 2)
     starts = np.array([*range(0, last, stride), last])
     pixel = np.arange(side)
@@ -131,7 +131,7 @@ def occlusion(
     weight = hides.astype(np.float32)
     covered = weight.sum(0)[:, None] * weight.sum(0)
     maps = []
-    for place in track(range(len(images)), len(images), "occlusion, pictures", shown):
+    for place in track(range(len(images)), len(images), "occlusion, images", shown):
         found = _in_batches(
             partial(compiled, variables, images[place], classes[place]),
             config.data.batch_size,
@@ -146,7 +146,7 @@ def occlusion(
 def _spread(
     centres: Float32[np.ndarray, " positions"], side: int
 ) -> Float32[np.ndarray, "side positions"]:
-    """What each position gives to each row of the picture: linear between the positions' centres.
+    """What each position gives to each row of the image: linear between the positions' centres.
 
     Positions that look at the same place share it.
     """

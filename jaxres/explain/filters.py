@@ -1,4 +1,4 @@
-"""Filters and pooling on a picture, by the networks' own operations, and a network's first filters.
+"""Filters and pooling on an image, by the networks' own operations, and a network's first filters.
 
 The kernels and the kinds of pooling are those of study S5.
 """
@@ -34,28 +34,28 @@ def kernel_of(name: str) -> Float32[np.ndarray, "3 3"]:
 
 
 def filtered(
-    picture: UInt8[np.ndarray, "h w 3"], kernel: Float32[np.ndarray, "3 3"]
+    image: UInt8[np.ndarray, "h w 3"], kernel: Float32[np.ndarray, "3 3"]
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Each colour convolved as networks do (cross-correlation), rounded and clipped to 0..255.
 
-    Beyond the border the picture is mirrored at its last pixel, as OpenCV's filter2D does.
+    Beyond the border the image is mirrored at its last pixel, as OpenCV's filter2D does.
     """
-    padded = np.pad(picture, ((1, 1), (1, 1), (0, 0)), mode="reflect").astype(np.float32)
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="reflect").astype(np.float32)
     kernels = np.repeat(kernel[:, :, None, None], 3, axis=3)
     output = conv2d(jnp.asarray(padded[None]), jnp.asarray(kernels), groups=3)
-    return _as_picture(np.asarray(output)[0])
+    return _as_image(np.asarray(output)[0])
 
 
-def pooled(picture: UInt8[np.ndarray, "h w 3"], size: int) -> dict[str, UInt8[np.ndarray, "..."]]:
-    """The picture pooled over windows of `size` pixels, `max` and `average`, and over its colours.
+def pooled(image: UInt8[np.ndarray, "h w 3"], size: int) -> dict[str, UInt8[np.ndarray, "..."]]:
+    """The image pooled over windows of `size` pixels, `max` and `average`, and over its colours.
 
     A last row or column that fills no window is left out. `depthwise` is the maximum of red, green
     and blue at every pixel.
 
     Raises:
-        InputError: the window is a single pixel, or larger than the picture or `MOST_WINDOW`.
+        InputError: the window is a single pixel, or larger than the image or `MOST_WINDOW`.
     """
-    most = min(MOST_WINDOW, *picture.shape[:2])
+    most = min(MOST_WINDOW, *image.shape[:2])
     if not 2 <= size <= most:
         raise InputError(f"--size is {size}; allowed here: 2 to {most}")
 
@@ -66,12 +66,12 @@ def pooled(picture: UInt8[np.ndarray, "h w 3"], size: int) -> dict[str, UInt8[np
             "depthwise": jnp.broadcast_to(pool.channel_pool(images, window=3), images.shape),
         }
 
-    outputs = jax.jit(kinds)(picture[None].astype(np.float32))
-    return {kind: _as_picture(np.asarray(outputs[kind])[0]) for kind in KINDS}
+    outputs = jax.jit(kinds)(image[None].astype(np.float32))
+    return {kind: _as_image(np.asarray(outputs[kind])[0]) for kind in KINDS}
 
 
 def first_kernel(params: PyTree) -> tuple[str, Float32[np.ndarray, "kh kw 3 k"]]:
-    """Name and kernel of the convolution that reads the picture's three colours.
+    """Name and kernel of the convolution that reads the image's three colours.
 
     Raises:
         InputError: there is none, as in a fully connected network.
@@ -80,17 +80,17 @@ def first_kernel(params: PyTree) -> tuple[str, Float32[np.ndarray, "kh kw 3 k"]]
         if leaf.ndim == 4 and leaf.shape[2] == 3:
             return name, np.asarray(leaf, np.float32)
     raise InputError(
-        "the network has no convolution that reads a picture's colours: it is fully connected; "
+        "the network has no convolution that reads an image's colours: it is fully connected; "
         "allowed: runs of convolutional networks"
     )
 
 
-def kernel_pictures(kernel: Float32[np.ndarray, "kh kw 3 k"]) -> UInt8[np.ndarray, "k kh kw 3"]:
-    """Each filter as a picture of its own, from its smallest number, 0, to its largest, 255."""
+def kernel_images(kernel: Float32[np.ndarray, "kh kw 3 k"]) -> UInt8[np.ndarray, "k kh kw 3"]:
+    """Each filter as an image of its own, from its smallest number, 0, to its largest, 255."""
     filters = np.moveaxis(kernel, -1, 0)
     low, high = (f(filters, axis=(1, 2, 3), keepdims=True) for f in (np.min, np.max))
-    return _as_picture(255 * (filters - low) / np.where(high > low, high - low, 1))
+    return _as_image(255 * (filters - low) / np.where(high > low, high - low, 1))
 
 
-def _as_picture(values: np.ndarray) -> np.ndarray:
+def _as_image(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)

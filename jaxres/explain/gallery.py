@@ -1,4 +1,4 @@
-"""Pictures of what a network did: its mistakes, and the maps of where it looked."""
+"""Images of what a network did: its mistakes, and the maps of where it looked."""
 
 import math
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from jaxres.evaluation.run import Loaded
 from jaxres.explain.preview import planned, rendered
 from jaxres.explain.sheet import contact_sheet, enlarged
 
-LEAST_SIDE = 64  # pixels, of a picture on a sheet
-GAP = 2  # pixels between a picture and its maps
+LEAST_SIDE = 64  # pixels, of an image on a sheet
+GAP = 2  # pixels between an image and its maps
 
 
 class Mistakes(NamedTuple):
@@ -64,21 +64,21 @@ def mistakes_of(
 
 
 def find_mistakes(run: Loaded, *, shown: bool = False) -> Mistakes:
-    """A run's mistakes on its pictures; progress is `shown`.
+    """A run's mistakes on its images; progress is `shown`.
 
     Raises:
         InputError: the weights give probabilities that are not finite.
     """
     results = predict_all(run, shown=shown)
-    return mistakes_of(results["label"], results["probabilities"], run.pictures.class_names)
+    return mistakes_of(results["label"], results["probabilities"], run.dataset.class_names)
 
 
 def mistakes_sheet(
     run: Loaded, mistakes: Mistakes, *, count: int
 ) -> UInt8[np.ndarray, "sheet_h sheet_w 3"]:
-    """The first `count` mistakes, at least one, with what they are and were taken for."""
+    """The first `count` mistakes, at least one, with their labels and what was predicted."""
     examples = mistakes.example[:count].tolist()
-    images = rendered(run.pictures, planned(run.pictures, examples))
+    images = rendered(run.dataset, planned(run.dataset, examples))
     captions = [
         f"{row['class']} as {row['predicted_class']} {row['probability']:.2f}"
         for row in mistakes.rows()[:count]
@@ -89,7 +89,7 @@ def mistakes_sheet(
 def overlaid(
     images: UInt8[np.ndarray, "n h w 3"], maps: Float32[np.ndarray, "n h w"]
 ) -> UInt8[np.ndarray, "n h w 3"]:
-    """Maps as heat over their pictures: from blue, nothing, to red, the most of each map."""
+    """Maps as heat over their images: from blue, nothing, to red, the most of each map."""
     most = np.maximum(maps.max((1, 2), keepdims=True), np.finfo(np.float32).tiny)
     level = np.rint(255 * np.clip(maps / most, 0, 1)).astype(np.uint8)
     heat = np.stack([cv2.applyColorMap(one, cv2.COLORMAP_JET)[..., ::-1] for one in level])
@@ -101,7 +101,7 @@ def attention_sheet(
     maps: Sequence[Float32[np.ndarray, "n h w"]],
     captions: Sequence[str],
 ) -> UInt8[np.ndarray, "sheet_h sheet_w 3"]:
-    """Each picture with its maps to the right, in the order given."""
+    """Each image with its maps to the right, in the order given."""
     shown = [enlarged(part, LEAST_SIDE) for part in (images, *(overlaid(images, m) for m in maps))]
     gap = np.full((*shown[0].shape[:2], GAP, 3), 255, np.uint8)
     strips = [part for one in shown for part in (one, gap)][:-1]

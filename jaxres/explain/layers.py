@@ -12,26 +12,26 @@ from jaxres.runtime.errors import InputError, unknown_name
 
 CLEAR_SIDE = 7  # positions along a side from which a map says where; ImageNet's last maps have them
 
-Shapes = dict[str, jax.ShapeDtypeStruct]  # of the maps of one picture, (1, h, w, channels)
+Shapes = dict[str, jax.ShapeDtypeStruct]  # of the maps of one image, (1, h, w, channels)
 
 
 class Layer(NamedTuple):
     """A layer whose maps are looked at, and where its positions look."""
 
     name: str
-    maps: jax.ShapeDtypeStruct  # of one picture, (1, h, w, channels)
+    maps: jax.ShapeDtypeStruct  # of one image, (1, h, w, channels)
     centres: Float32[np.ndarray, " positions"]  # as `centres` gives them
 
 
 def find_layer(net: Net, side: int, asked: str = "") -> Layer:
-    """The layer that `choose_layer` chooses for pictures of `side` pixels; errors as there."""
+    """The layer that `choose_layer` chooses for images of `side` pixels; errors as there."""
     shapes = layer_shapes(net, side)
     name = choose_layer(shapes, asked)
     return Layer(name, shapes[name], centres(net, side, name))
 
 
 def layer_shapes(net: Net, side: int) -> Shapes:
-    """What each layer gives for a picture of `side` pixels, in the order of the computation.
+    """What each layer gives for an image of `side` pixels, in the order of the computation.
 
     The names are those of `Net.apply`'s `see`; the last is `features`.
     """
@@ -80,15 +80,15 @@ def choose_layer(shapes: Shapes, asked: str = "") -> str:
 
 
 def centres(net: Net, side: int, layer: str) -> Float32[np.ndarray, " positions"]:
-    """Where each row of a layer's maps looks: the middle of what it sees, as a row of the picture.
+    """Where each row of a layer's maps looks: the middle of what it sees, as a row of the image.
 
-    That need not be the middle of the row's share of the picture: after symmetric padding, as torch
-    has it, a stride begins at the first pixel. Pictures are squares of `side` pixels; columns are
+    That need not be the middle of the row's share of the image: after symmetric padding, as torch
+    has it, a stride begins at the first pixel. Images are squares of `side` pixels; columns are
     as rows.
 
     The network itself tells: with kernels that pass on what is under their middle, and norms that
-    change nothing, it makes of a picture of row numbers a map of row numbers. Where it takes a
-    maximum, the middle is half-way between what it says of the picture and of the reversed one.
+    change nothing, it makes of an image of row numbers a map of row numbers. Where it takes a
+    maximum, the middle is half-way between what it says of the image and of the reversed one.
     """
 
     def passing_on(path: tuple[Any, ...], leaf: jax.Array | jax.ShapeDtypeStruct) -> np.ndarray:

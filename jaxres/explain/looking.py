@@ -1,4 +1,4 @@
-"""A run's pictures with what the network sees in them, and where it looks for that."""
+"""A run's images with what the network sees in them, and where it looks for that."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,10 +19,10 @@ Shares = Float32[np.ndarray, " n"]  # of a map's mass that lies in the digit's b
 
 
 class Look(NamedTuple):
-    """Pictures and their maps; `chance` is the share of a map that is the same everywhere."""
+    """Images and their maps; `chance` is the share of a map that is the same everywhere."""
 
     images: UInt8[np.ndarray, "n side side 3"]
-    labels: Int32[np.ndarray, " n"]  # 0 of pictures without labels
+    labels: Int32[np.ndarray, " n"]  # 0 of images without labels
     predicted: Int32[np.ndarray, " n"]
     classes: Int32[np.ndarray, " n"]  # that the maps speak for
     probability: Float32[np.ndarray, " n"]  # of that class
@@ -43,7 +43,7 @@ def look(
     patch: int | None = None,
     shown: bool = False,
 ) -> Look:
-    """Maps of some of a run's pictures; see `attention` for the methods, `layer` and `patch`.
+    """Maps of some of a run's images; see `attention` for the methods, `layer` and `patch`.
 
     Raises:
         InputError: the network has no such layer, or no maps that say where, the patch does not
@@ -51,9 +51,9 @@ def look(
     """
     chosen = None
     if set(methods) - {"occlusion"}:
-        chosen = find_layer(run.net, run.config.data.picture_side, layer)
-    batch = planned(run.pictures, examples)
-    images, labels = rendered(run.pictures, batch), batch["label"]
+        chosen = find_layer(run.net, run.config.data.image_size, layer)
+    batch = planned(run.dataset, examples)
+    images, labels = rendered(run.dataset, batch), batch["label"]
     network = (run.net, run.config, run.variables)
     rows = predict_images(*network, images)
     require_finite(rows, run)
@@ -68,7 +68,7 @@ def look(
     maps: dict[Method, Maps] = {}
     for method in methods:
         maps[method] = make[method](*network, images, classes)
-    boxes = digit_boxes(run.pictures, batch)
+    boxes = digit_boxes(run.dataset, batch)
     shares: dict[Method, Shares] = {}
     chance = None
     if boxes is not None:

@@ -4,20 +4,20 @@ import numpy as np
 from jaxtyping import Float32, Int32, Num
 
 from jaxres.config import DataConfig
-from jaxres.data.pictures import Batch, Pictures
+from jaxres.data.composed import Batch, ComposedDataset
 
 
-def digit_boxes(pictures: Pictures, batch: Batch) -> Int32[np.ndarray, "n 4"] | None:
-    """Where the one digit of each finished picture lies: top, left, bottom and right, in pixels.
+def digit_boxes(dataset: ComposedDataset, batch: Batch) -> Int32[np.ndarray, "n 4"] | None:
+    """Where the one digit of each finished image lies: top, left, bottom and right, in pixels.
 
     Bottom and right are the first pixels outside. Of `scale_blend` it is the digit's square, of a
     single scattered digit what its ink reaches. None where no plan says it: several digits or
-    plain pictures, augmented ones, and those that `data.center` moves.
+    plain images, augmented ones, and those that `data.center` moves.
     """
-    if "augmentation" in batch or pictures.data.center:
+    if "augmentation" in batch or dataset.data.center:
         return None
-    boxes = pictures.compose.digit_boxes(batch["plan"])
-    return None if boxes is None else _finished(boxes, pictures.data)
+    boxes = dataset.compose.digit_boxes(batch["plan"])
+    return None if boxes is None else _finished(boxes, dataset.data)
 
 
 def shares_in_boxes(
@@ -37,5 +37,5 @@ def shares_in_boxes(
 def _finished(boxes: Num[np.ndarray, "n 4"], data: DataConfig) -> Int32[np.ndarray, "n 4"]:
     """As the canvas is resized, then padded."""
     drawn = data.resize or data.canvas
-    margin = (data.picture_side - drawn) // 2
+    margin = (data.image_size - drawn) // 2
     return np.rint(boxes * (drawn / data.canvas)).astype(np.int32) + margin

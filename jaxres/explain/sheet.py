@@ -1,4 +1,4 @@
-"""Pictures in rows with captions, and the PNG files they are written to."""
+"""Images in rows with captions, and the PNG files they are written to."""
 
 import math
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from jaxtyping import UInt8
 from jaxres.runtime.errors import InputError
 from jaxres.runtime.files import refusing, require_writable, write_whole
 
-MARGIN = 4  # pixels between pictures
-CAPTION = 16  # height of a line of text under a picture, pixels
+MARGIN = 4  # pixels between images
+CAPTION = 16  # height of a line of text under an image, pixels
 FONT, FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.4
 
 
 def contact_sheet(
     images: UInt8[np.ndarray, "n h w 3"], captions: Sequence[str], *, columns: int | None = None
 ) -> UInt8[np.ndarray, "sheet_h sheet_w 3"]:
-    """Pictures in rows on white, each with its caption below, which may have several lines.
+    """Images in rows on white, each with its caption below, which may have several lines.
 
-    The pictures stand as far apart as the longest line needs. `columns` is as many as make the
+    The images stand as far apart as the longest line needs. `columns` is as many as make the
     rows as many as the columns, where it is left open.
     """
     n, height, width = images.shape[:3]
@@ -45,7 +45,7 @@ def contact_sheet(
 def enlarged(
     images: UInt8[np.ndarray, "n h w 3"], least: int
 ) -> UInt8[np.ndarray, "n new_h new_w 3"]:
-    """Small pictures with every pixel repeated, until their longer side has `least` pixels."""
+    """Small images with every pixel repeated, until their longer side has `least` pixels."""
     times = max(1, math.ceil(least / max(images.shape[1:3])))
     return images.repeat(times, axis=1).repeat(times, axis=2)
 
@@ -61,13 +61,13 @@ def require_png_path(path: Path) -> None:
     require_writable(path)
 
 
-def write_png(path: Path, picture: UInt8[np.ndarray, "h w 3"]) -> None:
-    """Write an RGB picture, whole or not at all.
+def write_png(path: Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
+    """Write an RGB image, whole or not at all.
 
     Raises:
         InputError: the file cannot be written.
     """
-    encoded, png = cv2.imencode(".png", picture[..., ::-1])
+    encoded, png = cv2.imencode(".png", image[..., ::-1])
     with refusing(path):
         if not encoded:
             raise OSError("PNG encoding failed")

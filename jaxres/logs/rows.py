@@ -9,17 +9,17 @@ from jaxres.runtime.files import write_whole
 
 
 def keep_rows(path: Path, last_step: int, *, evaluated: bool = True) -> None:
-    """Drop rows of `metrics.jsonl` after `last_step`, test rows, and lines that are no whole row.
+    """Drop rows of `metrics.jsonl` after `last_step`, test rows, and lines that are not whole row.
 
     The evaluation of `last_step` too, unless its checkpoint knows that it was `evaluated`.
 
-    So no step appears twice when a killed run goes on from its last checkpoint, and a run that
+    So no step appears twice when a killed run resumes from its last checkpoint, and a run that
     is evaluated again has one test row.
     """
     if not path.exists():
         return
     if not path.is_file():
-        raise InputError(f"'{path}' is no regular file: remove it to go on with the run")
+        raise InputError(f"'{path}' is not a regular file: remove it to resume the run")
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:

@@ -98,12 +98,12 @@ class RunLog:
 
     @contextlib.contextmanager
     def _warning(self, path: Path) -> Iterator[None]:
-        """Say once that something cannot be written, and go on."""
+        """Say once that something cannot be written, and continue."""
         try:
             yield
         except OSError as error:
             if str(path) not in self._said:
-                self.say(f"warning: cannot write '{path}' ({error.strerror}); the run goes on")
+                self.say(f"warning: cannot write '{path}' ({error.strerror}); the run continues")
                 self._said.add(str(path))
 
     def advance(self, step: int) -> None:

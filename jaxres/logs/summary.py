@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxres import __version__
 from jaxres.checkpoint.progress import Progress
 from jaxres.config import Config
-from jaxres.data.pictures import Pictures
+from jaxres.data.composed import ComposedDataset
 
 PACKAGES = (
     "jax",
@@ -33,15 +33,15 @@ PACKAGES = (
 def summarise(
     config: Config,
     parameters: int,
-    pictures: Mapping[str, Pictures],
+    splits: Mapping[str, ComposedDataset],
     progress: Progress,
     test: dict[str, Any],
     mesh: Mesh,
 ) -> dict[str, Any]:
     """The contents of `summary.json`.
 
-    Of the data it holds each split's number of `examples` and `checksum` (`Pictures.facts`),
-    and what a `partial` data set lacks.
+    Of the data it holds each split's number of `examples` and `checksum` (`ComposedDataset.facts`),
+    and what a `partial` dataset lacks.
 
     Speed and waiting are over all timed steps of all processes that worked on the run; compiling
     and the first step after it, evaluation and checkpoints are left out. `compile_cache` says how
@@ -53,8 +53,8 @@ def summarise(
         "model": config.model.name,
         "dataset": config.data.dataset,
         "data": {
-            **{split: each.facts for split, each in pictures.items()},
-            "partial": pictures["train"].source.partial,
+            **{split: each.facts for split, each in splits.items()},
+            "partial": splits["train"].source.partial,
         },
         "parameters": parameters,
         "test": test,

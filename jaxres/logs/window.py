@@ -63,7 +63,7 @@ class Window:
 
     def restart(self) -> None:
         """Start the clock anew, leaving out the time since it was last started."""
-        self._pictures = 0
+        self._images = 0
         self._feed.spans()
         self._input.restart()
         self._started = time.perf_counter()
@@ -71,7 +71,7 @@ class Window:
     def add(self, metrics: Any, *, steps: int) -> None:
         """The metrics of a call, still on the devices; waits for those of the AHEADth before."""
         self._metrics.append(metrics)
-        self._pictures += steps * self._batch_size
+        self._images += steps * self._batch_size
         self._input.dispatched(self._feed.spans(), metrics)
         self._feed.fill()
         if len(self._metrics) > AHEAD:
@@ -83,7 +83,7 @@ class Window:
         self.restart()
 
     def close(self) -> dict[str, float]:
-        """Means of loss and accuracy, the last of LAST, and the pictures and seconds.
+        """Means of loss and accuracy, the last of LAST, and the images and seconds.
 
         Of these, `host_s` is the host's time for batches, and `wait_s` that of it in which the
         devices had nothing to do.
@@ -104,7 +104,7 @@ class Window:
             "loss": float(values["loss"].mean()),
             "accuracy": float(values["accuracy"].mean()),
             **{key: float(values[key][-1]) for key in LAST},
-            "pictures": self._pictures,
+            "pictures": self._images,
             "seconds": time.perf_counter() - self._started,
             "host_s": self._input.host_s,
             "wait_s": self._input.wait_s,

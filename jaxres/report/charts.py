@@ -51,7 +51,7 @@ def draw_curves(
         by_name: The points of each line, at least one.
         x: Name of the axis.
         y: Name of the axis.
-        best: Which end of a line is best; one that is no number is worst.
+        best: Which end of a line is best; one that is not a number is worst.
         logarithmic: Of the y axis.
     """
     shown = _ranked(by_name, best)[:MOST]

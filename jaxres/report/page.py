@@ -15,8 +15,8 @@ from jaxres.report.record import Record
 from jaxres.runtime.files import refusing, write_whole
 from jaxres.runtime.screen import say
 
-# Pictures that `jaxres show` may have left in a run directory, with what they are.
-PICTURES = {
+# Images that `jaxres show` may have left in a run directory, with what they are.
+SHEETS = {
     "mistakes.png": "Test images that the network got wrong, most confident first",
     "attention.png": "Where the network looked",
 }
@@ -24,10 +24,10 @@ Chart = tuple[str, str, str]  # SVG, text alternative, caption
 HIDDEN = {"train.seed", "train.compile_cache", "data.data_dir"}  # of the settings that differ
 
 
-def write_study(found: Mapping[str, Any], path: Path, *, pictures: bool = True) -> None:
+def write_study(found: Mapping[str, Any], path: Path, *, images: bool = True) -> None:
     """Write the page of a study's results, as `studies.reproduce` gathers them.
 
-    With `pictures` it shows those of PICTURES that are in the run directories. Its charts are
+    With `images` it shows those of SHEETS that are in the run directories. Its charts are
     files of their own as well: `mini_validation_accuracy.svg` and so on.
 
     Raises:
@@ -36,7 +36,7 @@ def write_study(found: Mapping[str, Any], path: Path, *, pictures: bool = True) 
     systems = [{"name": name, **row} for name, row in found["rows"].items()]
     drawn = _write(
         path,
-        pictures=pictures,
+        images=images,
         title=found["title"],
         caption="Mean over seeds; a single seed tells no difference of a few tenths of a per cent.",
         question=found["question"],
@@ -90,13 +90,13 @@ def _titles(run_dirs: Sequence[str]) -> list[str]:
 
 
 def _write(
-    path: Path, *, systems: Sequence[dict[str, Any]], pictures: bool = True, **words: Any
+    path: Path, *, systems: Sequence[dict[str, Any]], images: bool = True, **words: Any
 ) -> dict[str, Chart]:
     """Write the page; gives its charts."""
     crossed = matrix.gather(systems)
     drawn = (matrix.figures(crossed) if crossed else {}) | _curves(systems)
     for system in systems:
-        system["pictures"] = _pictures(system) if pictures else []
+        system["pictures"] = _images(system) if images else []
     page = _template().render(
         systems=systems,
         has_study=any(system["study"] for system in systems),
@@ -164,26 +164,26 @@ def _curves(systems: Sequence[Mapping[str, Any]]) -> dict[str, Chart]:
     return made
 
 
-def _pictures(system: Mapping[str, Any]) -> list[dict[str, str]]:
+def _images(system: Mapping[str, Any]) -> list[dict[str, str]]:
     if not _first(system):
         return []
     made = []
-    for name, about in PICTURES.items():
+    for name, about in SHEETS.items():
         path = Path(_first(system)["run_dir"]) / name
         if not path.is_file():
             continue
-        picture = cv2.imread(str(path))
-        if picture is None:
-            say(f"warning: '{path}' is no picture and left out; removed, it is drawn again")
+        image = cv2.imread(str(path))
+        if image is None:
+            say(f"warning: '{path}' is not an image, so it is left out; delete it to redraw it")
             continue
-        source = _data("image/webp", _smaller(picture))
+        source = _data("image/webp", _smaller(image))
         made.append({"source": source, "alt": f"{about}: {system['title']}", "caption": about})
     return made
 
 
-def _smaller(picture: np.ndarray) -> bytes:
-    """A picture as WebP, a third of its PNG."""
-    return cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, 85])[1].tobytes()
+def _smaller(image: np.ndarray) -> bytes:
+    """An image as WebP, a third of its PNG."""
+    return cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 85])[1].tobytes()
 
 
 def _cost(system: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,20 +21,20 @@ PER_CLASS = ("precision", "recall", "f1", "support")
 def read(run_dir: Path) -> Record:
     """The settings, curves and, of a run that has ended, the summary of a run directory.
 
-    Gives `run_dir`, `settings` (by `section.key`), `picture_side` (pixels), `train` and
+    Gives `run_dir`, `settings` (by `section.key`), `image_size` (pixels), `train` and
     `validation` (rows of LOGGED), what `summary.json` holds, whose `test` is missing while the run
-    goes on, `gflop` (of one picture's forward pass) where there is a `test`, `sweep`: what
+    goes on, `gflop` (of one image's forward pass) where there is a `test`, `sweep`: what
     `read_sweep` gives, and, where there is a START, those settings as `start`.
 
     Raises:
-        InputError: it is no run directory of `jaxres train`, or a file of it is damaged.
+        InputError: it is not a run directory of `jaxres train`, or a file of it is damaged.
     """
     settings, metrics, summary = (
         run_dir / name for name in ("config.yaml", "metrics.jsonl", "summary.json")
     )
     if not settings.is_file() or not metrics.is_file():
         raise InputError(
-            f"'{run_dir}' is no run directory: it has no config.yaml and metrics.jsonl"
+            f"'{run_dir}' is not a run directory: it has no config.yaml and metrics.jsonl"
         )
     config = recipe.load_saved(settings)
     try:
@@ -47,7 +47,7 @@ def read(run_dir: Path) -> Record:
         found = {
             "run_dir": str(run_dir),
             "settings": flatten(to_dict(config)),
-            "picture_side": config.data.picture_side,
+            "picture_side": config.data.image_size,
             **curves,
             **dict(ended),
         }
@@ -63,9 +63,9 @@ def read(run_dir: Path) -> Record:
 
 
 def gflop(config: Config, *, classes: int) -> float:
-    """GFLOP of one picture's forward pass in a run's network, counted as by `models.count`."""
+    """GFLOP of one image's forward pass in a run's network, counted as by `models.count`."""
     net = abstract_network(config, classes=classes)
-    return count.count_net(config.model.name, net, config.data.picture_side).gflop
+    return count.count_net(config.model.name, net, config.data.image_size).gflop
 
 
 def require_whole(found: Any) -> None:
@@ -129,13 +129,13 @@ def _require_ended(summary: dict[str, Any]) -> None:
         raise ValueError("the confusion matrix is not square")
     for key in ("model", "command", "date"):
         if not isinstance(summary[key], str):
-            raise ValueError(f"{key} is no text")
+            raise ValueError(f"{key} is not text")
     for key in ("devices", "versions"):
         dict(summary[key])
     if "data" in summary:  # which older results lack
         splits = [summary["data"][split] for split in SPLITS]
         _require_numbers(each["examples"] for each in splits)
         if not all(isinstance(each["checksum"], str) for each in splits):
-            raise ValueError("a checksum is no text")
+            raise ValueError("a checksum is not text")
         if not isinstance(summary["data"]["partial"], str | None):
-            raise ValueError("partial is no text")
+            raise ValueError("partial is not text")

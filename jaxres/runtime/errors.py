@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Something given from outside (recipe, flag, file, data set, checkpoint) cannot be used.
+    """Something given from outside (recipe, flag, file, dataset, checkpoint) cannot be used.
 
     The message is one sentence with the value given and the values allowed; the command line
     prints it and exits with status 2.
@@ -13,7 +13,7 @@ class InputError(ValueError):
 
 
 class TrainingFailed(RuntimeError):  # noqa: N818
-    """Training cannot go on; the message says at which step and what is kept."""
+    """Training cannot continue; the message says at which step and what is kept."""
 
 
 class Interrupted(Exception):  # noqa: N818

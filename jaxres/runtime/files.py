@@ -19,8 +19,8 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader, or a restart, sees the old one or the new one.
 
-    A link stays, and the file that it names is written. What is no regular file, as a device or a
-    pipe, is written into.
+    A link stays, and the file that it names is written. What is not a regular file, such as a
+    device or a pipe, is written into.
 
     Raises:
         OSError: it cannot be written, and the old one stands.
@@ -58,7 +58,7 @@ def require_writable(path: Path) -> None:
 def lock(path: Path, *, timeout_s: int | None = None) -> Iterator[None]:
     """While no other process holds the lock file; waits for it, for `timeout_s` if given.
 
-    Where the file system has no locks, as some network ones, warns and goes on without.
+    Where the file system has no locks, as some network ones, warns and continues without one.
 
     Raises:
         filelock.Timeout: it is held.

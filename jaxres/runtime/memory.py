@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
     By default glibc maps and unmaps blocks of that size, so every step touches fresh pages: at
     ResNet-50, 224 px, batch 16 those are 460,000 page faults, an eighth of the step's processor
     time; of the host renderer's batches past 32 MiB every page is fresh (224 px, batch 256: 18,500
-    pictures a second on a core, and 27,300 without). The process's memory then stays at its peak.
+    images a second on a core, and 27,300 without). The process's memory then stays at its peak.
 
     To be called before JAX starts its backend: a thread that has allocated keeps its own pool,
     which hands memory back. Only glibc on Linux has the setting; elsewhere nothing happens.

@@ -15,11 +15,10 @@ HEAD = """# Results of the studies
 
 Written by `jaxres reproduce`. Every number is in the JSON file named above its table, with the
 command, the settings, the versions and the commit it was made with; the HTML page has the curves,
-the scores by class, the confusion matrices and, where they may be passed on, the pictures.
-Accuracies are those of the test split, the mean over seeds with the least and the greatest; a
-single seed tells no difference of a few tenths of a per cent. A mini profile is for two CPU cores:
-the study's own numbers, of its full size, stand beside it to show which way a comparison goes, not
-as equals.
+the scores by class, the confusion matrices and, where they may be passed on, the images.
+Accuracies are those of the test split, the mean over seeds with their range; a single seed tells no
+difference of a few tenths of a per cent. A mini profile is for two CPU cores: the study's own
+numbers, of its full size, are shown beside it for direction, not as equals.
 """
 
 
@@ -56,7 +55,7 @@ def _profile(chosen: Study, results: Path) -> Iterator[str]:
         yield from (f"{head}. `{place}.json` is damaged ({error!r:.100}).", "")
         return
     yield from (f"{head} ([page]({place}.html), [JSON]({place}.json))", "")
-    yield "| system | accuracy | least to greatest | loss | seeds | study's accuracy |"
+    yield "| system | accuracy | range | loss | seeds | study's accuracy |"
     yield "|---|---:|---:|---:|---:|---:|"
     yield from table
     yield ""

@@ -1,4 +1,4 @@
-"""Running a study row by row, each training a process of its own that can be gone on with."""
+"""Running a study row by row, each training a process of its own that can be resumed."""
 
 import dataclasses
 import shlex
@@ -73,16 +73,16 @@ class Reproduction:
         only: str | None,
         seeds: int,
         keep: bool,
-        pictures: bool = True,
+        images: bool = True,
         told: Callable[[Found], None],
     ) -> Found:
         """Make the runs that are not there, of all rows or one, for seeds 0 to `seeds` - 1.
 
         Gives what `results` holds: it is written whole after every run, and `told` called with it.
-        A row that fails is noted in it and the others go on. A run takes the place of the result
+        A row that fails is noted in it and the others continue. A run takes the place of the result
         that was there for its row and seed; all other results stay. With `keep` those results that
         still stand are not made again, though their run directories are gone. Of the first seed's
-        runs `pictures` are drawn for the page.
+        runs `images` are drawn for the page.
 
         Raises:
             InputError: no row has the name `only`, or results cannot be read or written.
@@ -94,7 +94,7 @@ class Reproduction:
         for seed in range(seeds):
             for row in self._to_make(rows, seed, found) if keep else rows:
                 try:
-                    made = self._made(row, seed, pictures=pictures and seed == 0)
+                    made = self._made(row, seed, images=images and seed == 0)
                 except (InputError, CommandFailed) as error:
                     command = shlex.join(["jaxres", *self.words(row, seed)])
                     problem = {"problem": str(error), "command": command}
@@ -113,7 +113,7 @@ class Reproduction:
         """The results, to read and to write."""
         return Results(self.study, self.results, self._stands, told)
 
-    def _made(self, row: Row, seed: int, *, pictures: bool) -> record.Record:
+    def _made(self, row: Row, seed: int, *, images: bool) -> record.Record:
         """A row's run, made if it is not there.
 
         Raises:
@@ -134,16 +134,14 @@ class Reproduction:
         if not end.is_file():
             run_command(self.words(row, seed))
             if not end.is_file():
-                raise CommandFailed(
-                    "it was stopped before its end; the same command goes on with it"
-                )
+                raise CommandFailed("it was stopped before its end; the same command resumes it")
         if row.start and not start.is_file():
             first = self.run_dir(self.study.row(row.start), seed) / "config.yaml"
             with refusing(start):
                 shutil.copyfile(first, start)
         if self.study.sweep:
             sweep(run_dir, self.study.sweep)
-        if pictures:
+        if images:
             draw(run_dir)
         return record.read(run_dir)
 

@@ -36,7 +36,7 @@ class Study:
     question: str
     about: str  # what the profile is
     rows: tuple[Row, ...]
-    # Words of `jaxres evaluate RUN --sweep`: every network is tested so as well.
+    # Words of `jaxres evaluate RUN --sweep`: every network is evaluated with it as well.
     sweep: tuple[str, ...] = ()
 
     def row(self, name: str) -> Row:
@@ -97,7 +97,7 @@ def read(name: str, profile: Profile, folder: Path = FOLDER) -> Study:
 
 
 def _profile(profile: Profile, path: Path, content: Mapping[str, Any]) -> Study:
-    """Raises InputError where the content is no study with such a profile."""
+    """Raises InputError where the content is not a study with such a profile."""
     try:
         chosen = content["profiles"][profile]
         recipes = Path(content["recipes"])
@@ -107,7 +107,7 @@ def _profile(profile: Profile, path: Path, content: Mapping[str, Any]) -> Study:
         study = Study(path.stem, profile, *words, rows, sweep)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"'{path}' is no study with a profile {profile} ({error!r:.200})"
+            f"'{path}' is not a study with a profile {profile} ({error!r:.200})"
         ) from None
     for row in study.rows:
         study.with_starts(row.name)
@@ -115,11 +115,11 @@ def _profile(profile: Profile, path: Path, content: Mapping[str, Any]) -> Study:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """Raises InputError where the file is no mapping in YAML."""
+    """Raises InputError where the file is not a mapping in YAML."""
     try:
         return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, ValueError, TypeError) as error:
-        raise InputError(f"'{path}' is no study ({error!r:.200})") from None
+        raise InputError(f"'{path}' is not a study ({error!r:.200})") from None
 
 
 def _row(name: str, given: Mapping[str, Any], recipes: Path) -> Row:

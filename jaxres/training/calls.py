@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxres.data.pictures import Batch
+from jaxres.data.composed import Batch
 from jaxres.runtime import compilation
 from jaxres.training.setup import Setup
 from jaxres.training.state import TrainState

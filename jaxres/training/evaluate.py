@@ -5,7 +5,7 @@ import math
 import time
 from typing import Any
 
-from jaxres.checkpoint.manager import abstract_like
+from jaxres.checkpoint.shapes import abstract_like
 from jaxres.evaluation.evaluator import Evaluator, SplitEvaluator
 from jaxres.training.run import Run
 from jaxres.training.signals import StopSignal

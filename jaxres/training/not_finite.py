@@ -26,7 +26,7 @@ class NotFinite:
     def back_to(self, numbers: dict[str, float], step: int) -> int | None:
         """The checkpoint whose state is to be taken for that of this step, if one is.
 
-        The steps since are passed over, for their pictures, which would come again, may be what it
+        The steps since are passed over, for their images, which would come again, may be what it
         was about.
         """
         bad = _first_not_finite(numbers)
@@ -58,8 +58,8 @@ class NotFinite:
             )
         if self._skipped >= MAX_SKIPPED:
             raise TrainingFailed(
-                f"the last {self._skipped} steps up to {step} had no finite loss or gradient: "
-                f"stopped; {self._saver.kept()}"
+                f"the last {self._skipped} steps up to {step} had a loss or "
+                f"gradient that is not finite: stopped; {self._saver.kept()}"
             )
         return not numbers["taken"]
 

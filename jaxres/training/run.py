@@ -11,8 +11,9 @@ import numpy as np
 import yaml
 
 from jaxres.checkpoint import init_from
-from jaxres.checkpoint.manager import Checkpoints, abstract_like
+from jaxres.checkpoint.manager import Checkpoints
 from jaxres.checkpoint.progress import Progress
+from jaxres.checkpoint.shapes import abstract_like
 from jaxres.config import Config, to_dict, with_normalisation
 from jaxres.distributed.mesh import replicate
 from jaxres.distributed.process_group import ALONE, Peers

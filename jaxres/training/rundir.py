@@ -94,7 +94,7 @@ def _require_shared(path: Path, token: str) -> None:
 
 
 def _require_ours(path: Path) -> None:
-    """Refuse a directory with anything in it that is no run's."""
+    """Refuse a directory with anything in it that is not a run's."""
     if not path.is_dir():
         raise InputError(f"--output-dir is '{path}', which is a file; allowed: a folder")
     names = {entry.name for entry in path.iterdir()}

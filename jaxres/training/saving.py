@@ -1,4 +1,4 @@
-"""Saving while training goes on: one write at a time, and what follows if one fails."""
+"""Saving while training continues: one write at a time, and what follows if one fails."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ class Saver:
         log: RunLog | Silence,
         saved: int | None,
     ):
-        """Go on from the checkpoint of step `saved`; `progress` is the run's own."""
+        """Continue from the checkpoint of step `saved`; `progress` is the run's own."""
         self.saved = saved
         self._checkpoints = checkpoints
         self.progress = progress

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxres.config import PER_PROCESS_KEYS, Config, flatten, to_dict
-from jaxres.data.pictures import Pictures, open_split
+from jaxres.data.composed import ComposedDataset, open_split
 from jaxres.data.pipeline import TrainBatches, train_batches
 from jaxres.distributed import strategy
 from jaxres.distributed.mesh import check_batch, make_mesh
@@ -34,7 +34,7 @@ class Setup:
     other_data: bool  # resume on other data than the run began with
     peers: Peers
     mesh: Mesh
-    splits: Mapping[str, Pictures]
+    splits: Mapping[str, ComposedDataset]
     batches: TrainBatches
     net: Net
     starts: Starts
@@ -106,7 +106,7 @@ def set_up(config: Config, run_dir: Path, peers: Peers, *, other_data: bool = Fa
         splits=splits,
         batches=batches,
         net=net,
-        starts=transfer.start_epochs(config.transfer, net, config.data.picture_side),
+        starts=transfer.start_epochs(config.transfer, net, config.data.image_size),
         learning_rate=optim.learning_rate(
             config.optim, config.train.epochs * batches.steps_per_epoch
         ),
@@ -117,7 +117,7 @@ def set_up(config: Config, run_dir: Path, peers: Peers, *, other_data: bool = Fa
 
 
 def _shared_facts(
-    config: Config, run_dir: Path, splits: Mapping[str, Pictures], *, other_data: bool
+    config: Config, run_dir: Path, splits: Mapping[str, ComposedDataset], *, other_data: bool
 ) -> dict[str, Any]:
     """What the processes of a run must have in common."""
     settings = flatten(to_dict(config))

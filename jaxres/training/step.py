@@ -11,8 +11,8 @@ import optax
 from jaxtyping import Array
 
 from jaxres.config import Config
+from jaxres.data.composed import Batch
 from jaxres.data.inputs import Resident, images_of, normalise
-from jaxres.data.pictures import Batch
 from jaxres.distributed.mesh import AXIS
 from jaxres.models.pure import Net
 from jaxres.training import optim, transfer

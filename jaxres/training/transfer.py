@@ -24,16 +24,16 @@ NEVER = 2**31
 
 
 def layers(net: Net, image_size: int) -> list[list[str]]:
-    """Names of the parameters by layer, in the order in which a picture meets them.
+    """Names of the parameters by layer, in the order in which an image meets them.
 
     A layer is a convolution or a dense layer with what follows it up to the next one: its bias and
     norms. The order is that of first use in the traced program.
     """
-    picture = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     flat = flatten(net.params)
     program = jax.make_jaxpr(
-        lambda flat, stats, picture: net.apply(unflatten(flat), stats, picture, train=False)
-    )(flat, net.stats, picture)
+        lambda flat, stats, image: net.apply(unflatten(flat), stats, image, train=False)
+    )(flat, net.stats, image)
     names = dict(zip(program.jaxpr.invars, sorted(flat), strict=False))
     used = [
         names.pop(variable)
@@ -53,7 +53,7 @@ def start_epochs(config: TransferConfig, net: Net, image_size: int) -> Starts:
     """The epoch from which each parameter trains; `NEVER` for those that stay frozen.
 
     Raises:
-        InputError: a pattern matches nothing, there are not so many layers, or nothing trains.
+        InputError: a pattern matches nothing, there are fewer layers, or nothing trains.
     """
     flat = flatten(net.params)
     frozen: set[str] = set()
@@ -72,7 +72,7 @@ def start_epochs(config: TransferConfig, net: Net, image_size: int) -> Starts:
         for name in _matching(pattern, frozen, "transfer.unfreeze"):
             starts[name] = min(epoch, starts[name])
     if min(starts.values()) > 0:
-        raise InputError("transfer freezes every parameter: leave some of them to train")
+        raise InputError("transfer freezes every parameter; allowed: at least one that trains")
     return starts
 
 
@@ -154,7 +154,7 @@ def first_phase(config: Config, net: Net, total_steps: int) -> Phase:
     Raises:
         InputError: as `start_epochs` and `phase`.
     """
-    starts = start_epochs(config.transfer, net, config.data.picture_side)
+    starts = start_epochs(config.transfer, net, config.data.image_size)
     return phase(config, starts, 0, total_steps=total_steps)
 
 

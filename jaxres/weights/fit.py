@@ -54,7 +54,7 @@ def fit(
     and red are taken to be for red, green and blue.
 
     Raises:
-        InputError: the file is no weight file, or not of this model.
+        InputError: the file is not a weight file, or not of this model.
     """
     registry.family_of(model)
     weights = foreign.read(file, key)
@@ -96,8 +96,7 @@ def _layout(file: Path, model: str, weights: Foreign, published: bool) -> Layout
         return layout
     known = ", ".join(name for name in registry.list_models() if of(name))
     raise InputError(
-        f"'{file}' is of format {weights.format}, in which no weights of {model} are known; "
-        f"allowed: {known}"
+        f"'{file}' has format {weights.format}, which {model} is not known in; allowed: {known}"
     )
 
 
@@ -142,7 +141,7 @@ def _translated(file: Path, model: str, net: Net, given: Arrays, layout: Layout)
         "missing": [layout.theirs(name) for name in missing],
         "left over": [*left],
         "of other shapes": shapes,
-        "with values that are no finite fractions": values,
+        "with values that are not finite fractions": values,
     }
     if any(problems.values()):
         said = "; ".join(

@@ -85,7 +85,7 @@ def _read(path: Path, key: str | None) -> Foreign:
         _require_package("h5py", path)
         layers = keras_layers.read(path)
         if key is not None:
-            raise InputError("--key is of files of PyTorch; a file of Keras has one network")
+            raise InputError("--key applies to PyTorch files; a Keras file holds one network")
         return Foreign("keras_h5" if layers.named else "keras_3", layers.arrays)
     if is_zip:
         return _of_network("pytorch", *pytorch.read_zip(path, key))

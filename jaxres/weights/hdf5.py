@@ -111,9 +111,9 @@ def _names(group: Any, attribute: str) -> list[str]:
 
 
 def _bytes(name: str, dataset: Any) -> int:
-    """What the array takes; refuses what is no array of numbers in this file."""
+    """What the array takes; refuses what is not an array of numbers in this file."""
     if getattr(dataset, "dtype", None) is None or dataset.dtype.kind not in "fiu":
-        raise ValueError(f"its '{name}' is no array of numbers")
+        raise ValueError(f"its '{name}' is not an array of numbers")
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"its '{name}' lies in another file")
     # A chunk is unpacked whole, however little of it the array takes.

@@ -33,7 +33,7 @@ def import_weights(
     kernels are then taken to be for red, green and blue.
 
     Raises:
-        InputError: the file is no weight file, or not of this model, or the folder is in use.
+        InputError: the file is not a weight file, or not of this model, or the folder is in use.
     """
     _require_free(output)
     seed = Config().train.seed
@@ -52,7 +52,7 @@ def import_weights(
 
 
 def _config(model: str, inputs: Inputs) -> Config:
-    """Settings with which the weights can be evaluated: whole pictures of the size they know.
+    """Settings with which the weights can be evaluated: whole images of the size they know.
 
     Raises:
         InputError: a standard deviation is not above 0.

@@ -12,7 +12,7 @@ import numpy as np
 from jaxres.models.vgg import DEPTHS, GRID, WIDTHS
 from jaxres.weights.layout import Inputs, Layout
 
-# Of ImageNet's training pictures; the CIFAR ResNets were trained with the same.
+# Of ImageNet's training images; the CIFAR ResNets were trained with the same.
 INPUTS = Inputs(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 # Of batch norm; where it has a momentum, as here, the count plays no part.
 COUNTER = ".num_batches_tracked"

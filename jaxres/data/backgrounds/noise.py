@@ -1,7 +1,7 @@
 """Random numbers and random fields that do not depend on NumPy's distributions.
 
 Everything is made from raw words of Philox4x64-10, as in `words.py`, with integer arithmetic and
-elementary operations, so a picture made from them does not change with NumPy's version; between
+elementary operations, so an image made from them does not change with NumPy's version; between
 processors a pixel may be rounded to the other neighbour.
 """
 
@@ -13,7 +13,7 @@ from jaxtyping import Float32, Float64, UInt64
 
 
 class Draws:
-    """The random numbers of one picture, in the order in which they are asked for."""
+    """The random numbers of one image, in the order in which they are asked for."""
 
     def __init__(self, key: UInt64[np.ndarray, " 2"]):
         self._philox = np.random.Philox(key=key)

@@ -20,7 +20,7 @@ from jaxres.data.readers import decoding, tfds_records
 from jaxres.runtime.errors import InputError, unknown_name
 
 # scikit-learn's two photographs are 640x427. Cut in halves of 320 columns they give every split
-# its own picture ground, with a short side that is enough for a canvas of 224.
+# its own image ground, with a short side that is enough for a canvas of 224.
 EMBEDDED_HALVES = {
     "train": (("china.jpg", "left"), ("flower.jpg", "left")),
     "validation": (("china.jpg", "right"),),
@@ -56,8 +56,8 @@ def load(
     Args:
         name: A key of `BANKS`.
         split: Photographs of train, validation and test never mix.
-        data_dir: Where prepared data sets live.
-        canvas: Side of the pictures to be made, in pixels.
+        data_dir: Where prepared datasets live.
+        canvas: Side of the images to be made, in pixels.
         photo_side: Shrink photographs to this short side first; None leaves them as they are.
     """
     if name not in BANKS:
@@ -98,23 +98,23 @@ def _short_side(region: Region) -> int:
     return min(region.pixels.shape[:2])
 
 
-def _squares(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "m s s 3"]:
-    """A picture cut along its long side into the fewest squares that cover it."""
-    height, width = picture.shape[:2]
+def _squares(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "m s s 3"]:
+    """An image cut along its long side into the fewest squares that cover it."""
+    height, width = image.shape[:2]
     side, long_side = min(height, width), max(height, width)
     starts = np.linspace(0, long_side - side, math.ceil(long_side / side)).round().astype(int)
     if height > width:
-        return np.stack([picture[start : start + side] for start in starts])
-    return np.stack([picture[:, start : start + side] for start in starts])
+        return np.stack([image[start : start + side] for start in starts])
+    return np.stack([image[:, start : start + side] for start in starts])
 
 
 def _read_embedded(split: Split, data_dir: Path) -> list[Region]:
     folder = importlib.resources.files("sklearn.datasets.images")
     regions = []
     for file_name, half in EMBEDDED_HALVES[split]:
-        picture = decoding.decode_picture((folder / file_name).read_bytes(), Path(file_name))
-        middle = picture.shape[1] // 2
-        pixels = picture[:, :middle] if half == "left" else picture[:, middle:]
+        image = decoding.decode_image((folder / file_name).read_bytes(), Path(file_name))
+        middle = image.shape[1] // 2
+        pixels = image[:, :middle] if half == "left" else image[:, middle:]
         regions.append(Region(f"{file_name} ({half} half)", pixels))
     return regions
 
@@ -124,7 +124,7 @@ def _read_prepared(split: Split, data_dir: Path) -> list[Region]:
     return [
         Region(
             example["file_name"].decode(errors="replace"),
-            decoding.decode_picture(example["image"], prepared.folder),
+            decoding.decode_image(example["image"], prepared.folder),
         )
         for example in prepared.read(split)
     ]

@@ -1,4 +1,4 @@
-"""The kinds of textures: each a picture of grey values from a picture's random numbers.
+"""The kinds of textures: each an image of grey values from an image's random numbers.
 
 Values may leave 0..255 (the bank clips them). Lengths are pixels.
 """
@@ -11,10 +11,10 @@ from jaxtyping import Float32, UInt8
 
 from jaxres.data.backgrounds.noise import Draws, blur, fractal, standard
 
-Picture = Float32[np.ndarray, "side side"]
+Image = Float32[np.ndarray, "side side"]
 
 
-def rings(draws: Draws, side: int) -> Picture:
+def rings(draws: Draws, side: int) -> Image:
     """Ramps that rise from black and drop back at once, around a far or near centre or straight."""
     rows, columns = _grid(side)
     period = draws.log_uniform(15, 40)
@@ -36,43 +36,43 @@ def rings(draws: Draws, side: int) -> Picture:
     low = draws.uniform(0, 30) if draws.chance(0.1) else 0
     peak = draws.uniform(160, 198)
     ramp = np.minimum(ramp * np.float32(draws.uniform(1, 1.2)), 1)
-    picture = blur(np.float32(low) + np.float32(peak - low) * ramp, draws.uniform(0.1, 0.7))
-    return picture + _grain(draws, side, draws.uniform(0.5, 4))
+    image = blur(np.float32(low) + np.float32(peak - low) * ramp, draws.uniform(0.1, 0.7))
+    return image + _grain(draws, side, draws.uniform(0.5, 4))
 
 
-def starfield(draws: Draws, side: int) -> Picture:
+def starfield(draws: Draws, side: int) -> Image:
     """Dark sky with haze and noise, many faint dots, some stars, a few with glow and spikes."""
     haze = fractal(draws, side, rows=50, columns=50, octaves=3)
-    picture = np.float32(draws.uniform(16, 36)) + np.float32(draws.uniform(1, 7)) * haze
-    picture += _grain(draws, side, draws.uniform(3, 8), draws.uniform(0, 0.6))
+    image = np.float32(draws.uniform(16, 36)) + np.float32(draws.uniform(1, 7)) * haze
+    image += _grain(draws, side, draws.uniform(3, 8), draws.uniform(0, 0.6))
     area = side * side
     faint = int(area * draws.log_uniform(0.008, 0.04))
-    _add_dots(picture, draws, faint, low=20, high=180, steepness=2)
-    _add_dots(picture, draws, int(area * draws.log_uniform(5e-4, 5e-3)), low=120, high=520)
+    _add_dots(image, draws, faint, low=20, high=180, steepness=2)
+    _add_dots(image, draws, int(area * draws.log_uniform(5e-4, 5e-3)), low=120, high=520)
     tilt = draws.uniform(0, math.pi / 2) if draws.chance(0.5) else math.pi / 4
     for _ in range(draws.below(2 + area // 7000)):
-        _add_bright_star(picture, draws, tilt)
-    return picture
+        _add_bright_star(image, draws, tilt)
+    return image
 
 
-def speckle(draws: Draws, side: int) -> Picture:
+def speckle(draws: Draws, side: int) -> Image:
     """Grains of one size, evenly bright and dark or mostly dark with bright ones."""
     field = standard(blur(draws.normals(side, side), draws.uniform(0.5, 1.8)))
     if draws.chance(0.5):
         field = standard(np.exp(np.float32(draws.uniform(0.2, 0.6)) * field))
     patches = fractal(draws, side, rows=40, columns=40, octaves=2)
     contrast = np.float32(draws.uniform(18, 48))
-    picture = field * contrast * (1 + np.float32(draws.uniform(0, 0.3)) * patches)
-    picture += np.float32(draws.uniform(0, 15)) * patches
-    return np.minimum(picture + np.float32(draws.uniform(60, 168)), 230)
+    image = field * contrast * (1 + np.float32(draws.uniform(0, 0.3)) * patches)
+    image += np.float32(draws.uniform(0, 15)) * patches
+    return np.minimum(image + np.float32(draws.uniform(60, 168)), 230)
 
 
-def gravel(draws: Draws, side: int) -> Picture:
+def gravel(draws: Draws, side: int) -> Image:
     """Chips of every brightness and direction, from large to small, with dark gaps and grain."""
     level = draws.uniform(135, 180)
     spread = draws.uniform(14, 34)
     patches = fractal(draws, side, rows=35, columns=35, octaves=3)
-    picture = np.full((side, side), level - 40, np.float32)
+    image = np.full((side, side), level - 40, np.float32)
     count = int(side * side * draws.uniform(0.03, 0.06))
     smallest, largest = draws.uniform(1.5, 3), draws.uniform(8, 22)
     # Many small chips and few large ones. The large lie lower, but not in strict order.
@@ -83,29 +83,29 @@ def gravel(draws: Draws, side: int) -> Picture:
     gaps = draws.uniforms(count) < draws.uniform(0.1, 0.35)
     brightness -= np.where(gaps, draws.uniforms(count, 20, 110), 0) * np.minimum(4 / radii, 1)
     for polygon, bright in zip(polygons, brightness.tolist(), strict=True):
-        cv2.fillConvexPoly(picture, polygon, bright, cv2.LINE_8, 4)
+        cv2.fillConvexPoly(image, polygon, bright, cv2.LINE_8, 4)
     slivers = np.zeros((side, side), np.uint8)
     main = draws.angle()
     _draw_lines(slivers, draws, count // 15, main, lengths=(2, 12), strengths=(30, 130))
-    picture -= slivers
+    image -= slivers
     slivers[:] = 0
     _draw_lines(slivers, draws, count // 60, main, lengths=(2, 20), strengths=(20, 90))
-    picture += slivers
-    picture = blur(picture, draws.uniform(0.25, 0.6))
-    picture += np.float32(draws.uniform(4, 16)) * patches
-    picture += _grain(draws, side, draws.uniform(10, 28), draws.uniform(0, 0.6))
-    return np.minimum(picture, 185 + 0.65 * (picture - 185))
+    image += slivers
+    image = blur(image, draws.uniform(0.25, 0.6))
+    image += np.float32(draws.uniform(4, 16)) * patches
+    image += _grain(draws, side, draws.uniform(10, 28), draws.uniform(0, 0.6))
+    return np.minimum(image, 185 + 0.65 * (image - 185))
 
 
-def scratches(draws: Draws, side: int) -> Picture:
+def scratches(draws: Draws, side: int) -> Image:
     """Bright metal or concrete with long thin dark lines, short dark marks and blotches."""
     level = draws.uniform(105, 172)
     stains = fractal(draws, side, rows=50, columns=50, octaves=3)
     brushed = draws.log_uniform(1, 12) if draws.chance(0.4) else 1
     rows, columns = (1.5, 1.5 * brushed) if draws.chance(0.5) else (1.5 * brushed, 1.5)
-    picture = np.float32(level) + np.float32(draws.uniform(3, 14)) * stains
+    image = np.float32(level) + np.float32(draws.uniform(3, 14)) * stains
     texture = fractal(draws, side, rows=2 * rows, columns=2 * columns, octaves=2, gain=0.8)
-    picture += np.float32(draws.uniform(6, 16)) * texture
+    image += np.float32(draws.uniform(6, 16)) * texture
     marks = np.zeros((side, side), np.uint8)
     main = draws.angle()  # of a family of nearly parallel lines
     area = side * side
@@ -120,11 +120,11 @@ def scratches(draws: Draws, side: int) -> Picture:
     depth = draws.uniform(60, 130)
     if draws.chance(0.15):
         depth = -0.4 * depth  # fresh scratches are bright
-    picture -= np.float32(depth) * worn
-    return np.minimum(picture + _grain(draws, side, draws.uniform(1, 5)), 235)
+    image -= np.float32(depth) * worn
+    return np.minimum(image + _grain(draws, side, draws.uniform(1, 5)), 235)
 
 
-def ripples(draws: Draws, side: int) -> Picture:
+def ripples(draws: Draws, side: int) -> Image:
     """Dark water: long thin crests that cross at small angles over slow swell."""
     large = math.ceil(side * 1.42)
     swell = fractal(draws, large, rows=20, columns=70, octaves=3)
@@ -152,12 +152,12 @@ def ripples(draws: Draws, side: int) -> Picture:
         standard(water), across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
     )
     level = draws.uniform(30, 80)
-    picture = np.float32(level) * (1 + np.float32(draws.uniform(0.35, 0.6)) * water)
-    picture = blur(np.maximum(picture, np.float32(0.15 * level)), draws.uniform(0, 0.7))
-    return np.minimum(picture, 220) + _grain(draws, side, draws.uniform(1, 4))
+    image = np.float32(level) * (1 + np.float32(draws.uniform(0.35, 0.6)) * water)
+    image = blur(np.maximum(image, np.float32(0.15 * level)), draws.uniform(0, 0.7))
+    return np.minimum(image, 220) + _grain(draws, side, draws.uniform(1, 4))
 
 
-def contours(draws: Draws, side: int) -> Picture:
+def contours(draws: Draws, side: int) -> Image:
     """Lines of equal height on smooth hills, the ground plain, shaded or in steps."""
     scale = draws.log_uniform(25, 90)
     height = fractal(draws, side, rows=scale, columns=scale, octaves=2, gain=0.3)
@@ -170,18 +170,18 @@ def contours(draws: Draws, side: int) -> Picture:
     ground = draws.uniform(20, 190)
     mode = draws.below(3)
     if mode == 0:
-        picture = np.full((side, side), ground, np.float32)
+        image = np.full((side, side), ground, np.float32)
     elif mode == 1:
-        picture = np.float32(draws.uniform(130, 190)) * (cycles % 1)
+        image = np.float32(draws.uniform(130, 190)) * (cycles % 1)
     else:
-        picture = ground + np.float32(draws.uniform(8, 25)) * standard(np.floor(cycles))
+        image = ground + np.float32(draws.uniform(8, 25)) * standard(np.floor(cycles))
     ink = draws.uniform(0, 60) if ground > 100 else draws.uniform(110, 190)
     if mode != 1:
-        picture += line * (np.float32(ink) - picture)
-    return blur(picture, draws.uniform(0.1, 0.8)) + _grain(draws, side, draws.uniform(0.5, 8))
+        image += line * (np.float32(ink) - image)
+    return blur(image, draws.uniform(0.1, 0.8)) + _grain(draws, side, draws.uniform(0.5, 8))
 
 
-def noise(draws: Draws, side: int) -> Picture:
+def noise(draws: Draws, side: int) -> Image:
     """Bell-shaped or even noise of any mean, contrast and blur."""
     if draws.chance(0.6):
         field = draws.normals(side, side)
@@ -194,13 +194,13 @@ def noise(draws: Draws, side: int) -> Picture:
     return np.float32(level) + np.float32(contrast) * standard(field)
 
 
-def _grid(side: int) -> tuple[Picture, Picture]:
+def _grid(side: int) -> tuple[Image, Image]:
     """The row and the column of every pixel."""
     steps = np.arange(side, dtype=np.float32)
     return np.repeat(steps[:, None], side, 1), np.repeat(steps[None], side, 0)
 
 
-def _grain(draws: Draws, side: int, deviation: float, sigma: float = 0.0) -> Picture:
+def _grain(draws: Draws, side: int, deviation: float, sigma: float = 0.0) -> Image:
     """Noise of this standard deviation, after a blur of `sigma` pixels."""
     grain = draws.normals(side, side)
     if sigma >= 0.2:
@@ -209,7 +209,7 @@ def _grain(draws: Draws, side: int, deviation: float, sigma: float = 0.0) -> Pic
 
 
 def _add_dots(
-    picture: Picture,
+    image: Image,
     draws: Draws,
     count: int,
     *,
@@ -218,20 +218,20 @@ def _add_dots(
     steepness: int = 3,
 ) -> None:
     """Add `count` dots of 1-2 pixels, most of them near the lower brightness."""
-    side = len(picture)
+    side = len(image)
     rows, columns = draws.uniforms(2 * count, 2, side - 3).reshape(2, count, 1, 1)
     peaks = low + (high - low) * draws.uniforms(count).reshape(count, 1, 1) ** steepness
     widths = draws.uniforms(count, 0.4, 0.75).reshape(count, 1, 1)
     down, across = np.mgrid[-2:3, -2:3]
     at = np.rint(rows).astype(int) + down, np.rint(columns).astype(int) + across
     squares = (at[0] - rows) ** 2 + (at[1] - columns) ** 2
-    np.add.at(picture, at, (peaks * np.exp(-squares / (2 * widths**2))).astype(np.float32))
+    np.add.at(image, at, (peaks * np.exp(-squares / (2 * widths**2))).astype(np.float32))
 
 
-def _add_bright_star(picture: Picture, draws: Draws, tilt: float) -> None:
+def _add_bright_star(image: Image, draws: Draws, tilt: float) -> None:
     """Add a core, a glow and four spikes, which start in direction `tilt` (radians)."""
-    rows, columns = _grid(len(picture))
-    row, column = draws.uniforms(2, 0, len(picture))
+    rows, columns = _grid(len(image))
+    row, column = draws.uniforms(2, 0, len(image))
     rows, columns = rows - np.float32(row), columns - np.float32(column)
     radius = np.sqrt(rows**2 + columns**2)
     core = draws.uniform(1, 3.5)
@@ -243,7 +243,7 @@ def _add_bright_star(picture: Picture, draws: Draws, tilt: float) -> None:
     bright = np.float32(draws.uniform(60, 180))
     for first, second in ((along, beside), (beside, along)):
         star += bright * np.clip(1 - np.abs(first) / length, 0, 1) * np.exp(-(second**2) * 2)
-    picture += star
+    image += star
 
 
 def _chips(draws: Draws, radii: np.ndarray, side: int) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Grey textures made by rule: the backgrounds of the modified MNIST pictures.
+"""Grey textures made by rule: the backgrounds of the modified MNIST images.
 
-The contest's backgrounds are crops of a handful of pictures: ring gradients, a starfield, scratched
+The contest's backgrounds are crops of a handful of images: ring gradients, a starfield, scratched
 metal or concrete, gravel, granular speckle, dark water, contour lines. The textures here are drawn
-widely around them, so that a network does not learn the pictures themselves.
+widely around them, so that a network does not learn the images themselves.
 """
 
 import math
@@ -17,8 +17,8 @@ from jaxres.data.backgrounds.noise import Draws
 from jaxres.data.datasets.splits import SPLITS
 from jaxres.runtime.errors import InputError, unknown_name
 
-# With three white digits on each, 256 pictures of this mixture have, by seed, a mean of 96 to 102
-# (the contest's pictures 98), a standard deviation of 59 to 60 (62), 1.6 to 2.0 % of their pixels
+# With three white digits on each, 256 images of this mixture have, by seed, a mean of 96 to 102
+# (the contest's images 98), a standard deviation of 59 to 60 (62), 1.6 to 2.0 % of their pixels
 # in 201..254 (1.6 %) and background means from 18-23 to 164-171 (19 to 172).
 CONTEST_MIX = {
     "rings": 0.22,
@@ -70,7 +70,7 @@ def _cumulative(weights: Mapping[str, float]) -> tuple[list[str], np.ndarray]:
     return kinds, bounds / bounds[-1]
 
 
-TEXTURES: dict[str, Callable[[Draws, int], texture_kinds.Picture]] = {
+TEXTURES: dict[str, Callable[[Draws, int], texture_kinds.Image]] = {
     "rings": texture_kinds.rings,
     "starfield": texture_kinds.starfield,
     "speckle": texture_kinds.speckle,

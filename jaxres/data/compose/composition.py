@@ -30,7 +30,7 @@ Images = UInt8[Array, "n h w c"] | Float[Array, "n h w c"]
 class Resident:
     """What the renderers take pixels from: on the devices, or on the host."""
 
-    images: Any  # of a split: uint8 "images h w *rgb", on the host also `EncodedPictures`
+    images: Any  # of a split: uint8 "images h w *rgb", on the host also `EncodedImages`
     photos: Any  # the background bank: uint8 "photos s s *rgb"
     patch: int = 0  # side of the part of the canvas that a scattered digit is drawn on, pixels
 

@@ -19,7 +19,7 @@ class Digits(NamedTuple):
     by_class: Int32[np.ndarray, " digits"]  # their numbers, class after class
     class_sizes: Int32[np.ndarray, " classes"]
     ink: Float64[np.ndarray, "digits 4"]  # first and last column, first and last row with ink
-    side: int  # of the source's pictures, pixels
+    side: int  # of the source's images, pixels
 
     @classmethod
     def of(
@@ -28,14 +28,14 @@ class Digits(NamedTuple):
         """Look through a source.
 
         Raises:
-            InputError: a class has no digit, or a picture no ink.
+            InputError: a class has no digit, or an image no ink.
         """
         sizes = np.bincount(labels).astype(np.int32)
         side = images.shape[1]
         marked = images >= INK
         if not sizes.all() or not marked.any((1, 2)).all():
-            lacking = "a picture without ink" if sizes.all() else f"no example of {sizes.argmin()}"
-            raise InputError(f"data.composition scatter_digits: the data set has {lacking}")
+            lacking = "an image without ink" if sizes.all() else f"no example of {sizes.argmin()}"
+            raise InputError(f"data.composition scatter_digits: the dataset has {lacking}")
         columns, rows = marked.any(1), marked.any(2)
         ends = [f(axis) for axis in (columns, rows) for f in (_first, _last)]
         order = np.argsort(labels, kind="stable").astype(np.int32)
@@ -50,7 +50,7 @@ def patch_side(
     Args:
         source: The digits.
         scale: As of `Scatter`.
-        stretch: The most by which an augmentation enlarges what lies on the picture.
+        stretch: The most by which an augmentation enlarges what lies on the image.
         jitter: The most by which it moves the place of a pixel, in pixels.
     """
     left, right, top, bottom = source.ink.T

@@ -16,7 +16,7 @@ def render(
     plan: Plan, augmentation: Augmentation | None, resident: Resident, *, data: DataConfig
 ) -> UInt8[np.ndarray, "n side side 3"]:
     """Make the images of a plan."""
-    n, side = len(plan[0]), data.picture_side
+    n, side = len(plan[0]), data.image_size
     images = np.empty((n, side, side, 3), np.uint8)
     for k, finished in enumerate(images):
         changes: Augmentation | None = None if augmentation is None else row(augmentation, k)

@@ -25,7 +25,7 @@ STEEPNESS, THRESHOLD = (2.0, 5.0), (0.25, 0.45)  # their products are 0.5 or mor
 GAIN, BIAS = (0.85, 1.15), (-10.0, 10.0)  # of the background's grey levels
 PLACES = 4  # tried for a digit; it takes the first one free of other digits, else the last
 TOUCH = 3  # pixels by which the boxes of two digits may overlap and still count as free
-PICTURE_WORDS, DIGIT_WORDS = 8, 4 + PLACES
+IMAGE_WORDS, DIGIT_WORDS = 8, 4 + PLACES
 
 Target = Literal["largest_value", "count", "sum"]
 
@@ -38,11 +38,11 @@ class ScatterPlan(NamedTuple):
 
     digit: Int32[Any, "n d"]  # which digit of the source
     present: Bool[Any, "n d"]  # whether it is shown
-    to_digit: Float32[Any, "n d 3 3"]  # from the picture's pixels to the digit's
-    corner: Int32[Any, "n d 2"]  # (row, column) of the part of the picture that holds the digit
+    to_digit: Float32[Any, "n d 3 3"]  # from the image's pixels to the digit's
+    corner: Int32[Any, "n d 2"]  # (row, column) of the part of the image that holds the digit
     ink: Float32[Any, "n d 2"]  # opacity is clip(ink[0] * grey level / 255 - ink[1], 0, 1)
     texture: Int32[Any, " n"]  # which square of the background bank
-    to_texture: Float32[Any, "n 3 3"]  # from the picture's pixels to that square's
+    to_texture: Float32[Any, "n 3 3"]  # from the image's pixels to that square's
     tone: Float32[Any, "n 2"]  # of the background: clip(tone[0] * grey level + tone[1], 0, 255)
 
     moves_itself = True
@@ -119,15 +119,15 @@ class Scatter:
     """The composition `scatter_digits`.
 
     Args:
-        canvas: Side of the picture, pixels.
-        digits: How many digits a picture may show; each number is as likely as the others.
+        canvas: Side of the image, pixels.
+        digits: How many digits an image may show; each number is as likely as the others.
         target: What the label is: the largest digit, their number, or their sum.
         scale: Of a digit, each way by itself; at 1 its square has `NATIVE_SIDE` pixels.
         rotation: Degrees, at most, either way.
         source: The digits.
         textures: Number of squares in the background bank.
         texture_side: Their side, pixels.
-        patch: Side of the part of the picture in which a digit is drawn, pixels; see `patch_side`.
+        patch: Side of the part of the image in which a digit is drawn, pixels; see `patch_side`.
     """
 
     canvas: int
@@ -157,7 +157,7 @@ class Scatter:
         epoch: int,
         first: int,
     ) -> ScatterPlan:
-        """The plans of the pictures at positions first, first + 1, ... of an epoch.
+        """The plans of the images at positions first, first + 1, ... of an epoch.
 
         A digit is of each class with the same probability, whatever the source's share of it.
         """
@@ -168,11 +168,11 @@ class Scatter:
             stream=stream,
             epoch=epoch,
             first=first,
-            words=PICTURE_WORDS + d * DIGIT_WORDS,
+            words=IMAGE_WORDS + d * DIGIT_WORDS,
         )
         count = np.asarray(self.digits, np.int32)[below(words[:, 0], len(self.digits))]
         present = np.arange(d) < count[:, None]
-        own = words[:, PICTURE_WORDS:].reshape(n, d, DIGIT_WORDS)
+        own = words[:, IMAGE_WORDS:].reshape(n, d, DIGIT_WORDS)
         sizes = self.source.class_sizes
         label = below(own[..., 0], len(sizes))
         member = below(swapped(own[..., 0]), sizes[label])
@@ -235,7 +235,7 @@ class Scatter:
     def spans(
         self, digit: Int32[np.ndarray, "n d"], to_digit: Num[np.ndarray, "n d 3 3"]
     ) -> tuple[Float64[np.ndarray, "n d 2"], Float64[np.ndarray, "n d 2"]]:
-        """First and last (row, column) of the picture that a digit's ink reaches."""
+        """First and last (row, column) of the image that a digit's ink reaches."""
         left, right, top, bottom = np.moveaxis(self.source.ink[digit], -1, 0)
         # Interpolation spreads ink by up to a pixel of the source.
         columns = np.stack([left - 1, right + 1, left - 1, right + 1], -1)

@@ -1,4 +1,4 @@
-"""Pictures that cannot be used, told together."""
+"""Images that cannot be used, told together."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +13,7 @@ MOST_TOLD = 20
 
 
 class Bad:
-    """Gathers what is wrong with pictures, to refuse them all at once or to go on without them."""
+    """Gathers what is wrong with images, to refuse them all at once or to continue without them."""
 
     def __init__(self, *, skip: bool):
         self._skip = skip
@@ -28,7 +28,7 @@ class Bad:
             self.note(str(error))
 
     def note(self, problem: str) -> None:
-        """Note what is wrong with a picture."""
+        """Note what is wrong with an image."""
         self._problems.append(problem)
 
     def usable(self, make: Callable[[T], Made], items: Iterable[T]) -> Iterator[Made]:
@@ -50,6 +50,6 @@ class Bad:
         listed = "; ".join(told) + more
         if not self._skip:
             raise InputError(
-                f"{listed}: mend or remove the {count}, or leave them out with --skip-bad"
+                f"{listed}: fix or remove the {count}, or leave them out with --skip-bad"
             )
-        say(f"left out {count:,} pictures that cannot be used: {listed}")
+        say(f"left out {count:,} images that cannot be used: {listed}")

@@ -61,7 +61,7 @@ ARRAY_PARTS = {
 
 
 class Batch(NamedTuple):
-    """Ten thousand pictures with their labels, in published order."""
+    """Ten thousand images with their labels, in published order."""
 
     images: UInt8[np.ndarray, "n 32 32 3"]
     labels: list[int]

@@ -18,7 +18,7 @@ Example = dict[str, Any]  # "image" holds encoded bytes
 
 
 class Source(NamedTuple):
-    """Pictures, grey or RGB, with their labels, 0 up to the number of classes."""
+    """Images, grey or RGB, with their labels, 0 up to the number of classes."""
 
     images: Images
     labels: Int32[np.ndarray, " n"]
@@ -27,16 +27,16 @@ class Source(NamedTuple):
 
     @property
     def grey(self) -> bool:
-        """Whether a picture has one value per pixel."""
+        """Whether an image has one value per pixel."""
         return isinstance(self.images, np.ndarray) and self.images.ndim == 3
 
     def first(self, limit: int | None) -> "Source":
-        """At most the first `limit` pictures."""
+        """At most the first `limit` images."""
         return self._replace(images=self.images[:limit], labels=self.labels[:limit])
 
 
 class Selection(NamedTuple):
-    """Which part of a data set is asked for."""
+    """Which part of a dataset is asked for."""
 
     split: SplitName
     data_dir: Path
@@ -54,7 +54,7 @@ class Request(NamedTuple):
     progress: bool
     photo_side: int
     partial: bool
-    bad: Bad  # gets the pictures that cannot be used
+    bad: Bad  # gets the images that cannot be used
 
 
 class Split(NamedTuple):
@@ -65,7 +65,7 @@ class Split(NamedTuple):
 
 
 class Content(NamedTuple):
-    """A data set about to be written."""
+    """A dataset about to be written."""
 
     description: str
     features: dict[str, Any]  # TFDS feature connectors
@@ -119,8 +119,8 @@ class Dataset:
         return tfds_records.describe(self.name, self.title, self.folder(data_dir), self.features)
 
 
-def png(picture: UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """A grey or RGB picture as PNG."""
-    if picture.ndim == 3:
-        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)  # pyright: ignore[reportAssignmentType]
-    return cv2.imencode(".png", picture)[1].tobytes()
+def png(image: UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """A grey or RGB image as PNG."""
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)  # pyright: ignore[reportAssignmentType]
+    return cv2.imencode(".png", image)[1].tobytes()

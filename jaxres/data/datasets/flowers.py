@@ -1,6 +1,6 @@
 """TensorFlow's flowers as published: JPEG photographs in a folder per class, or in their archive.
 
-Published are the archive's checksum (TFDS's) and how many pictures there are of each class.
+Published are the archive's checksum (TFDS's) and how many images there are of each class.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from jaxres.data.datasets.splits import (
 )
 from jaxres.data.datasets.stored import labels_of
 from jaxres.data.readers import archives, decoding
-from jaxres.data.readers.encoded import EncodedPictures
+from jaxres.data.readers.encoded import EncodedImages
 from jaxres.runtime.errors import InputError
 
 TITLE = "Flowers, photographs of five classes"
@@ -48,25 +48,25 @@ def read(path: Path) -> dict[str, dict[str, bytes]]:
         path: The archive, or a folder that holds it, its folder or the folders of the classes.
 
     Raises:
-        InputError: a class has no pictures.
+        InputError: a class has no images.
     """
     found: dict[str, dict[str, bytes]] = {name: {} for name in PUBLISHED}
     archive = _archive_of(path)
     for file, content in archives.read_archive(archive) if archive else _in_folder(path):
-        # Archives made on a Mac hold a `._name.jpg`, which is no picture, beside each picture.
+        # Archives made on a Mac hold a `._name.jpg`, which is not an image, beside each image.
         if file.parent.name in found and file.suffix == ".jpg" and file.name[0] != ".":
             found[file.parent.name][file.name] = content
     empty = [name for name, files in found.items() if not files]
     if empty:
         raise InputError(
-            f"{path} has no pictures of {', '.join(empty)}: looked for .jpg files in folders of "
+            f"{path} has no images of {', '.join(empty)}: looked for .jpg files in folders of "
             f"these names, there or in {FOLDER}, and for {ARCHIVE}"
         )
     return {name: dict(sorted(files.items())) for name, files in found.items()}
 
 
 def differences(path: Path, counts: dict[str, int]) -> str | None:
-    """What differs from what is published: the archive, or numbers of pictures; None if nothing."""
+    """What differs from what is published: the archive, or numbers of images; None if nothing."""
     if archive := _archive_of(path):
         with archive.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -108,36 +108,36 @@ def load(dataset: Dataset, selection: Selection) -> Source:
     else:
         others = np.setdiff1d(np.arange(len(labels)), test)
         chosen = train_or_validation(others, dataset.name, selection)
-    # They are filed by class: mixed, the first so many of a split are of all classes.
+    # They are filed by class: shuffled, the first N of a split are of all classes.
     chosen = chosen[shuffled(len(chosen), TENTH_SEED)]
     encoded = [examples[index]["image"] for index in chosen]
-    images = EncodedPictures(encoded, selection.canvas, prepared.folder)
+    images = EncodedImages(encoded, selection.canvas, prepared.folder)
     return Source(images, labels[chosen], dataset.class_names, prepared.partial)
 
 
 def prepare(request: Request) -> Content:
     """TensorFlow's flowers, with the features and the one split of TFDS's tf_
 
-    Their JPEG bytes are stored as they are, once they are seen to be whole pictures.
+    Their JPEG bytes are stored as they are, once they are seen to be whole images.
     """
     import tensorflow_datasets as tfds
 
     path = request.from_dir or download(request, {"archive": ARCHIVE_URL})["archive"]
-    pictures = read(path)
-    counts = {name: len(files) for name, files in pictures.items()}
+    found = read(path)
+    counts = {name: len(files) for name, files in found.items()}
     lacking = differences(path, counts)
     if lacking and not request.partial:
         raise InputError(
-            f"{path} has not the published pictures of flowers ({lacking}): complete it, or "
+            f"{path} lacks published images of flowers ({lacking}): complete it, or "
             "pass --partial to take what is there"
         )
 
-    def example(picture: tuple[str, str, bytes]) -> Example:
-        name, file_name, content = picture
+    def example(file: tuple[str, str, bytes]) -> Example:
+        name, file_name, content = file
         decoding.decode_file(content, path / name / file_name)
         return {"image": content, "label": name}
 
-    every = ((name, *file) for name, files in pictures.items() for file in files.items())
+    every = ((name, *file) for name, files in found.items() for file in files.items())
 
     return Content(
         description=TITLE,

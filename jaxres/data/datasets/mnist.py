@@ -20,7 +20,7 @@ class File(NamedTuple):
 
 
 class Published(NamedTuple):
-    """A published data set in IDX files, keyed `train_images`, `train_labels` and so on."""
+    """A published dataset in IDX files, keyed `train_images`, `train_labels` and so on."""
 
     title: str
     class_names: tuple[str, ...]

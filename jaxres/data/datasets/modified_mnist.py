@@ -1,6 +1,6 @@
-"""The files of the contest of studies S3 and S4, "modified MNIST": arrays of pictures, CSV labels.
+"""The files of the contest of studies S3 and S4, "modified MNIST": arrays of images, CSV labels.
 
-A picture shows three digits; its label is the largest. The pictures for training have labels, those
+An image shows three digits; its label is the largest. The images for training have labels, those
 for the test have none.
 """
 
@@ -44,7 +44,7 @@ def find_images(folder: Path, name: str) -> Path | None:
 def read_train(
     folder: Path,
 ) -> tuple[UInt8[np.ndarray, "n 128 128"], Int32[np.ndarray, " n"]]:
-    """The pictures for training with their labels, in the order of the array."""
+    """The images for training with their labels, in the order of the array."""
     folders.require_folder(folder)
     images_path, labels_path = find_images(folder, TRAIN_IMAGES), folder / TRAIN_LABELS
     if images_path is None:
@@ -61,7 +61,7 @@ def read_train(
 
 
 def read_images(path: Path) -> UInt8[np.ndarray, "n 128 128"]:
-    """The grey pictures in an array file; values with fractions are rounded.
+    """The grey images in an array file; values with fractions are rounded.
 
     Raises:
         InputError: it is damaged, holds anything else, or pixels outside 0 to 255.
@@ -69,7 +69,7 @@ def read_images(path: Path) -> UInt8[np.ndarray, "n 128 128"]:
     array = arrays.read(path)
     if array.ndim != 3 or array.shape[1:] != (SIDE, SIDE) or len(array) == 0:
         raise InputError(
-            f"'{path}' has shape {array.shape}; allowed: (n, {SIDE}, {SIDE}), n pictures"
+            f"'{path}' has shape {array.shape}; allowed: (n, {SIDE}, {SIDE}), n images"
         )
     if array.dtype == np.uint8:
         return array
@@ -90,10 +90,10 @@ def read_images(path: Path) -> UInt8[np.ndarray, "n 128 128"]:
 
 
 def read_labels(path: Path, count: int) -> Int32[np.ndarray, " n"]:
-    """The labels of `count` pictures in the order of their Ids, 0 to count - 1.
+    """The labels of `count` images in the order of their Ids, 0 to count - 1.
 
     Raises:
-        InputError: it is no such CSV, or an Id or a label is missing, repeated or out of range.
+        InputError: it is not such a CSV, or an Id or a label is missing, repeated or out of range.
     """
     try:
         lines = archives.read_bytes(path).decode("utf-8-sig").splitlines()
@@ -118,7 +118,7 @@ def read_labels(path: Path, count: int) -> Int32[np.ndarray, " n"]:
             raise InputError(f"line {line} of {path} repeats Id {index}; allowed: each Id once")
         labels[index] = _number(row[1], len(CLASS_NAMES), f"label in line {line} of {path}")
     if len(labels) != count:
-        raise InputError(f"{path} has labels of {len(labels)} pictures, the array has {count}")
+        raise InputError(f"{path} has labels of {len(labels)} images, the array has {count}")
     return np.array([labels[index] for index in range(count)], np.int32)
 
 
@@ -130,7 +130,7 @@ def _number(text: str, below: int, what: str) -> int:
 
 
 def load(dataset: Dataset, selection: Selection) -> Source:
-    """The contest's labelled pictures: labels are as unequally frequent in every split as in all.
+    """The contest's labelled images: labels are as unequally frequent in every split as in all.
 
     The same tenth is always for test, since those of the contest's own test have no labels.
     """
@@ -145,7 +145,7 @@ def load(dataset: Dataset, selection: Selection) -> Source:
 
 
 def prepare(request: Request) -> Content:
-    """The contest's pictures that have labels."""
+    """The contest's images that have labels."""
     import tensorflow_datasets as tfds
 
     if request.from_dir is None:
@@ -156,7 +156,7 @@ def prepare(request: Request) -> Content:
     images, labels = read_train(request.from_dir)
     if test := find_images(request.from_dir, TEST_IMAGES):
         say(
-            f"{test.name} has no published labels, so it becomes no split: it is for "
+            f"{test.name} has no published labels, so no split is made of it; use it with "
             f"`jaxres predict RUN_DIR --submission {test} -o FILE.csv`",
             shown=request.progress,
         )

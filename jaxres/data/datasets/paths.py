@@ -1,4 +1,4 @@
-"""Where prepared data sets live."""
+"""Where prepared datasets live."""
 
 import os
 from pathlib import Path

@@ -1,6 +1,6 @@
 """A folder tree of photographs: which split each belongs to, and reading one to be stored.
 
-Photographs of train, validation and test never mix: where a digit picture is judged, its
+Photographs of train, validation and test never mix: where a digit image is judged, its
 background must be new to the network.
 """
 
@@ -51,7 +51,7 @@ def split_photos(root: Path, bad: Bad, *, shown: bool) -> dict[str, list[Photo]]
         bad: Gets what cannot be used.
         shown: Whether to report progress, and how they were split.
     """
-    paths = folders.find_pictures(root)
+    paths = folders.find_images(root)
     for path in folders.find_others(root):
         bad.note(f"{path} is of a kind that is not read (allowed: JPEG, PNG, WebP, BMP)")
     top = _common_folder(root, paths)
@@ -73,22 +73,22 @@ def split_photos(root: Path, bad: Bad, *, shown: bool) -> dict[str, list[Photo]]
             other_split, other = seen[sha256]
             if other_split != split:
                 raise InputError(
-                    f"{other} ({other_split}) and {path} ({split}) are the same picture; a "
+                    f"{other} ({other_split}) and {path} ({split}) are the same image; a "
                     "photograph may be in one split only"
                 )
-            LOG.warning("%s is left out: the same picture as %s", path, other)
+            LOG.warning("%s is left out: the same image as %s", path, other)
     for split, photos in splits.items():
         if not photos:
             bad.finish()
             raise InputError(
-                f"{root} gives split '{split}' none of its {len(seen)} pictures: add pictures, or "
+                f"{root} gives split '{split}' none of its {len(seen)} images: add images, or "
                 "sort them into folders train, validation and test"
             )
     return splits
 
 
 def _common_folder(root: Path, paths: Sequence[Path]) -> Path:
-    """The folder below which all pictures are, but for those of the splits."""
+    """The folder below which all images are, but for those of the splits."""
     while True:
         below = {path.relative_to(root).parts[0] for path in paths}
         (only,) = below if len(below) == 1 else ("",)
@@ -99,13 +99,13 @@ def _common_folder(root: Path, paths: Sequence[Path]) -> Path:
 
 def read_shrunk(path: Path, side: int) -> UInt8[np.ndarray, "h w 3"]:
     """A photograph, RGB, shrunk to a short side of at most `side` pixels."""
-    picture = decoding.read_picture(path)
-    short_side = min(picture.shape[:2])
+    image = decoding.read_image(path)
+    short_side = min(image.shape[:2])
     if short_side < MIN_SIDE:
         raise InputError(
             f"the short side of {path} is {short_side} pixels; allowed: {MIN_SIDE} or more"
         )
-    return decoding.shrink(picture, side)
+    return decoding.shrink(image, side)
 
 
 def _top_folder(path: Path, root: Path) -> str:
@@ -117,7 +117,7 @@ def _split_by_folder(path: Path, root: Path) -> str:
     if split is None:
         raise InputError(
             f"{path} is outside the folders train, validation (val) and test, of which {root} has "
-            "some: put every picture into one of them, or none"
+            "some: put every image into one of them, or none"
         )
     return split
 
@@ -130,16 +130,16 @@ def _split_by_hash(sha256: str) -> str:
 
 
 def prepare(request: Request) -> Content:
-    """Any folder tree of pictures, as backgrounds.
+    """Any folder tree of images, as backgrounds.
 
     Stored as PNG, four times the size of a good JPEG (95 MB for 500 photographs of 256x384): its
-    pixels are the same with every version of every decoder, and so are the training pictures.
+    pixels are the same with every version of every decoder, and so are the training images.
     """
     import tensorflow_datasets as tfds
 
     if request.from_dir is None:
         raise InputError(
-            "photos are not published anywhere: give a folder of pictures, "
+            "photos are not published anywhere: give a folder of images, "
             "`jaxres data prepare photos --from DIR`"
         )
     root, photo_side = request.from_dir, request.photo_side

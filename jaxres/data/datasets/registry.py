@@ -28,13 +28,13 @@ def load(
     split_seed: int,
     canvas: int,
 ) -> Source:
-    """One split of a data set.
+    """One split of a dataset.
 
     Args:
         dataset: A key of `DATASETS`.
         split: `test` is the published test set where there is one, whatever the seed.
-        data_dir: Where prepared data sets live.
-        validation_examples: Pictures of the published training set that are held out, drawn by
+        data_dir: Where prepared datasets live.
+        validation_examples: Images of the published training set that are held out, drawn by
             `split_seed` (of `modified_mnist` from each class its share). Without effect on
             `digits`, which is too small for the numbers that suit the others: 300 for validation
             and 300 for test, 30 of each digit, 1,197 for training.
@@ -42,7 +42,7 @@ def load(
         canvas: Photographs of differing sizes (`flowers`) become squares of this side, in pixels.
     """
     if dataset not in DATASETS:
-        raise unknown_name("data set", dataset, DATASETS)
+        raise unknown_name("dataset", dataset, DATASETS)
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
     if split_seed < 0:

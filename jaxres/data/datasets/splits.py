@@ -10,7 +10,7 @@ from jaxres.data.datasets.dataset import Selection
 from jaxres.runtime.errors import InputError
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-# Flowers and the contest's pictures have one published split: a tenth of each class is for test.
+# Flowers and the contest's images have one published split: a tenth of each class is for test.
 TENTH_SEED = 1
 
 
@@ -39,7 +39,7 @@ def train_or_validation(
 ) -> Int64[np.ndarray, " chosen"]:
     """The members of one of the two splits into which the published training set is cut.
 
-    With the labels of all pictures each class is cut in the same proportion, to within a picture.
+    With the labels of all images each class is cut in the same proportion, to within an image.
     """
     held_out = selection.validation_examples
     if not 0 < held_out < len(published):
@@ -53,7 +53,7 @@ def train_or_validation(
 
 
 def _share_of_class_before(labels: Int32[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """Of each picture, which share of its class comes before its own middle, 0 to 1."""
+    """Of each image, which share of its class comes before its own middle, 0 to 1."""
     shares = np.empty(len(labels))
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)

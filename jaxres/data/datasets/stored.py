@@ -26,7 +26,7 @@ def load_published(dataset: Dataset, selection: Selection) -> Source:
 def labels_of(
     dataset: Dataset, prepared: tfds_records.Prepared, examples: Iterable[dict[str, Any]]
 ) -> Int32[np.ndarray, " n"]:
-    """The labels of examples, of the classes that the data set has."""
+    """The labels of examples, of the classes that the dataset has."""
     names = dataset.class_names
     given = prepared.features["label"].names
     if tuple(given or ()) != names:
@@ -50,9 +50,9 @@ def decoded(
     labels = labels_of(dataset, prepared, examples)
     images = []
     for example in examples:
-        image = decoding.decode_picture(example["image"], prepared.folder, grey=grey)
+        image = decoding.decode_image(example["image"], prepared.folder, grey=grey)
         if image.shape != wanted:
-            reason = f"a picture has shape {image.shape}, not {wanted}"
+            reason = f"an image has shape {image.shape}, not {wanted}"
             raise prepared.damaged(prepared.folder, reason)
         images.append(image)
     if not images:

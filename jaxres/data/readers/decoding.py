@@ -1,4 +1,4 @@
-"""Pictures out of files: the same pixels for the same picture, in whatever file it comes.
+"""Images out of files: the same pixels for the same image, in whatever file it comes.
 
 That is upright, as the EXIF orientation says, over black where it is transparent (digits are light
 on dark), and 8 bits deep.
@@ -31,23 +31,23 @@ AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def decode_file(encoded: bytes, path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """As `decode_picture`, of bytes that nothing has verified: a PNG's checksums are compared."""
+    """As `decode_image`, of bytes that nothing has verified: a PNG's checksums are compared."""
     if encoded.startswith(PNG_MAGIC) and not _is_whole_png(encoded):
-        raise InputError(f"{path} is not a whole picture: it is cut short or damaged")
-    return decode_picture(encoded, path)
+        raise InputError(f"{path} is not a whole image: it is cut short or damaged")
+    return decode_image(encoded, path)
 
 
-def decode_picture(
+def decode_image(
     encoded: bytes, path: Path, *, grey: bool = False
 ) -> UInt8[np.ndarray, "h w *rgb"]:
-    """The RGB (or grey) picture in a file's bytes.
+    """The RGB (or grey) image in a file's bytes.
 
     Args:
         encoded: The whole content of a JPEG, PNG, WebP or BMP file.
         path: Where it was read; named in the error.
         grey: Give one value per pixel, whatever is transparent.
     """
-    picture = None
+    image = None
     flag = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR_RGB
     size = stated_size.stated(encoded)
     most = stated_size.most_pixels(len(encoded))
@@ -59,40 +59,40 @@ def decode_picture(
     whole = _whole_jpeg(encoded) if size and encoded.startswith(JPEG_MAGIC) else encoded
     if size and whole is not None:
         if not grey and _may_be_transparent(encoded):
-            picture = _over_black(encoded, path)
-        if picture is None:
-            picture = _imdecode(whole, path, flag)
-    if picture is None and (instead := taken_for_the_file(encoded[:512])):
-        raise InputError(f"{path} is no picture: {instead}")
-    if picture is None:
+            image = _over_black(encoded, path)
+        if image is None:
+            image = _imdecode(whole, path, flag)
+    if image is None and (instead := taken_for_the_file(encoded[:512])):
+        raise InputError(f"{path} is not an image: {instead}")
+    if image is None:
         raise InputError(
-            f"{path} is not a whole picture: OpenCV cannot decode its content (allowed: JPEG, PNG, "
+            f"{path} is not a whole image: OpenCV cannot decode its content (allowed: JPEG, PNG, "
             "WebP, BMP)"
         )
-    return picture
+    return image
 
 
-def read_picture(path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """One picture file, RGB."""
+def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """One image file, RGB."""
     return decode_file(archives.read_bytes(path), path)
 
 
-def shrink(picture: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "new_h new_w 3"]:
+def shrink(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "new_h new_w 3"]:
     """Shrink uniformly, by averaging areas, to a short side of `side` pixels; never enlarge."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     short_side = min(height, width)
     if short_side <= side:
-        return picture
+        return image
     size = (round(width * side / short_side), round(height * side / short_side))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)  # pyright: ignore[reportReturnType]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # pyright: ignore[reportReturnType]
 
 
 def _imdecode(encoded: bytes, path: Path, flag: int) -> Any:
-    """OpenCV's picture; None where it cannot decode it."""
+    """OpenCV's image; None where it cannot decode it."""
     try:
         return cv2.imdecode(np.frombuffer(encoded, np.uint8), flag)
     except cv2.error as error:
-        raise InputError(f"{path} cannot be decoded as a picture: {error.err}") from error
+        raise InputError(f"{path} cannot be decoded as an image: {error.err}") from error
 
 
 def _may_be_transparent(encoded: bytes) -> bool:
@@ -104,21 +104,21 @@ def _may_be_transparent(encoded: bytes) -> bool:
 
 
 def _over_black(encoded: bytes, path: Path) -> UInt8[np.ndarray, "h w 3"] | None:
-    """A picture that has alpha, over black and upright; None for one that has not."""
+    """An image that has alpha, over black and upright; None for one that has not."""
     try:
         stored, kinds, metadata = cv2.imdecodeWithMetadata(
             np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED
         )
     except cv2.error as error:
-        raise InputError(f"{path} cannot be decoded as a picture: {error.err}") from error
+        raise InputError(f"{path} cannot be decoded as an image: {error.err}") from error
     if stored is None or stored.dtype.kind != "u" or stored.shape[2:] != (4,):
         return None
-    picture = np.empty((*stored.shape[:2], 3), np.uint8)
+    image = np.empty((*stored.shape[:2], 3), np.uint8)
     for first in range(0, len(stored), ROWS_AT_A_TIME):
         rows = slice(first, first + ROWS_AT_A_TIME)
-        picture[rows] = _blended(stored[rows])
+        image[rows] = _blended(stored[rows])
     exif = [bytes(each) for kind, each in zip(kinds, metadata, strict=True) if kind == EXIF]
-    return _upright(picture, _orientation(exif[0]) if exif else 1)
+    return _upright(image, _orientation(exif[0]) if exif else 1)
 
 
 def _blended(
@@ -148,15 +148,15 @@ def _orientation(exif: bytes) -> int:
 
 
 def _upright(
-    picture: UInt8[np.ndarray, "h w 3"], orientation: int
+    image: UInt8[np.ndarray, "h w 3"], orientation: int
 ) -> UInt8[np.ndarray, "new_h new_w 3"]:
     if 5 <= orientation <= 8:
-        picture = picture.transpose(1, 0, 2)
+        image = image.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
-        picture = picture[::-1]
+        image = image[::-1]
     if orientation in (2, 3, 6, 7):
-        picture = picture[:, ::-1]
-    return np.ascontiguousarray(picture)
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
 
 
 def _png_chunks(encoded: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -1,12 +1,12 @@
-"""Folders of pictures."""
+"""Folders of images."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from jaxres.runtime.errors import InputError
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
-# Pictures too, but not read: left out without a word, they would be missed.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
+# Images too, but not read: left out without a word, they would be missed.
 OTHER_SUFFIXES = (
     ".heic",
     ".heif",
@@ -22,27 +22,27 @@ OTHER_SUFFIXES = (
 
 
 def require_folder(folder: Path) -> None:
-    """Refuse a path that is no folder."""
+    """Refuse a path that is not a folder."""
     if not folder.is_dir():
         state = "is not a folder" if folder.exists() else "does not exist"
         raise InputError(f"{folder} {state}: give the folder that holds the original files")
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """Every file with a picture's suffix below a folder, sorted; of links to folders too.
+def find_images(folder: Path) -> list[Path]:
+    """Every file with an image's suffix below a folder, sorted; of links to folders too.
 
     Hidden files and folders are passed over: archives made on a Mac hold a `._name.jpg`, which is
-    no picture, beside each picture.
+    no image, beside each image.
     """
     require_folder(folder)
-    pictures = sorted(_walk(folder, PICTURE_SUFFIXES))
-    if not pictures:
-        raise InputError(f"no pictures in {folder}: looked for {', '.join(PICTURE_SUFFIXES)}")
-    return pictures
+    images = sorted(_walk(folder, IMAGE_SUFFIXES))
+    if not images:
+        raise InputError(f"no images in {folder}: looked for {', '.join(IMAGE_SUFFIXES)}")
+    return images
 
 
 def find_others(folder: Path) -> list[Path]:
-    """Every file of a kind of picture that is not read, below a folder, sorted."""
+    """Every file of a kind of image that is not read, below a folder, sorted."""
     return sorted(_walk(folder, OTHER_SUFFIXES))
 
 

@@ -206,7 +206,7 @@ def _run(stream: Reader | io.BytesIO, vocabulary: Vocabulary) -> Any:
 
 def _name(module: Any, name: Any, vocabulary: Vocabulary) -> Name:
     if type(module) is not str or type(name) is not str:
-        raise TypeError("a name that is no string")
+        raise TypeError("a name that is not a string")
     full = f"{module}.{name}"
     if full not in vocabulary.calls and full not in vocabulary.others:
         raise RefusedGlobal(full[:200])

@@ -1,4 +1,4 @@
-"""The size that a picture's header states, so that a few bytes cannot claim gigabytes.
+"""The size that an image's header states, so that a few bytes cannot claim gigabytes.
 
 OpenCV allocates what a header says, up to 3 GiB, before it looks for the pixels.
 """

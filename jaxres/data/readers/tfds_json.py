@@ -1,4 +1,4 @@
-"""The JSON files of a prepared data set, checked before TFDS believes them.
+"""The JSON files of a prepared dataset, checked before TFDS believes them.
 
 TFDS imports whatever module `features.json` names, which runs it, and reads shards from wherever a
 template in `dataset_info.json` leads.
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 INFO, FEATURES, METADATA = "dataset_info.json", "features.json", "metadata.json"
-MAX_BYTES = 1 << 20  # those of the data sets here have 2 kB
+MAX_BYTES = 1 << 20  # those of the datasets here have 2 kB
 
 _MODULES = "tensorflow_datasets.core.features"
 CLASSES = (
@@ -29,13 +29,13 @@ def check(folder: Path) -> None:
     """Refuse files that TFDS had better not open.
 
     Raises:
-        ValueError: one is no JSON, too large, no regular file, or names something else than the
-            features and shards of these data sets.
+        ValueError: one is not JSON, too large, no regular file, or names something else than the
+            features and shards of these datasets.
         OSError: one cannot be read.
     """
     for entry in folder.iterdir():
         if not entry.is_file() and not entry.is_dir():
-            raise ValueError(f"{entry.name} is no regular file")
+            raise ValueError(f"{entry.name} is not a regular file")
     info, features = (_read(folder / name) for name in (INFO, FEATURES))
     if (folder / METADATA).exists() and not isinstance(_read(folder / METADATA), dict):
         raise ValueError(f"{METADATA} holds no names and values")

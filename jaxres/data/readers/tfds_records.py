@@ -1,6 +1,6 @@
-"""Reading prepared data sets: TFDS folders of ArrayRecord files, checked before they are believed.
+"""Reading prepared datasets: TFDS folders of ArrayRecord files, checked before they are believed.
 
-TFDS is imported on first use (0.5 s), so that the embedded data sets start without it.
+TFDS is imported on first use (0.5 s), so that the embedded datasets start without it.
 """
 
 import os
@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
 
 def open_prepared(name: str, folder: Path, features: Collection[str]) -> "Prepared":
-    """A prepared data set whose files are all there; `Prepared.read` checks their content."""
+    """A prepared dataset whose files are all there; `Prepared.read` checks their content."""
     if not folder.is_dir():
         raise InputError(
             f"{name} is not prepared in {folder.parents[1]}: run `jaxres data prepare {name}`, or "
@@ -54,7 +54,7 @@ def open_prepared(name: str, folder: Path, features: Collection[str]) -> "Prepar
 
 
 def describe(name: str, title: str, folder: Path, features: Collection[str]) -> Row:
-    """The line of `jaxres data list` for a data set that is prepared on disk."""
+    """The line of `jaxres data list` for a dataset that is prepared on disk."""
     try:
         prepared = open_prepared(name, folder, features)
     except InputError as error:
@@ -65,7 +65,7 @@ def describe(name: str, title: str, folder: Path, features: Collection[str]) -> 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A TFDS data set in ArrayRecord files on disk."""
+    """A TFDS dataset in ArrayRecord files on disk."""
 
     name: str
     folder: Path
@@ -108,7 +108,7 @@ class Prepared:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the preparation noted beside the pictures."""
+        """What the preparation noted beside the images."""
         return dict(self.info.metadata or {})
 
     @property
@@ -128,7 +128,7 @@ class Prepared:
                 self._open_shard(path, recorded)
 
     def read(self, split: str, indices: Sequence[int] | None = None) -> Iterator[dict[str, Any]]:
-        """Examples of a split in file order, pictures still encoded.
+        """Examples of a split in file order, images still encoded.
 
         Every record of the split is read, since ArrayRecord then verifies the checksum of each of
         its chunks and the total size can be compared with the recorded one; only the examples at

@@ -1,4 +1,4 @@
-"""From settings to the pictures of a split, planned and, on the host, rendered."""
+"""From settings to the images of a split, planned and, on the host, rendered."""
 
 import dataclasses
 import functools
@@ -17,14 +17,14 @@ from jaxres.data.compose.compositions import compose
 from jaxres.data.datasets import registry
 from jaxres.data.datasets.paths import data_dir
 from jaxres.data.datasets.registry import Source
-from jaxres.data.readers.encoded import EncodedPictures
+from jaxres.data.readers.encoded import EncodedImages
 from jaxres.runtime.errors import InputError
 
 Batch = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Pictures:
+class ComposedDataset:
     """One split, ready to be planned and rendered."""
 
     split: Split
@@ -37,7 +37,7 @@ class Pictures:
     examples: int  # in an epoch
 
     def __len__(self) -> int:
-        """Number of pictures in an epoch."""
+        """Number of images in an epoch."""
         return self.examples
 
     @property
@@ -48,7 +48,7 @@ class Pictures:
     def batch(self, examples: Int32[np.ndarray, " n"], *, epoch: int, first: int) -> Batch:
         """The batch that shows `examples` at positions first, first + 1, ... of an epoch.
 
-        Holds `label` (int32, n) and either `plan` and, of training pictures that are augmented,
+        Holds `label` (int32, n) and either `plan` and, of training images that are augmented,
         `augmentation` (fields of n), or `image` (uint8, n h w 3).
         """
         plan = self._plan(examples, epoch=epoch, first=first)
@@ -70,10 +70,10 @@ class Pictures:
     def facts(self) -> dict[str, int | str]:
         """By what the data of a split are known: `examples` in an epoch and `checksum`.
 
-        That is the CRC-32, in hex, of labels and backgrounds and of the pictures, decoded or not.
+        That is the CRC-32, in hex, of labels and backgrounds and of the images, decoded or not.
         """
         images = self.resident.images
-        stored = images.encoded if isinstance(images, EncodedPictures) else [images]
+        stored = images.encoded if isinstance(images, EncodedImages) else [images]
         crc = 0
         for values in (self.source.labels[: self.examples], self.resident.photos, *stored):
             plain = isinstance(values, bytes)
@@ -93,11 +93,11 @@ class Pictures:
         return self.compose.draw(every, seed=self.seed, stream=self.split, epoch=0, first=0)
 
 
-def open_split(config: Config, split: Split) -> Pictures:
-    """Load the data set and the background bank of a split into memory.
+def open_split(config: Config, split: Split) -> ComposedDataset:
+    """Load the dataset and the background bank of a split into memory.
 
     Raises:
-        InputError: a data set is unknown, not prepared or damaged, has no such pictures, or does
+        InputError: a dataset is unknown, not prepared or damaged, has no such images, or does
             not suit the composition.
     """
     data = config.data
@@ -120,18 +120,18 @@ def open_split(config: Config, split: Split) -> Pictures:
     if data.composition != "plain" and not source.grey:
         raise InputError(
             f"data.composition is {data.composition}, which takes grey digits, but "
-            f"the pictures of data.dataset {data.dataset} have colours; allowed for them: plain"
+            f"the images of data.dataset {data.dataset} have colours; allowed: plain"
         )
     if data.composition != "plain" and registry.DATASETS[data.dataset].composed:
         raise InputError(
-            f"data.composition is {data.composition}, but the pictures of data.dataset "
-            f"{data.dataset} are composed already; allowed for them: plain"
+            f"data.composition is {data.composition}, but the images of data.dataset "
+            f"{data.dataset} are composed already; allowed: plain"
         )
     examples = len(source.labels[:limit])
     composed = compose(data, split, source, augment, folder)
     if not composed.whole_source:
         source = source.first(limit)
-    return Pictures(
+    return ComposedDataset(
         split=split,
         source=source,
         resident=Resident(source.images, composed.photos, composed.patch),
