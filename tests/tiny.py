@@ -1,7 +1,7 @@
 """A network that compiles in a second, registered as `tiny`; run as a module, the CLI with it.
 
-Run with PLAN_LOG set, it notes in that file what every picture of a training batch was made of:
-lines of the step, the position in the batch, and a hash of the picture's plan and label.
+Run with PLAN_LOG set, it notes in that file what every image of a training batch was made of:
+lines of the step, the position in the batch, and a hash of the image's plan and label.
 With WORKERS_LIMIT set, data workers may be silent for that many seconds.
 """
 
@@ -42,8 +42,8 @@ class Tiny(Network):
 
     def features(self, images, *, train, key=None):
         """The last feature maps."""
-        maps = nnx.relu(self.conv1(images, train=train))
-        return nnx.relu(self.conv2(maps, train=train))
+        maps = nnx.relu(self.seen("conv1", self.conv1(images, train=train)))
+        return nnx.relu(self.seen("conv2", self.conv2(maps, train=train)))
 
 
 registry._MODELS["tiny"] = partial(Tiny)

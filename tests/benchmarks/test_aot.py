@@ -8,10 +8,11 @@ from typing import Any
 import jax
 import pytest
 
-from benchmarks import aot, topology
+from benchmarks import aot
 from benchmarks.aot import Asked
-from benchmarks.chips import CHIPS
-from benchmarks.topology import Topology
+from benchmarks.compiled import figures, topology
+from benchmarks.compiled.topology import Topology
+from benchmarks.hardware.chips import CHIPS
 from jaxres.distributed import strategy
 from jaxres.distributed.mesh import make_mesh
 from jaxres.ops import target
@@ -74,14 +75,14 @@ def test_rows_hold_memory_messages_and_work(recipe, on_cpu, tmp_path, capsys):
 def test_steps_are_traced_and_compiled_for_tpus(recipe, on_cpu, monkeypatch):
     compile_step, given = strategy.Jit.compile, []
 
-    def compile_(way, step, steps_per_call):
+    def compile_(parallel, step, steps_per_call):
         given.append((target.backend(), target.compiler_options()))
 
         def traced(*arguments):
             given.append((target.backend(), target.compiler_options()))
             return step(*arguments)
 
-        return compile_step(way, traced, steps_per_call)
+        return compile_step(parallel, traced, steps_per_call)
 
     monkeypatch.setattr(strategy.Jit, "compile", compile_)
     assert aot.main([*recipe, "--topology", "4"]) == 0
@@ -124,9 +125,9 @@ def test_a_compiler_that_dies_is_one_failure(recipe, on_cpu, monkeypatch, tmp_pa
 
 def test_a_refusal_for_temporaries_alone_is_understood():
     said = "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
-    found = aot.refusal(said + "temporaries (33.69G) exceeds available HBM (15.75G).")
+    found = figures.refusal(said + "temporaries (33.69G) exceeds available HBM (15.75G).")
     assert found["peak_memory_mib"] == 33.69 * 1024
-    assert "peak_memory_mib" not in aot.refusal("RESOURCE_EXHAUSTED: too much")
+    assert "peak_memory_mib" not in figures.refusal("RESOURCE_EXHAUSTED: too much")
 
 
 def test_a_step_above_the_chips_memory_does_not_fit():
@@ -141,7 +142,7 @@ def test_a_step_above_the_chips_memory_does_not_fit():
         cost_analysis=lambda: {"flops": 197e12, "bytes accessed": 6e9},
         as_text=lambda: "ENTRY %main () -> f32[] {\n  %a = f32[1000000]{0} all-reduce(%x)\n}",
     )
-    found = aot.figures(compiled, Topology("v5e:2x2", CHIPS["v5e"], make_mesh(4)), 8)
+    found = figures.figures(compiled, Topology("v5e:2x2", CHIPS["v5e"], make_mesh(4)), 8)
     assert found["verdict"] == "does not fit"
     assert found["peak_memory_mib"] == 17 * 1024
     assert found["memory_mib"]["outputs"] == 1024
@@ -205,7 +206,7 @@ def test_a_variant_is_set_beside_the_recipe_and_programs_are_kept(recipe, on_cpu
         assert row["roof_images_per_s"] == pytest.approx(1e3 * row["batch_size"] / row["roof_ms"])
     printed = capsys.readouterr().out
     assert "2: memory traffic by class" in printed
-    assert "derived_norm: MB a picture" in printed
+    assert "derived_norm: MB an image" in printed
 
 
 def test_one_program_is_kept_of_one_topology(recipe, on_cpu, tmp_path, refusal):
@@ -219,7 +220,7 @@ def test_one_program_is_kept_of_one_topology(recipe, on_cpu, tmp_path, refusal):
 )
 def test_a_gpu_of_which_jax_takes_three_quarters_unasked(gib, expected):
     target = Topology("h100", CHIPS["h100"], make_mesh(1), "gpu")
-    assert aot.verdict(gib * 1024, target) == expected
+    assert figures.verdict(gib * 1024, target) == expected
 
 
 @pytest.mark.parametrize(("name", "extra"), [("v5e:2x2", "tpu"), ("h100:8", "gpu-aot")])
@@ -267,7 +268,7 @@ def test_sizes_of_data_sets_that_are_not_prepared_are_assumed_and_said(tiny_conf
     assert work.told.endswith("50,000 images of 32x32 (assumed: cifar10 not prepared)")
 
 
-def test_pictures_of_the_host_are_what_the_step_takes(tiny_config):
+def test_images_of_the_host_are_what_the_step_takes(tiny_config):
     work = topology.workload(tiny_config("--data.render=host"))
     assert work.resident is None
     assert work.example["image"].shape == (1, 32, 32, 3)
@@ -278,6 +279,7 @@ def test_pmap_is_refused(tiny_config):
         topology.workload(tiny_config("--train.parallel=pmap"))
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_in_the_process_of_a_compilation_is_raised_here(tiny_config):
     work = topology.workload(tiny_config())
     with pytest.raises(InputError, match="unknown topology 'h900'"):

@@ -2,11 +2,13 @@ import json
 
 import pytest
 
-from benchmarks import checkpoint, rows
+from benchmarks import checkpoint
+from benchmarks.timing import rows
 
 WORDS = ["--model", "tiny", "--image-size", "32", "--batch-size", "8", "--classes", "10"]
 
 
+@pytest.mark.slow
 def test_a_row_of_a_real_checkpoint(tmp_path, capsys):
     folder = tmp_path / "disk"
     folder.mkdir()

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import conv, passes, roof, rows
-from benchmarks.roof import Roof
+from benchmarks import conv
+from benchmarks.convolutions import passes
+from benchmarks.timing import roof, rows
+from benchmarks.timing.roof import Roof
 from jaxres.ops.conv import LOWERINGS, Geometry, conv2d
 
 KNOWN_ROOF = Roof(0.2, 50.0)  # the best of two measurements
@@ -56,7 +58,7 @@ def test_every_pass_of_every_convolution_is_a_row(tmp_path, capsys):
 def test_figures_of_a_row_agree(tmp_path):
     _, measured, held = run(tmp_path)
     row = next(row for row in measured if row["case"] == f"{SECOND} forward")
-    # 4 pictures of 16x16x8 in and 8x8x16 out, 3x3.
+    # 4 images of 16x16x8 in and 8x8x16 out, 3x3.
     assert row["flop"] == 2 * 4 * 8 * 8 * 16 * 9 * 8
     assert row["bytes"] == 4 * (4 * 16 * 16 * 8 + 9 * 8 * 16 + 4 * 8 * 8 * 16)
     for row in measured:
@@ -72,6 +74,7 @@ def test_figures_of_a_row_agree(tmp_path):
     assert total["occurrences"] == 5
 
 
+@pytest.mark.slow
 def test_all_lowerings_are_compared_with_xla(tmp_path, capsys):
     status, measured, held = run(tmp_path, "--lowering", "all")
     assert status == 0
@@ -140,7 +143,7 @@ def test_what_cannot_be_asked_for(words, told, refusal):
     assert told in refusal(conv.main(["--image-size", "32", "--batch-size", "4", *words]))
 
 
-def test_a_picture_of_size_nought_is_refused(capsys):
+def test_an_image_of_size_nought_is_refused(capsys):
     with pytest.raises(SystemExit) as ended:
         conv.main(["--image-size", "0"])
     assert ended.value.code == 2

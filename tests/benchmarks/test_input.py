@@ -6,25 +6,26 @@ import numpy as np
 import pytest
 
 from benchmarks import input as program
+from benchmarks.timing import streams
 from jaxres.config import Config, recipe
 from jaxres.data.compose.scale_blend import ScaleBlendPlan
-from jaxres.data.pictures import open_split
+from jaxres.data.composed import open_split
 
 SMALL = ["--data.canvas=32", "--data.digit-side=24", "--repeats=7", "--seconds=0.005"]
 
 
 @pytest.fixture(autouse=True)
 def _no_lead(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(program, "LEAD_S", 0.0)
+    monkeypatch.setattr(streams, "LEAD_S", 0.0)
 
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch):
-    """A peer that is there everywhere: empty pictures, as fast as they come."""
+    """A peer that is there everywhere: empty images, as fast as they come."""
     seen = []
 
-    def batches(pictures, batch_size, *, workers):
-        seen.append((len(pictures), batch_size, workers))
+    def batches(dataset, batch_size, *, workers):
+        seen.append((len(dataset), batch_size, workers))
         while True:
             yield np.zeros((batch_size, 1)), np.zeros(batch_size)
 
@@ -60,7 +61,7 @@ def test_rows_without_a_peer_on_embedded_data(tmp_path, capsys):
     assert "device rendering" in capsys.readouterr().out
 
 
-def test_plain_pictures_are_measured_and_their_backgrounds_not_named(tmp_path):
+def test_plain_images_are_measured_and_their_backgrounds_not_named(tmp_path):
     path = tmp_path / "rows.json"
     assert program.main([*SMALL, "--data.composition=plain", "--json", str(path)]) == 0
     for row in json.loads(path.read_text())["rows"]:
@@ -100,14 +101,14 @@ def test_without_affinity_the_row_says_why(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_windows_take_turns(monkeypatch: pytest.MonkeyPatch):
     taken = []
     clock = iter(range(1000))
-    monkeypatch.setattr(program.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(streams.time, "perf_counter", lambda: next(clock))
 
     def take(name):
         taken.append(name)
         return 10
 
     takes = {"": lambda: take("a"), "peer": lambda: take("b")}
-    rates = program._rates(takes, seconds=3, repeats=2)
+    rates = streams.rates(takes, seconds=3, repeats=2)
     assert "".join(taken) == "aabbaabb"
     assert rates == {"": [20 / 3] * 2, "peer": [20 / 3] * 2}
 
@@ -146,26 +147,26 @@ def test_wrong_arguments_end_with_status_2(capsys, words, message):
     assert message in capsys.readouterr().err
 
 
-def _pictures(*flags: str):
+def _opened(*flags: str):
     config = recipe.parse(Config, ["--data.canvas=64", "--data.render=host", *flags], prog="test")
     return open_split(config, "train")
 
 
 @pytest.mark.reference
-def test_torch_makes_the_pictures_of_our_plans():
+def test_torch_makes_the_images_of_our_plans():
     pytest.importorskip("torch", reason="torch is not installed")
     from benchmarks.peers import torch_input
 
-    pictures = _pictures(
+    dataset = _opened(
         "--data.digit-side-range", "8", "64", "--data.placement=random", "--data.opacity=0.3"
     )
     digits = np.arange(40, dtype=np.int32)
-    plan = pictures.compose.draw(digits, seed=0, stream="train", epoch=0, first=0)
+    plan = dataset.compose.draw(digits, seed=0, stream="train", epoch=0, first=0)
     assert isinstance(plan, ScaleBlendPlan)
-    ours = pictures.batch(digits, epoch=0, first=0)
-    dataset = torch_input.ScaledDigits(pictures)
+    ours = dataset.batch(digits, epoch=0, first=0)
+    peer = torch_input.ScaledDigits(dataset)
     for k in range(len(digits)):
-        theirs = dataset.picture(
+        theirs = peer.image(
             int(plan.digit[k]),
             int(plan.photo[k]),
             crop=tuple(plan.crop[k]),
@@ -184,18 +185,18 @@ def test_peer_batches_show_every_digit_over_its_photograph(name, placement):
     """On one photograph without room for another crop, only the digit's square may differ."""
     peer = program.PEERS[name]
     pytest.importorskip(peer.package, reason=f"{peer.package} is not installed")
-    pictures = _pictures(
+    dataset = _opened(
         "--data.photo-side=64", "--data.digit-side=32", f"--data.placement={placement}"
     )
-    batches = program._peer(name).batches(pictures, 128, workers=0)
+    batches = program._peer(name).batches(dataset, 128, workers=0)
     labels = []
     changed = np.zeros((64, 64), bool)
-    for _ in range(len(pictures) // 128):
+    for _ in range(len(dataset) // 128):
         images, batch_labels = (np.asarray(each) for each in next(batches))
         assert images.shape == (128, 64, 64, 3)
         assert images.dtype == np.uint8
         labels += batch_labels.tolist()
-        off = np.abs(images[:, None].astype(int) - pictures.resident.photos[None]).max(-1)
+        off = np.abs(images[:, None].astype(int) - dataset.resident.photos[None]).max(-1)
         nearest = off[np.arange(128), (off > 0).sum((2, 3)).argmin(1)]
         assert ((nearest > 0).sum((1, 2)) <= 32 * 32).all()
         changed |= (nearest > 0).any(0)
@@ -206,7 +207,7 @@ def test_peer_batches_show_every_digit_over_its_photograph(name, placement):
     assert changed[~centre].any() == (placement == "random")
     counts = np.bincount(labels, minlength=10)
     if name == "torch":  # an epoch holds every digit once, but for the last part of a batch
-        assert (np.bincount(pictures.source.labels) - counts).sum() == len(pictures) % 128
+        assert (np.bincount(dataset.source.labels) - counts).sum() == len(dataset) % 128
     assert (counts > 80).all()
 
 
@@ -216,10 +217,10 @@ def test_tf_resizes_nearly_as_ours():
     pytest.importorskip("tensorflow", reason="tensorflow is not installed")
     from benchmarks.peers import tf_input
 
-    pictures = _pictures("--data.backgrounds=black", "--data.digit-side=64", "--data.opacity=1")
-    images, labels = next(tf_input.batches(pictures, 8, workers=0))
-    digits = np.arange(len(pictures), dtype=np.int32)
-    ours = pictures.batch(digits, epoch=0, first=0)
+    dataset = _opened("--data.backgrounds=black", "--data.digit-side=64", "--data.opacity=1")
+    images, labels = next(tf_input.batches(dataset, 8, workers=0))
+    digits = np.arange(len(dataset), dtype=np.int32)
+    ours = dataset.batch(digits, epoch=0, first=0)
     for image, label in zip(images, labels, strict=True):
         off = np.abs(ours["image"].astype(int) - image).mean((1, 2, 3))
         assert off.min() < 6

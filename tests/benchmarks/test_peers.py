@@ -1,4 +1,5 @@
 import importlib.util
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -6,15 +7,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from benchmarks import peers, variants
-from benchmarks.peers import flax_resnet
+from benchmarks import peers
+from benchmarks.peers import flax_resnet, variants
 from benchmarks.peers.resnets import RESNETS, Residual
-from benchmarks.workload import Workload
+from benchmarks.timing.workload import Workload
 from jaxres.models import cnn, registry, resnet
 from jaxres.models.pure import abstract_net
 from jaxres.models.registry import list_models
 from jaxres.ops import norm
 from jaxres.runtime.errors import InputError
+from tests.marked import slow
 
 
 def _size(tree):
@@ -28,7 +30,7 @@ def _parameters(name):
 WORK = Workload("resnet18", 32, 4, "float32", 10)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "wide_resnet50_2"])
+@pytest.mark.parametrize("name", ["resnet18", slow("resnet50"), slow("wide_resnet50_2")])
 def test_flax_has_as_many_parameters_as_ours(name):
     model = nnx.eval_shape(
         lambda: flax_resnet.ResNet(RESNETS[name], classes=1000, dtype=jnp.float32, rngs=nnx.Rngs(0))
@@ -55,6 +57,7 @@ def test_variants_are_the_tables_of_ours():
     assert [*RESNETS] == list_models("resnet*") + list_models("wide_resnet*")
     for name, variant in RESNETS.items():
         ours = registry._MODELS[name]
+        assert isinstance(ours, partial)
         block = resnet.Bottleneck if variant.bottleneck else resnet.BasicBlock
         assert ours.args == (block, variant.depths)
         assert ours.keywords.get("width_factor", 1) == variant.width_factor
@@ -76,6 +79,7 @@ def test_flax_trains(monkeypatch):
     peers.release()
 
 
+@pytest.mark.slow
 def test_derived_norm_is_our_step_with_another_gradient_of_batch_norm():
     random = np.random.default_rng(0)
     images, shortcut = jnp.asarray(random.standard_normal((2, 4, 3, 3, 5)), jnp.float32)

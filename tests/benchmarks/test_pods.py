@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from benchmarks import chips, links, pods
-from benchmarks.links import LINKS, all_reduce, shape
+from benchmarks import pods
+from benchmarks.hardware import chips, links
+from benchmarks.hardware.links import LINKS, all_reduce, shape
 from jaxres.models.count import count
 
 MB100 = 100e6
@@ -36,7 +37,7 @@ STEP_ROW = {
 
 @pytest.fixture
 def steps(tmp_path):
-    """1 ms, and 0.1 ms for each picture."""
+    """1 ms, and 0.1 ms for each image."""
     file = tmp_path / "steps.json"
     made = [aot_row(batch, 1 + 0.1 * batch) for batch in (16, 50, 400)]
     file.write_text(json.dumps({"rows": [*made, aot_row(16, 99.0, variant="unfolded")]}))
@@ -113,7 +114,7 @@ def test_beside_what_was_published_the_first_is_met(steps, tmp_path):
 
 @pytest.fixture
 def measured(tmp_path):
-    """1 ms for each picture of CIFAR's ResNet-20."""
+    """1 ms for each image of CIFAR's ResNet-20."""
     file = tmp_path / "step.json"
     made = [STEP_ROW, STEP_ROW | {"batch_size": 200, "step_ms": {"p50": 200.0}}]
     file.write_text(json.dumps({"rows": made}))

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from benchmarks import rows, scaling
+from benchmarks import scaling
+from benchmarks.timing import rows
 from jaxres.distributed.mesh import make_mesh
 
 
@@ -23,6 +24,7 @@ def run(tmp_path, *more):
     return json.loads(file.read_text())["rows"]
 
 
+@pytest.mark.slow
 def test_real_steps_on_two_devices(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "4")
     held = run(tmp_path, "--devices", "2", "--kind", "weak")
@@ -67,10 +69,10 @@ def test_figures_of_every_case_agree(tmp_path, capsys, monkeypatch, asked):
     monkeypatch.setattr(scaling, "Training", Idle)
     held = run(tmp_path, "--batch-size", str(asked))
     assert [row["case"] for row in held] == [
-        f"tiny {kind} {way} {count}"
+        f"tiny {kind} {mode} {count}"
         for kind in ("weak", "strong")
         for count in (1, 2, 4)
-        for way in ("jit", "pmap")
+        for mode in ("jit", "pmap")
     ]
     for row in held:
         count = row["device_count"]

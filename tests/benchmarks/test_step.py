@@ -3,11 +3,15 @@ import pickle
 
 import pytest
 
-from benchmarks import peers, program, rows, step, versus
-from benchmarks.chips import CHIPS
-from benchmarks.roof import Roof
+from benchmarks import peers, step
+from benchmarks.compiled import program
+from benchmarks.hardware.chips import CHIPS
+from benchmarks.steps import versus
+from benchmarks.timing import rows
+from benchmarks.timing.roof import Roof
 from jaxres.models.count import count
 from jaxres.models.registry import list_models, smallest_image
+from tests.marked import slow
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +52,7 @@ def test_a_row_without_peers(tmp_path, capsys):
     assert missing in ([], ["commit"])
     assert row["device_count"] == 1
     # Convolutions of 3x3x3x8 to 16x16 and 3x3x8x16 to 8x8, and 16x10: forward and two gradients,
-    # but one for the first, which reads the pictures.
+    # but one for the first, which reads the images.
     first, rest = 16 * 16 * 27 * 8, 8 * 8 * 72 * 16 + 160
     assert row["gflop_per_image"] == pytest.approx(2 * (2 * first + 3 * rest) / 1e9)
     flops = row["gflop_per_image"] * 1e9 * row["images_per_s"]
@@ -65,7 +69,7 @@ def test_a_network_without_convolutions_has_no_limit_from_them(tmp_path):
     assert 2 * forward < row["gflop_per_image"] < 3 * forward
 
 
-def test_models_are_listed_with_their_smallest_pictures(capsys):
+def test_models_are_listed_with_their_smallest_images(capsys):
     assert step.main(["--list"]) == 0
     listed = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert listed == [[name, str(smallest_image(name))] for name in list_models()]
@@ -88,6 +92,7 @@ def test_profile_is_in_the_row_and_printed(tmp_path, capsys, monkeypatch):
     assert whole["ms"] == pytest.approx(sum(row["profile_ms"].values()))
 
 
+@pytest.mark.slow
 def test_lists_are_crossed():
     words = "--model tiny,resnet18 --image-size 32,64 --batch-size 4,8 --dtype float32,bfloat16"
     works = step._works(step._parser().parse_args(words.split()))
@@ -98,6 +103,7 @@ def test_lists_are_crossed():
     }
 
 
+@pytest.mark.slow
 def test_each_peer_has_a_row(tmp_path, tiny_peers):
     status, found = run(tmp_path, "--case", "tiny:32:8", "--classes", "5", "--peer", "torch,flax")
     assert status == 0
@@ -135,6 +141,7 @@ def test_a_smaller_batch_is_run_by_both_and_said(tmp_path, tiny_peers, monkeypat
     assert (row["batch_size"], row["requested_batch_size"], tiny_peers) == (4, 16, [4])
 
 
+@pytest.mark.slow
 def test_what_never_fits_is_said_and_the_next_case_runs(tmp_path, monkeypatch, capsys):
     class Full(versus.Training):
         def __init__(self, config, **options):
@@ -165,11 +172,11 @@ def test_on_accelerators_each_case_has_a_process_of_its_own(tmp_path, monkeypatc
     assert "train.devices is 99" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("way", ["jit", "pmap"])
-def test_devices_and_steps_per_call(tmp_path, way):
+@pytest.mark.parametrize("mode", ["jit", slow("pmap")])
+def test_devices_and_steps_per_call(tmp_path, mode):
     words = ("--case", "tiny:32:8", "--classes", "5", "--devices", "2", "--steps-per-call", "3")
-    _, (row,) = run(tmp_path, *words, "--parallel", way)
-    assert (row["device_count"], row["parallel"]) == (2, way)
+    _, (row,) = run(tmp_path, *words, "--parallel", mode)
+    assert (row["device_count"], row["parallel"]) == (2, mode)
     assert row["steps_per_sample"] % 3 == 0
     assert row["images_per_s"] == pytest.approx(2 * row["images_per_s_per_device"])
 

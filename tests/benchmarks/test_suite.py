@@ -75,7 +75,7 @@ def test_what_is_there_is_left_unless_it_is_to_be_overwritten(short_list, ran, t
     (tmp_path / "first.json").write_text("{}")
     assert suite.main(words) == 0
     assert not ran
-    assert "first.json is there (--overwrite makes it again)" in capsys.readouterr().err
+    assert "first.json is there (--overwrite replaces it)" in capsys.readouterr().err
     assert suite.main([*words, "--overwrite"]) == 0
     assert len(ran) == 1
 
@@ -157,6 +157,7 @@ def test_a_device_that_is_not_here_is_refused(refusal):
     assert said.startswith("error: --device is gpu; allowed here: cpu, the kind JAX finds")
 
 
+@pytest.mark.slow
 def test_the_devices_are_counted():
     assert suite.device_count("cpu") == 4
     with pytest.raises(InputError, match="--device is tpu"):

@@ -10,10 +10,10 @@ import orbax.checkpoint as ocp
 import pytest
 import yaml
 
-from benchmarks import to_accuracy
 from benchmarks import train as program
+from benchmarks.steps import to_accuracy
 from jaxres.config import to_dict
-from jaxres.data.pictures import open_split
+from jaxres.data.composed import open_split
 from jaxres.distributed.mesh import make_mesh
 from jaxres.training import loop
 
@@ -26,6 +26,7 @@ def _at_the_root(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
 
 
+@pytest.mark.slow
 def test_end_to_end_beside_the_step_alone(tiny_flags, tmp_path, capsys):
     path = tmp_path / "rows.json"
     words = [RECIPE, *tiny_flags, "--steps=3", "--json", str(path)]
@@ -62,8 +63,8 @@ def test_end_to_end_trains_and_fetches_metrics_as_the_loop_does(tiny_config, tmp
         return numbers
 
     monkeypatch.setattr(program.Window, "close", counted)
-    pictures = open_split(config, "train")
-    whole = program.EndToEnd(config, pictures, make_mesh(None))
+    dataset = open_split(config, "train")
+    whole = program.EndToEnd(config, dataset, make_mesh(None))
     whole.run(8)  # the first two steps were taken to compile
     whole.close()
     assert fetched == [2 * 32, 2 * 32, 4 * 32, 2 * 32]

@@ -20,6 +20,7 @@ from jaxres.config.recipe import split_settings
 from jaxres.runtime import compilation
 from tests import tiny
 from tests.conftest import TINY_FLAGS
+from tests.marked import slow
 
 assert tiny.Tiny
 ROOT = pathlib.Path(__file__).parents[2]
@@ -60,14 +61,14 @@ def fails(capfd: pytest.CaptureFixture, words: list[str]) -> str:
         (["train", QUICKSTART, "--data.batch-size", "2000"], "allowed: 1 to 1197"),
         (["train", QUICKSTART, "--train.devices", "64"], "allowed: 1 to 4"),
         (["train", QUICKSTART, "--data.dataset", "mnist", "--data.data-dir", "no"], "data prepare"),
-        (["evaluate", "nowhere"], "'nowhere' is no run directory"),
+        (["evaluate", "nowhere"], "'nowhere' is not a run directory"),
         (["evaluate", "nowhere", "--split", "tset"], "'test'"),
         (["models", "resent*"], "did you mean 'resnet"),
         (["models", "--image-size", "8"], "32"),
         (["models", "--classes", "0"], "--classes is 0"),
         (["models", "--image-size", "9" * 20], "allowed: 1 to 1000000000"),
         (["evaluate", "x" * 300], "run_dir is 'xxx"),
-        (["predict", "no\nwhere", "a.png"], "'no where' is no run directory"),
+        (["predict", "no\nwhere", "a.png"], "'no where' is not a run directory"),
         (["data", "list", "--data-dir", "/y" * 4000], "data_dir is '/y/y"),
         (["data", "list", "--data-dir", "~nobody-there/x"], "data_dir is '~nobody-there/x': "),
         (["data", "a\nb"], "unknown command after 'data' 'a b'"),
@@ -145,6 +146,7 @@ print(status, compilation.folder_in_use())
 """
 
 
+@pytest.mark.slow
 def test_a_user_without_a_home_has_the_embedded_data_and_a_cache(tmp_path: pathlib.Path) -> None:
     environment = {name: os.environ[name] for name in ("PATH", "JAX_PLATFORMS")}
     environment["TMPDIR"] = str(tmp_path)
@@ -159,7 +161,7 @@ def test_a_user_without_a_home_has_the_embedded_data_and_a_cache(tmp_path: pathl
     assert not (tmp_path / "~").exists()
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("platform", ["cuda", slow("tpu")])
 def test_devices_that_are_not_there_are_one_line(platform: str, tmp_path: pathlib.Path) -> None:
     environment = os.environ | {"JAX_PLATFORMS": platform}
     command = [sys.executable, "-m", "jaxres", "train", QUICKSTART, "--output-dir"]
@@ -177,6 +179,7 @@ def test_devices_that_are_not_there_are_one_line(platform: str, tmp_path: pathli
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_output_that_is_closed_is_said(tmp_path: pathlib.Path) -> None:
     command = f"{shlex.quote(sys.executable)} -m jaxres models --json"
     done = subprocess.run(f"{command} >&-", shell=True, capture_output=True, text=True, check=False)
@@ -229,7 +232,7 @@ def test_every_command_has_help(name: str, capfd: pytest.CaptureFixture) -> None
     assert f"usage: jaxres {name}" in said
     if name == "train":
         assert "--data.digit-side" in said
-        assert "Side of a picture in pixels" in said
+        assert "Side of an image in pixels" in said
 
 
 def test_settings_are_told_from_a_commands_own_words() -> None:
@@ -259,14 +262,14 @@ def test_models_as_json_and_table(capfd: pytest.CaptureFixture) -> None:
     assert "42,520,650" in capfd.readouterr().out
 
 
-def test_models_says_which_networks_a_picture_is_too_small_for(capfd) -> None:
+def test_models_says_which_networks_an_image_is_too_small_for(capfd) -> None:
     assert main(["models", "*cnn*", "--image-size", "28", "--json"]) == 0
     assert len(json.loads(capfd.readouterr().out)["models"]) == 5
     assert main(["models", "*net18", "--image-size", "28"]) == 2
     assert "allowed for resnet18: 32 pixels" in capfd.readouterr().err
     assert main(["models", "[hr]*[8n]", "--image-size", "28"]) == 0
     said = capfd.readouterr()
-    assert "left out, for larger pictures only: resnet18\n" in said.err
+    assert "left out, for larger images only: resnet18\n" in said.err
     assert said.out.splitlines()[1].startswith("handbook_cnn")
 
 
@@ -286,10 +289,10 @@ def test_preview_writes_a_sheet(render: str, tmp_path: pathlib.Path, capfd) -> N
     sheet = tmp_path / "sheet.png"
     flags = ["--count", "9", f"--data.render={render}", "--split", "test"]
     assert main(["data", "preview", QUICKSTART, "-o", str(sheet), *flags]) == 0
-    picture = cv2.imread(str(sheet))
-    assert picture is not None
-    assert picture.shape == (3 * (64 + 16 + 4) + 4, 3 * (64 + 4) + 4, 3)
-    assert picture[4:68, 4:68].std() > 10  # a photograph, not an empty cell
+    image = cv2.imread(str(sheet))
+    assert image is not None
+    assert image.shape == (3 * (64 + 16 + 4) + 4, 3 * (64 + 4) + 4, 3)
+    assert image[4:68, 4:68].std() > 10  # a photograph, not an empty cell
 
 
 def test_train_evaluate_and_override(
@@ -342,7 +345,12 @@ def damage(path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "what", ["arrays", "flipped bytes", "missing item", "progress", "edited config", "metadata"]
+    "what",
+    [
+        "flipped bytes",
+        "edited config",
+        *map(slow, ("arrays", "missing item", "progress", "metadata")),
+    ],
 )
 def test_a_damaged_checkpoint_is_reported_and_the_other_one_offered(
     what: str, trained: pathlib.Path, tmp_path: pathlib.Path, capfd
@@ -386,7 +394,9 @@ def test_a_damaged_checkpoint_is_reported_and_the_other_one_offered(
 def test_a_checkpoint_of_another_network_is_refused(trained: pathlib.Path, capfd) -> None:
     capfd.readouterr()
     said = fails(capfd, ["evaluate", str(trained / "run"), "--model.head", "flatten"])
-    assert "params.head.linear.kernel has shape (16, 10), the settings ask for (1024, 10)" in said
+    assert (
+        "params.head.linear.kernel has shape (16, 10), but the settings ask for (1024, 10)" in said
+    )
 
 
 def test_the_installed_program_and_the_module_run() -> None:

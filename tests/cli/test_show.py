@@ -11,7 +11,7 @@ import pytest
 from jaxres.checkpoint.manager import Checkpoints
 from jaxres.cli.main import main
 from jaxres.config import Config, recipe, to_dict
-from jaxres.data.pictures import open_split
+from jaxres.data.composed import open_split
 from jaxres.evaluation.run import evaluate
 from jaxres.models.build import network
 from tests import tiny
@@ -43,15 +43,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def image(tmp_path: pathlib.Path) -> str:
     path = tmp_path / "image.png"
-    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    assert cv2.imwrite(str(path), picture)
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    assert cv2.imwrite(str(path), image)
     return str(path)
 
 
 def sheet(path: pathlib.Path) -> np.ndarray:
-    picture = cv2.imread(str(path))
-    assert picture is not None
-    return picture
+    image = cv2.imread(str(path))
+    assert image is not None
+    return image
 
 
 def test_mistakes(run: str, tmp_path: pathlib.Path, capfd) -> None:
@@ -66,7 +66,7 @@ def test_mistakes(run: str, tmp_path: pathlib.Path, capfd) -> None:
     sure = [row["probability"] for row in said["mistakes"]]
     assert sure == sorted(sure, reverse=True)
     assert all(row["label"] != row["predicted"] for row in said["mistakes"])
-    assert sheet(output).shape[0] == 2 * (64 + 16 + 4) + 4  # 5 pictures, enlarged, in 2 rows
+    assert sheet(output).shape[0] == 2 * (64 + 16 + 4) + 4  # 5 images, enlarged, in 2 rows
     assert main([*words, "--split", "validation", "--train.limit-eval-examples", "20"]) == 0
     assert " of 20 examples of validation wrong (" in capfd.readouterr().out
 
@@ -155,7 +155,7 @@ def test_filters_and_pooling(run: str, image: str, tmp_path: pathlib.Path, capfd
     np.testing.assert_array_equal(largest[::25, ::25], tiles)
 
 
-def test_pooling_of_a_picture_that_its_windows_do_not_fill(tmp_path: pathlib.Path) -> None:
+def test_pooling_of_an_image_that_its_windows_do_not_fill(tmp_path: pathlib.Path) -> None:
     image, output = str(tmp_path / "image.png"), tmp_path / "sheet.png"
     assert cv2.imwrite(image, np.zeros((95, 320, 3), np.uint8))
     assert main(["show", "pooling", image, "-o", str(output), "--size", "16"]) == 0
@@ -173,23 +173,23 @@ def test_pooling_of_a_picture_that_its_windows_do_not_fill(tmp_path: pathlib.Pat
         (["show"], "unknown command after 'show' ''"),
         (["show", "attenton"], "did you mean 'attention'"),
         (["show", "mistakes"], "jaxres show mistakes needs PATH: Run directory"),
-        (["show", "mistakes", "nowhere"], "'nowhere' is no run directory"),
+        (["show", "mistakes", "nowhere"], "'nowhere' is not a run directory"),
         (["show", "mistakes", "RUN", "--count", "0"], "--count is 0; allowed: 1 or more"),
         (["show", "mistakes", "RUN", "--checkpoint", "7"], "allowed: best, last, 0"),
         (["show", "mistakes", "RUN", "-o", "x.jpg"], "allowed: a name ending in .png"),
         (["show", "mistakes", "RUN", "-o", "no/x.png"], "cannot write 'no/x.png'"),
         (["show", "mistakes", "RUN", "--data.canvs", "9"], "did you mean '--data.canvas'"),
-        (["show", "attention", "RUN", "no.png"], "no picture at 'no.png'"),
-        (["show", "attention", "RUN", "RUN/lock"], "no picture at"),
+        (["show", "attention", "RUN", "no.png"], "no image at 'no.png'"),
+        (["show", "attention", "RUN", "RUN/lock"], "no image at"),
         (["show", "attention", "RUN", "IMAGE", "--label-of", "true"], "--label-of true is given"),
-        (["show", "attention", "RUN", "IMAGE", "--model.head", "flatten"], "of another network"),
+        (["show", "attention", "RUN", "IMAGE", "--model.head", "flatten"], "another network"),
         (["show", "attention", "RUN", "--count", "-1"], "--count is -1"),
         (["show", "attention", "RUN", "--method", "cam"], "'grad_cam'"),
         (["show", "attention", "RUN", "--layer", "conv3"], "did you mean 'conv2'"),
         (["show", "attention", "RUN", "--method", "occlusion", "--patch", "40"], "--patch is 40"),
         (["show", "filters"], "jaxres show filters needs PATH"),
         (["show", "filters", "nowhere"], "no image or run directory at 'nowhere'"),
-        (["show", "filters", "."], "'.' is no run directory"),
+        (["show", "filters", "."], "'.' is not a run directory"),
         (["show", "filters", "text.png"], "text.png is not a"),
         (["show", "pooling", "nowhere.png"], "cannot read nowhere.png: No such file"),
         (["show", "pooling", "IMAGE", "--size", "21"], "--size is 21; allowed here: 2 to 16"),
@@ -212,6 +212,7 @@ def test_mistakes_are_one_line_and_leave_no_file(
     assert {path.name for path in tmp_path.iterdir()} == {"image.png", "text.png"}
 
 
+@pytest.mark.slow
 def test_a_fully_connected_network_has_no_maps(tmp_path: pathlib.Path, capfd, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     flags = ("--model.name=handbook_mlp", "--data.canvas=28")
@@ -222,6 +223,7 @@ def test_a_fully_connected_network_has_no_maps(tmp_path: pathlib.Path, capfd, mo
     assert sheet(tmp_path / "attention.png").any()
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite(tmp_path: pathlib.Path, capfd, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
 

@@ -42,7 +42,7 @@ def test_every_recipe_builds_its_network_and_optimiser(path: pathlib.Path) -> No
     config = recipe.load(path)
     net = abstract_network(config, classes=10)
     stage = transfer.first_phase(config, net, total_steps=100)
-    images = jax.ShapeDtypeStruct((2, *[config.data.picture_side] * 2, 3), config.model.dtype)
+    images = jax.ShapeDtypeStruct((2, *[config.data.image_size] * 2, 3), config.model.dtype)
     logits, stats = jax.eval_shape(
         lambda *inputs: net.apply(*inputs, train=True, key=jax.random.key(0)),
         net.params,

@@ -40,12 +40,12 @@ def cifar_bytes(data: np.ndarray, labels: list[int]) -> bytes:
 
 
 def pixels(source: registry.Source) -> set[bytes]:
-    """The pictures of a source, to tell whether two share one."""
+    """The images of a source, to tell whether two share one."""
     return {image.tobytes() for image in np.asarray(source.images)}
 
 
 def write_photo(path: Path, seed: int, *, height: int = 48, width: int = 64) -> Path:
-    """A smooth random colour picture in the format of its suffix."""
+    """A smooth random colour image in the format of its suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     encoded = cv2.imencode(path.suffix.lower(), cv2.resize(coarse, (width, height)))[1]
@@ -87,7 +87,7 @@ def _prepare_all(originals_dir: Path, data_dir: Path) -> None:
 
 @pytest.fixture
 def digits_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Originals in MNIST's form, 200 and 50 random pictures; their checksums are the published."""
+    """Originals in MNIST's form, 200 and 50 random images; their checksums are the published."""
     folder = tmp_path / "originals"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -105,7 +105,7 @@ def digits_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def cifar_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """CIFAR-10's six batches of 20 random pictures, gzipped; their checksums are the published."""
+    """CIFAR-10's six batches of 20 random images, gzipped; their checksums are the published."""
     folder = tmp_path / "cifar"
     folder.mkdir()
     rng = np.random.default_rng(1)

@@ -18,6 +18,7 @@ from jaxres.data.compose.plain import Plain
 from jaxres.data.compose.scale_blend import ScaleBlend
 from jaxres.data.compose.scatter import Scatter
 from tests.data.compose.test_scatter import IMAGES, LABELS
+from tests.marked import slow
 
 SIDE = 32
 EACH = {
@@ -196,13 +197,10 @@ def both(composition: str, kind: str, n: int, **finish) -> tuple[np.ndarray, np.
     return host, np.asarray(_render(plan, changes, resident, data=data))
 
 
-# Each by itself where pictures are moved, and where plans are; several at once everywhere.
-AGREEMENTS = [
-    pytest.param(each, kind, marks=pytest.mark.slow)
-    for each in ("plain", "scatter_digits")
-    for kind in EACH
-]
-AGREEMENTS += [(each, kind) for each in COMPOSITIONS for kind in ("digits", "natural", "all")]
+# Each by itself where images are moved, and where plans are; several at once everywhere.
+AGREEMENTS = [slow(each, kind) for each in ("plain", "scatter_digits") for kind in EACH]
+AGREEMENTS += [slow(each, kind) for each in COMPOSITIONS for kind in ("digits", "natural")]
+AGREEMENTS += [(each, "all") for each in COMPOSITIONS]
 
 
 @pytest.mark.parametrize(("composition", "kind"), AGREEMENTS)
@@ -227,7 +225,7 @@ def test_digits_move_with_their_background():
     plain = Plain(SIDE).draw(examples, seed=1, stream="train", epoch=0, first=0)
     again = dataclasses.replace(resident, images=still[..., 0])
     twice = render_host.render(plain, changes, again, data=data)
-    inner = np.s_[:, 8:-8, 8:-8]  # the warp of a picture is mirrored where digits leave it
+    inner = np.s_[:, 8:-8, 8:-8]  # the warp of an image is mirrored where digits leave it
     correlation = np.corrcoef(moved[inner].ravel(), twice[inner].ravel())[0, 1]
     assert correlation > 0.95  # resampled twice there, once here
     assert np.corrcoef(moved[inner].ravel(), still[inner].ravel())[0, 1] < correlation - 0.1
@@ -239,14 +237,14 @@ def test_flip_and_crop_are_exact():
     for kind in ("flip", "crop_padding"):
         changes = augmentation(KINDS[kind], 8)
         shown = render_host.render(plan, changes, resident, data=data)
-        for image, matrix, picture in zip(resident.images, changes.matrix, shown, strict=False):
+        for image, matrix, augmented in zip(resident.images, changes.matrix, shown, strict=False):
             padded = np.pad(image, ((4, 4), (4, 4), (0, 0)), mode="reflect")
             column, row = np.round(matrix[:2, 2]).astype(int)
             if kind == "flip":
                 expected = image[:, ::-1] if matrix[0, 0] < 0 else image
             else:
                 expected = padded[row + 4 : row + 4 + SIDE, column + 4 : column + 4 + SIDE]
-            np.testing.assert_array_equal(picture, expected)
+            np.testing.assert_array_equal(augmented, expected)
 
 
 FINISHES = {
@@ -257,8 +255,14 @@ FINISHES = {
 }
 
 
-@pytest.mark.parametrize("composition", COMPOSITIONS)
-@pytest.mark.parametrize("finish", FINISHES)
+@pytest.mark.parametrize(
+    ("composition", "finish"),
+    [
+        (each, finish) if finish == "centred" or each == "scatter_digits" else slow(each, finish)
+        for each in COMPOSITIONS
+        for finish in FINISHES
+    ],
+)
 def test_the_renderers_finish_alike(composition, finish):
     host, device = both(composition, "flip", 500, **FINISHES[finish])
     side = {"resized up": 96, "resized down": 28, "padded": 61, "centred": SIDE}[finish]
@@ -267,7 +271,7 @@ def test_the_renderers_finish_alike(composition, finish):
         assert np.abs(host.astype(int) - device).max() <= 1
         return
     # At the threshold a level decides between black and the value itself, and so where the box
-    # lies: all but a few pictures agree throughout.
+    # lies: all but a few images agree throughout.
     apart = (np.abs(host.astype(int) - device) > 1).any((1, 2, 3))
     assert apart.mean() < 0.02
 

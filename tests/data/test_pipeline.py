@@ -11,8 +11,8 @@ import pytest
 from jaxres.config import Split
 from jaxres.data import prepare
 from jaxres.data.compose import render_host
+from jaxres.data.composed import Batch, open_split
 from jaxres.data.feed import Feed
-from jaxres.data.pictures import Batch, open_split
 from jaxres.data.pipeline import TrainBatch, TrainBatches, eval_batches, train_batches
 from jaxres.runtime.errors import InputError, TrainingFailed
 
@@ -29,14 +29,14 @@ def same(ours: Batch, theirs: Batch) -> bool:
 @pytest.mark.parametrize("render", ["device", "host"])
 def test_a_restored_iterator_goes_on_with_the_exact_next_plan(tiny_config, render: str) -> None:
     config = tiny_config("--data.render", render, "--data.placement=random")
-    pictures = open_split(config, "train")
-    straight = list(train_batches(pictures, config))
+    dataset = open_split(config, "train")
+    straight = list(train_batches(dataset, config))
     assert len(straight) == 20
     for stop in (0, 7, 13):  # within an epoch, and within the next
-        first = train_batches(pictures, config)
+        first = train_batches(dataset, config)
         for _ in range(stop):
             next(first)
-        second = train_batches(pictures, config)
+        second = train_batches(dataset, config)
         second.set_state(first.get_state())
         rest = list(second)
         assert len(rest) == 20 - stop
@@ -46,9 +46,9 @@ def test_a_restored_iterator_goes_on_with_the_exact_next_plan(tiny_config, rende
 def test_worker_processes_give_the_same_batches_and_restore(tiny_config) -> None:
     plain = tiny_config("--data.render=host")
     config = tiny_config("--data.render=host", "--data.workers=2")
-    pictures = open_split(config, "train")
-    straight = list(train_batches(pictures, plain))
-    batches = train_batches(pictures, config)
+    dataset = open_split(config, "train")
+    straight = list(train_batches(dataset, plain))
+    batches = train_batches(dataset, config)
     batches.set_state({"next_step": 9})
     rest = list(batches)
     batches.close()
@@ -59,10 +59,10 @@ def test_worker_processes_give_the_same_batches_and_restore(tiny_config) -> None
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_split_the_same_global_batch(tiny_config, processes: int) -> None:
     config = tiny_config()
-    pictures = open_split(config, "train")
-    whole = TrainBatch(pictures, 32)
+    dataset = open_split(config, "train")
+    whole = TrainBatch(dataset, 32)
     for step in (0, 9, 10, 19):
-        parts = [TrainBatch(pictures, 32, index, processes)(step) for index in range(processes)]
+        parts = [TrainBatch(dataset, 32, index, processes)(step) for index in range(processes)]
         joined = {
             "label": np.concatenate([part["label"] for part in parts]),
             "plan": [
@@ -84,20 +84,20 @@ def test_an_epoch_shows_every_example_at_most_once_and_epochs_differ(tiny_config
 def test_both_renderers_get_the_same_plan(tiny_config) -> None:
     flags = ["--data.placement=random", "--data.digit-side-range", "8", "32"]
     config, hosted = tiny_config(*flags), tiny_config(*flags, "--data.render=host")
-    pictures = open_split(config, "train")
-    device = train_batches(pictures, config)
+    dataset = open_split(config, "train")
+    device = train_batches(dataset, config)
     host = train_batches(open_split(hosted, "train"), hosted)
     for ours, theirs in zip(device, host, strict=True):
         np.testing.assert_array_equal(ours["label"], theirs["label"])
-        rendered = render_host.render(ours["plan"], None, pictures.resident, data=pictures.data)
+        rendered = render_host.render(ours["plan"], None, dataset.resident, data=dataset.data)
         np.testing.assert_array_equal(rendered, theirs["image"])
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 50, 64])
 def test_evaluation_shows_every_example_once(tiny_config, batch_size: int) -> None:
-    pictures = open_split(tiny_config(), "test")
+    dataset = open_split(tiny_config(), "test")
     shown = []
-    with eval_batches(pictures, batch_size) as batches:
+    with eval_batches(dataset, batch_size) as batches:
         for batch, real in batches:
             assert len(batch["label"]) == batch_size
             shown += batch["plan"].digit[:real].tolist()
@@ -105,10 +105,10 @@ def test_evaluation_shows_every_example_once(tiny_config, batch_size: int) -> No
 
 
 def test_evaluation_plans_do_not_depend_on_the_batch_size(tiny_config) -> None:
-    pictures = open_split(tiny_config("--data.placement=random"), "test")
+    dataset = open_split(tiny_config("--data.placement=random"), "test")
 
     def corners(batch_size: int) -> np.ndarray:
-        with eval_batches(pictures, batch_size) as batches:
+        with eval_batches(dataset, batch_size) as batches:
             return np.concatenate([b["plan"].corner[:real] for b, real in batches])
 
     np.testing.assert_array_equal(corners(7), corners(64))
@@ -118,9 +118,9 @@ def test_evaluation_plans_do_not_depend_on_the_batch_size(tiny_config) -> None:
 def test_an_evaluation_is_rendered_ahead_of_its_reader(tiny_config, workers: int) -> None:
     flags = ["--data.render=host", "--data.placement=random"]
     direct = open_split(tiny_config(*flags), "test")
-    pictures = open_split(tiny_config(*flags, f"--data.workers={workers}"), "test")
+    dataset = open_split(tiny_config(*flags, f"--data.workers={workers}"), "test")
     before = {process.pid for process in multiprocessing.active_children()}
-    with eval_batches(pictures, 10) as batches:
+    with eval_batches(dataset, 10) as batches:
         batch, real = next(batches)
         threads = [each for each in threading.enumerate() if each.name.startswith("grain")]
         assert workers or threads
@@ -146,13 +146,13 @@ def test_shared_memory_that_is_too_small_is_said_before_the_workers_start(
     monkeypatch.setattr(os, "statvfs", statvfs)
     flags = ["--data.render=host", "--data.batch-size=320"]
     config = tiny_config(*flags, "--data.workers=2")
-    pictures = open_split(config, "train")
+    dataset = open_split(config, "train")
     with pytest.raises(
         InputError,
         match=r"workers is 2, .* need 5 MiB of shared memory; /dev/shm has 2 free.*--shm-size",
     ):
-        train_batches(pictures, config)
-    train_batches(pictures, tiny_config(*flags, "--data.workers=0")).close()
+        train_batches(dataset, config)
+    train_batches(dataset, tiny_config(*flags, "--data.workers=0")).close()
 
 
 def test_shared_memory_that_runs_out_is_said(tiny_config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,9 +173,9 @@ class Full:
 
 def test_splits_share_no_digit_and_no_photograph(tiny_config) -> None:
     splits = [open_split(tiny_config(), name) for name in ("train", "validation", "test")]
-    pictures = [{image.tobytes() for image in split.source.images} for split in splits]
+    dataset = [{image.tobytes() for image in split.source.images} for split in splits]
     photos = [{photo.tobytes() for photo in split.resident.photos} for split in splits]
-    for sets in (pictures, photos):
+    for sets in (dataset, photos):
         assert not sets[0] & sets[1]
         assert not sets[0] & sets[2]
         assert not sets[1] & sets[2]
@@ -203,15 +203,15 @@ def test_a_range_of_sides_is_drawn_from(tiny_config) -> None:
 
 def test_the_feed_keeps_order_and_stacks_steps(tiny_config) -> None:
     config = tiny_config()
-    pictures = open_split(config, "train")
-    straight = list(train_batches(pictures, config))
+    dataset = open_split(config, "train")
+    straight = list(train_batches(dataset, config))
     put = []
 
     def note(batch: Batch, steps: int) -> Batch:
         put.append(steps)
         return batch
 
-    feed = Feed(TrainBatches(TrainBatch(pictures, 32), total_steps=20), [1, 4, 1, 4], note, depth=2)
+    feed = Feed(TrainBatches(TrainBatch(dataset, 32), total_steps=20), [1, 4, 1, 4], note, depth=2)
     taken = []
     for count, (batch, steps) in enumerate(feed, 1):
         taken.append(steps)
@@ -225,14 +225,14 @@ def test_the_feed_keeps_order_and_stacks_steps(tiny_config) -> None:
 
 
 @pytest.mark.parametrize("render", ["device", "host"])
-def test_plain_pictures_need_no_backgrounds(tiny_config, tmp_path, render: str) -> None:
+def test_plain_images_need_no_backgrounds(tiny_config, tmp_path, render: str) -> None:
     flags = ["--data.composition=plain", "--data.backgrounds=photos", "--data.render", render]
     config = tiny_config(*flags, f"--data.data-dir={tmp_path}")
-    pictures = open_split(config, "train")
-    assert len(pictures.resident.photos) == 0
-    batches = list(train_batches(pictures, config))
+    dataset = open_split(config, "train")
+    assert len(dataset.resident.photos) == 0
+    batches = list(train_batches(dataset, config))
     assert len(batches) == 20
-    again = train_batches(pictures, config)
+    again = train_batches(dataset, config)
     again.set_state({"next_step": 13})
     assert all(same(*pair) for pair in zip(again, batches[13:], strict=True))
     if render == "host":
@@ -242,17 +242,17 @@ def test_plain_pictures_need_no_backgrounds(tiny_config, tmp_path, render: str) 
         assert sorted(shown) == list(range(320))
 
 
-def test_colours_are_for_plain_pictures_only(tiny_config, cifar_dir, tmp_path) -> None:
+def test_colours_are_for_plain_images_only(tiny_config, cifar_dir, tmp_path) -> None:
     prepare.prepare("cifar10", from_dir=cifar_dir, data_dir=tmp_path, progress=False)
     flags = ["--data.dataset=cifar10", f"--data.data-dir={tmp_path}", "--data.batch-size=10"]
     flags += ["--data.validation-examples=30"]
     with pytest.raises(
-        InputError, match=r"composition is scale_blend.*\.dataset cifar10 .* allowed .*: plain"
+        InputError, match=r"composition is scale_blend.*\.dataset cifar10 .* allowed: plain"
     ):
         open_split(tiny_config(*flags), "train")
-    pictures = open_split(tiny_config(*flags, "--data.composition=plain"), "test")
-    with eval_batches(pictures, 10) as batches:
-        images = [pictures.source.images, *(b["plan"].image for b, _ in batches)]
+    dataset = open_split(tiny_config(*flags, "--data.composition=plain"), "test")
+    with eval_batches(dataset, 10) as batches:
+        images = [dataset.source.images, *(b["plan"].image for b, _ in batches)]
     assert images[0].shape == (20, 32, 32, 3)
     assert np.concatenate(images[1:]).tolist() == list(range(20))
 

@@ -63,6 +63,7 @@ def test_tfds_finds_prepared_mnist_by_name(synthetic_data_dir: Path):
     assert len(source) == SYNTHETIC_TEST
 
 
+@pytest.mark.slow
 def test_real_mnist(real_data_dir: Path, originals_dir: Path):
     builder = open_with_tfds(real_data_dir / "mnist" / "3.0.1")
     arrays = originals_of(originals_dir / "mnist")
@@ -82,7 +83,7 @@ def test_real_photos(real_data_dir: Path, originals_dir: Path):
     assert sizes == {"train": 200, "validation": 100, "test": 200}
     example = builder.as_data_source("validation")[0]
     assert min(example["image"].shape[:2]) == 256
-    original = decoding.read_picture(originals_dir / "scenes" / example["file_name"].decode())
+    original = decoding.read_image(originals_dir / "scenes" / example["file_name"].decode())
     np.testing.assert_array_equal(example["image"], original)
 
 
@@ -130,7 +131,7 @@ def test_a_failed_overwrite_keeps_the_old_set(synthetic_data_dir: Path, tmp_path
     write_photo(tmp_path / "new" / "train" / "a.png", 50)
     write_photo(tmp_path / "new" / "val" / "b.png", 51)
     write_photo(tmp_path / "new" / "test" / "c.jpg", 52).write_text("no picture")
-    with pytest.raises(InputError, match=r"c\.jpg is not a whole picture"):
+    with pytest.raises(InputError, match=r"c\.jpg is not a whole image"):
         prepare_quietly("photos", tmp_path / "new", synthetic_data_dir, overwrite=True)
     assert registry.open_prepared("photos", synthetic_data_dir).examples["train"] == 4
     assert leftovers(synthetic_data_dir) == ["mnist", "photos"]
@@ -182,7 +183,7 @@ def test_unknown_names_and_impossible_sizes_are_refused(tmp_path: Path):
         prepare_quietly("mnits", tmp_path, tmp_path)
     with pytest.raises(InputError, match="photo_side is 31; allowed: 32"):
         prepare_quietly("photos", tmp_path, tmp_path, photo_side=31)
-    with pytest.raises(InputError, match=r"give a folder of pictures, .* --from DIR"):
+    with pytest.raises(InputError, match=r"give a folder of images, .* --from DIR"):
         prepare_quietly("photos", None, tmp_path)
 
 
@@ -207,11 +208,11 @@ def test_interruption_leaves_nothing(
     encode = mnist.png
     staged = []
 
-    def interrupt_at_the_hundredth(picture: np.ndarray) -> bytes:
+    def interrupt_at_the_hundredth(image: np.ndarray) -> bytes:
         staged.append(leftovers(tmp_path / "data"))
         if len(staged) == 100:
             os.kill(os.getpid(), signal.SIGINT)
-        return encode(picture)
+        return encode(image)
 
     monkeypatch.setattr(mnist, "png", interrupt_at_the_hundredth)
     with pytest.raises(KeyboardInterrupt):
@@ -285,7 +286,7 @@ def test_a_split_too_large_for_tfds_is_refused(
     digits_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(prepare, "MAX_SPLIT_BYTES", 50_000)
-    with pytest.raises(InputError, match="pictures of split 'train' of mnist are larger"):
+    with pytest.raises(InputError, match="images of split 'train' of mnist are larger"):
         prepare_quietly("mnist", digits_dir, tmp_path / "data")
     assert leftovers(tmp_path / "data") == []
 

@@ -2,14 +2,15 @@ import jax
 import numpy as np
 import pytest
 
-from jaxres.data.pictures import open_split
+from jaxres.data.composed import open_split
 from jaxres.distributed.mesh import make_mesh, replicate
 from jaxres.evaluation.evaluator import Evaluator
 from jaxres.models.build import network
 from jaxres.runtime import compilation
+from tests.marked import slow
 
 
-@pytest.mark.parametrize("render", ["device", "host"])
+@pytest.mark.parametrize("render", ["device", slow("host")])
 def test_the_padded_tail_counts_for_nothing(tiny_config, render: str) -> None:
     results = []
     # 50 examples: in one batch, in batches that fit, and with tails of 2, 18 and 49 places.
@@ -30,8 +31,8 @@ def test_the_padded_tail_counts_for_nothing(tiny_config, render: str) -> None:
 def test_per_example_results_are_in_the_order_of_the_split(tiny_config) -> None:
     config = tiny_config("--data.batch-size=8")
     net = network(config, classes=10)
-    pictures = open_split(config, "test")
-    evaluator = Evaluator(net, config, make_mesh(1)).on(pictures)
+    dataset = open_split(config, "test")
+    evaluator = Evaluator(net, config, make_mesh(1)).on(dataset)
     weights = {"params": net.params, "stats": net.stats}
     results = evaluator.predict(weights)
     metrics = evaluator(weights)
@@ -40,8 +41,8 @@ def test_per_example_results_are_in_the_order_of_the_split(tiny_config) -> None:
         "predicted": (50,),
         "label": (50,),
     }
-    np.testing.assert_array_equal(results["label"], pictures.source.labels)
-    assert metrics["accuracy"] == np.mean(results["predicted"] == pictures.source.labels)
+    np.testing.assert_array_equal(results["label"], dataset.source.labels)
+    assert metrics["accuracy"] == np.mean(results["predicted"] == dataset.source.labels)
 
 
 def test_one_network_program_serves_every_split(tiny_config) -> None:

@@ -17,9 +17,9 @@ import pytest
 from jaxres.checkpoint.manager import Checkpoints
 from jaxres.cli.main import main
 from jaxres.config import Config, to_dict
-from jaxres.data.pictures import open_split
+from jaxres.data.composed import open_split
 from jaxres.data.readers import decoding
-from jaxres.data.readers.encoded import EncodedPictures
+from jaxres.data.readers.encoded import EncodedImages
 from jaxres.distributed.mesh import make_mesh
 from jaxres.evaluation import predict as predicting
 from jaxres.evaluation.evaluator import Evaluator
@@ -47,7 +47,7 @@ def save(folder: Path, config: Config, variables: dict[str, Any]) -> Path:
 
 
 def random_weights(config: Config, classes: int) -> dict[str, Any]:
-    """Such that pictures differ in their classes."""
+    """Such that images differ in their classes."""
     net = network(config, classes=classes)
     last = net.params["head"]["linear"]
     last["kernel"] = 10 * last["kernel"]
@@ -65,21 +65,19 @@ def run_of(tiny_config, tmp_path: Path) -> Callable[..., tuple[Path, Config]]:
     return make
 
 
-def write_pictures(
-    folder: Path, pictures: Sequence[np.ndarray], suffix: str = ".png"
-) -> list[Path]:
-    """Files of RGB, RGBA or grey pictures."""
+def write_images(folder: Path, dataset: Sequence[np.ndarray], suffix: str = ".png") -> list[Path]:
+    """Files of RGB, RGBA or grey images."""
     folder.mkdir(exist_ok=True)
     paths = []
-    for number, picture in enumerate(pictures):
+    for number, image in enumerate(dataset):
         paths.append(folder / f"{number}{suffix}")
         orders = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
-        code = orders[picture.shape[2]] if picture.ndim == 3 else None
-        assert cv2.imwrite(str(paths[-1]), picture if code is None else cv2.cvtColor(picture, code))
+        code = orders[image.shape[2]] if image.ndim == 3 else None
+        assert cv2.imwrite(str(paths[-1]), image if code is None else cv2.cvtColor(image, code))
     return paths
 
 
-def random_pictures(count: int, side: int = 24) -> list[np.ndarray]:
+def random_images(count: int, side: int = 24) -> list[np.ndarray]:
     random = np.random.default_rng(0)
     return [
         cv2.resize(random.integers(0, 256, (6, 6, 3), dtype=np.uint8), (side, side))
@@ -98,10 +96,10 @@ def logits_of(config: Config, classes: int, images: np.ndarray) -> jax.Array:
     return apply(weights["params"], weights["stats"], inputs, train=False)[0]
 
 
-def by_hand(config: Config, pictures: Sequence[np.ndarray]) -> np.ndarray:
+def by_hand(config: Config, dataset: Sequence[np.ndarray]) -> np.ndarray:
     """Probabilities without any of the pipeline."""
     side = (config.data.canvas, config.data.canvas)
-    resized = np.stack([cv2.resize(p, side, interpolation=cv2.INTER_CUBIC) for p in pictures])
+    resized = np.stack([cv2.resize(p, side, interpolation=cv2.INTER_CUBIC) for p in dataset])
     images = (resized.astype(np.float32) / 255 - np.array(config.data.mean)) / (
         config.data.std or 1
     )
@@ -114,17 +112,17 @@ FINISH = ("--data.resize=40", "--data.threshold=0.5", "--data.center=true", "--d
 
 
 @pytest.mark.parametrize(("render", "finish"), [("device", ()), ("host", FINISH)])
-def test_files_get_what_evaluation_gives_the_same_pictures(
+def test_files_get_what_evaluation_gives_the_same_images(
     run_of, tmp_path: Path, render: str, finish: tuple[str, ...]
 ):
     run_dir, config = run_of(f"--data.render={render}", *finish)
-    pictures = open_split(config, "test")
-    evaluator = Evaluator(network(config, classes=10), config, make_mesh(1)).on(pictures)
+    dataset = open_split(config, "test")
+    evaluator = Evaluator(network(config, classes=10), config, make_mesh(1)).on(dataset)
     wanted = evaluator.predict(random_weights(config, 10))
-    files = write_pictures(tmp_path / "files", list(np.asarray(pictures.source.images)))
+    files = write_images(tmp_path / "files", list(np.asarray(dataset.source.images)))
     results = predict(run_dir, files)
     assert [result["label"] for result in results] == wanted["predicted"].tolist()
-    found = probabilities(results)[np.arange(50), pictures.source.labels]
+    found = probabilities(results)[np.arange(50), dataset.source.labels]
     # A level of grey between the renderers.
     np.testing.assert_allclose(
         -np.log(found), wanted["loss"], atol=1e-5 if render == "host" else 0.01
@@ -134,11 +132,11 @@ def test_files_get_what_evaluation_gives_the_same_pictures(
 
 def test_probabilities_are_those_of_the_network(run_of, tmp_path: Path):
     run_dir, config = run_of("--data.batch-size=8", "--data.std", "0.2", "0.3", "0.4")
-    pictures = [*random_pictures(17), *random_pictures(2, side=32), *random_pictures(2, side=77)]
-    files = write_pictures(tmp_path / "files", pictures)
+    dataset = [*random_images(17), *random_images(2, side=32), *random_images(2, side=77)]
+    files = write_images(tmp_path / "files", dataset)
     results = predict(run_dir, files)
     assert [result["file"] for result in results] == [str(file) for file in files]
-    np.testing.assert_allclose(probabilities(results), by_hand(config, pictures), atol=1e-5)
+    np.testing.assert_allclose(probabilities(results), by_hand(config, dataset), atol=1e-5)
     for result in results:
         assert [*result] == ["file", "label", "class", "probability", "probabilities"]
         assert result["class"] == str(result["label"])
@@ -154,7 +152,7 @@ def test_a_file_is_decoded_once_though_it_fills_up_the_batch(
     run_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run_dir, _ = run_of("--data.batch-size=8")
-    files = write_pictures(tmp_path / "files", random_pictures(9))
+    files = write_images(tmp_path / "files", random_images(9))
     decoded = []
     decode = decoding.decode_file
 
@@ -167,29 +165,29 @@ def test_a_file_is_decoded_once_though_it_fills_up_the_batch(
     assert decoded == files
 
 
-def test_files_are_finished_pictures_whatever_the_recipe_composes(run_of, tmp_path: Path):
+def test_files_are_finished_images_whatever_the_recipe_composes(run_of, tmp_path: Path):
     run_dir, config = run_of("--data.composition=scale_blend", "--data.render=host")
-    pictures = random_pictures(3, side=32)
-    files = write_pictures(tmp_path / "files", pictures)
+    dataset = random_images(3, side=32)
+    files = write_images(tmp_path / "files", dataset)
     found = probabilities(predict(run_dir, files))
-    np.testing.assert_allclose(found, by_hand(config, pictures), atol=1e-5)
+    np.testing.assert_allclose(found, by_hand(config, dataset), atol=1e-5)
 
 
 def test_grey_colour_and_transparency(run_of, tmp_path: Path):
     run_dir, config = run_of()
-    grey = random_pictures(1)[0][..., 0]
+    grey = random_images(1)[0][..., 0]
     rgb = np.dstack([grey] * 3)
     alpha = np.full_like(grey, 255)
     half = np.where(np.arange(24) < 12, 0, 255).astype(np.uint8) * np.ones((24, 1), np.uint8)
     shown = [grey, rgb, np.dstack([rgb, alpha]), np.dstack([rgb, half])]
-    found = probabilities(predict(run_dir, write_pictures(tmp_path / "files", shown)))
+    found = probabilities(predict(run_dir, write_images(tmp_path / "files", shown)))
     np.testing.assert_array_equal(found[:3], found[[0, 0, 0]])
     over_black = rgb * (half[..., None] > 0)
     np.testing.assert_allclose(found, by_hand(config, [rgb, rgb, rgb, over_black]), atol=1e-5)
     deep = [np.dstack([rgb, half]).astype(np.uint16) * 257]
-    again = probabilities(predict(run_dir, write_pictures(tmp_path / "deep", deep)))
+    again = probabilities(predict(run_dir, write_images(tmp_path / "deep", deep)))
     np.testing.assert_allclose(again, found[3:], atol=1e-6)
-    jpeg = write_pictures(tmp_path / "jpeg", [rgb], ".jpg")
+    jpeg = write_images(tmp_path / "jpeg", [rgb], ".jpg")
     decoded = np.asarray(cv2.imread(str(jpeg[0])))[..., ::-1]
     found = probabilities(predict(run_dir, jpeg))
     np.testing.assert_allclose(found, by_hand(config, [decoded]), atol=1e-5)
@@ -199,11 +197,11 @@ def test_photographs_are_cut_to_squares_as_for_training(tiny_config, tmp_path: P
     config = tiny_config(*PLAIN, "--data.dataset=flowers", "--data.render=host")
     variables = random_weights(config, 5)
     run_dir = save(tmp_path / "run", config, variables)
-    tall, wide = np.zeros((90, 60, 3), np.uint8), random_pictures(1, side=80)[0][:50]
-    files = write_pictures(tmp_path / "files", [tall + 90, wide], ".jpg")
+    tall, wide = np.zeros((90, 60, 3), np.uint8), random_images(1, side=80)[0][:50]
+    files = write_images(tmp_path / "files", [tall + 90, wide], ".jpg")
     results = predict(run_dir, files)
     assert [*results[0]["probabilities"]] == ["dandelion", "daisy", "tulips", "sunflowers", "roses"]
-    encoded = EncodedPictures([file.read_bytes() for file in files], 32, tmp_path)
+    encoded = EncodedImages([file.read_bytes() for file in files], 32, tmp_path)
     squares = np.asarray(encoded)
     logits = logits_of(config, 5, squares.astype(np.float32) / 255 - np.array(config.data.mean))
     np.testing.assert_allclose(probabilities(results), jax.nn.softmax(logits), atol=1e-5)
@@ -211,7 +209,7 @@ def test_photographs_are_cut_to_squares_as_for_training(tiny_config, tmp_path: P
 
 def test_no_data_is_needed_and_a_copy_will_do(run_of, tmp_path: Path):
     run_dir, _ = run_of("--data.dataset=fashion_mnist", f"--data.data-dir={tmp_path / 'gone'}")
-    files = write_pictures(tmp_path / "files", random_pictures(1))
+    files = write_images(tmp_path / "files", random_images(1))
     shutil.move(run_dir, tmp_path / "copy")
     (result,) = predict(tmp_path / "copy", files, which="last")
     assert "Ankle boot" in result["probabilities"]
@@ -220,11 +218,11 @@ def test_no_data_is_needed_and_a_copy_will_do(run_of, tmp_path: Path):
 def test_folders_are_taken_and_one_bad_file_does_not_stop_the_others(run_of, tmp_path: Path, capfd):
     run_dir, _ = run_of("--data.batch-size=4", "--data.workers=1", "--data.render=host")
     folder = tmp_path / "pictures"
-    files = write_pictures(folder, random_pictures(9))
+    files = write_images(folder, random_images(9))
     (folder / "below").mkdir()
     odd = folder / "below" / os.fsdecode(b"caf\xe9.png")
     shutil.copy(files[0], odd)
-    bad = write_pictures(tmp_path / "bad", random_pictures(1))[0].rename(folder / "cut.png")
+    bad = write_images(tmp_path / "bad", random_images(1))[0].rename(folder / "cut.png")
     bad.write_bytes(bad.read_bytes()[:-20])
     gone = tmp_path / "gone.png"
     assert main(["predict", str(run_dir), str(folder), str(gone), "--json"]) == 2
@@ -246,22 +244,23 @@ def test_folders_are_taken_and_one_bad_file_does_not_stop_the_others(run_of, tmp
 
 def test_classes_without_names_are_numbered(run_of, tmp_path: Path):
     run_dir, _ = run_of(classes=12)
-    (result,) = predict(run_dir, write_pictures(tmp_path / "files", random_pictures(1)))
+    (result,) = predict(run_dir, write_images(tmp_path / "files", random_images(1)))
     assert [*result["probabilities"]] == [str(number) for number in range(12)]
 
 
 def test_the_labels_of_scattered_digits_are_numbers(run_of, tmp_path: Path):
     scattered = ("--data.composition=scatter_digits", "--data.canvas=64", "--data.target=count")
     run_dir, _ = run_of(*scattered, "--data.digits=9", "--data.dataset=fashion_mnist")
-    (result,) = predict(run_dir, write_pictures(tmp_path / "files", random_pictures(1)))
+    (result,) = predict(run_dir, write_images(tmp_path / "files", random_images(1)))
     assert [*result["probabilities"]] == list("0123456789")
 
 
+@pytest.mark.slow
 def test_imported_weights(tmp_path: Path, capfd):
     ours = {name: 0.1 * abs(a) for name, a in written.random_weights("cifar_resnet20").items()}
     weights = written.save_torch(tmp_path / "w.pth", written.as_torchvision("cifar_resnet20", ours))
     import_weights(weights, "cifar_resnet20", tmp_path / "imported")
-    files = write_pictures(tmp_path / "files", random_pictures(2, side=32))
+    files = write_images(tmp_path / "files", random_images(2, side=32))
     assert main(["predict", str(tmp_path / "imported"), *map(str, files), "--json"]) == 0
     said = capfd.readouterr()
     assert said.err == ""
@@ -271,25 +270,25 @@ def test_imported_weights(tmp_path: Path, capfd):
     assert "airplane" in printed["predictions"][0]["probabilities"]
 
 
-def submission(folder: Path, pictures: np.ndarray) -> Path:
+def submission(folder: Path, dataset: np.ndarray) -> Path:
     path = folder / "test_max_x"
-    path.write_bytes(pickle.dumps(pictures.astype(np.float32)))
+    path.write_bytes(pickle.dumps(dataset.astype(np.float32)))
     return path
 
 
-def contest_pictures(count: int) -> np.ndarray:
-    return np.stack(random_pictures(count, side=128))[..., 0]
+def contest_images(count: int) -> np.ndarray:
+    return np.stack(random_images(count, side=128))[..., 0]
 
 
 def test_a_submission_holds_what_predict_sees(run_of, tmp_path: Path, capfd):
     run_dir, _ = run_of("--data.batch-size=8")
-    pictures = contest_pictures(21)
-    files = write_pictures(tmp_path / "files", list(pictures))
-    array, output = submission(tmp_path, pictures), tmp_path / "s.csv"
+    dataset = contest_images(21)
+    files = write_images(tmp_path / "files", list(dataset))
+    array, output = submission(tmp_path, dataset), tmp_path / "s.csv"
     output.write_text("an older one")
     assert main(["predict", str(run_dir), "--submission", str(array), "-o", str(output)]) == 0
     said = capfd.readouterr()
-    assert said.out == f"written: {output} (21 pictures)\n"
+    assert said.out == f"written: {output} (21 images)\n"
     assert said.err.splitlines()[-1] == "predict, batches: 3 of 3"
     wanted = [f"{k},{result['label']}\n" for k, result in enumerate(predict(run_dir, files))]
     assert output.read_text() == "Id,Label\n" + "".join(wanted)
@@ -302,7 +301,7 @@ def test_a_submission_that_cannot_be_written_leaves_the_old_one(
     run_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run_dir, _ = run_of()
-    array, output = submission(tmp_path, contest_pictures(1)), tmp_path / "s.csv"
+    array, output = submission(tmp_path, contest_images(1)), tmp_path / "s.csv"
     output.write_text("an older one")
 
     def fail(path: Path, target: Path) -> None:
@@ -317,8 +316,8 @@ def test_a_submission_that_cannot_be_written_leaves_the_old_one(
 
 def test_a_submission_is_of_ten_digits(run_of, tmp_path: Path):
     run_dir, _ = run_of(classes=5)
-    array = submission(tmp_path, contest_pictures(1))
-    with pytest.raises(InputError, match="tells 5 classes apart; allowed for a submission: 10"):
+    array = submission(tmp_path, contest_images(1))
+    with pytest.raises(InputError, match="has 5 classes; allowed for a submission: 10"):
         write_submission(run_dir, array, tmp_path / "s.csv")
     assert not (tmp_path / "s.csv").exists()
 
@@ -331,12 +330,12 @@ def test_weights_that_give_no_numbers(tiny_config, tmp_path: Path):
     with pytest.raises(
         InputError, match=f"checkpoint 0 of '{run_dir}' gives probabilities that are"
     ):
-        predict(run_dir, write_pictures(tmp_path / "files", random_pictures(1)))
+        predict(run_dir, write_images(tmp_path / "files", random_images(1)))
 
 
 def test_a_table_of_files(run_of, tmp_path: Path, capfd):
     run_dir, _ = run_of()
-    files = write_pictures(tmp_path / "files", random_pictures(2))
+    files = write_images(tmp_path / "files", random_images(2))
     assert main(["predict", str(run_dir), *map(str, files)]) == 0
     said = capfd.readouterr()
     assert said.err == ""
@@ -349,7 +348,7 @@ def test_a_table_of_files(run_of, tmp_path: Path, capfd):
 def test_mistakes_are_one_line(run_of, tmp_path: Path, capfd, monkeypatch: pytest.MonkeyPatch):
     run_of()
     monkeypatch.chdir(tmp_path)
-    whole = write_pictures(tmp_path, random_pictures(1))[0].read_bytes()
+    whole = write_images(tmp_path, random_images(1))[0].read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "flipped.png").write_bytes(whole[:60] + bytes([whole[60] ^ 1]) + whole[61:])
     (tmp_path / "text.jpg").write_text("no picture")
@@ -369,13 +368,13 @@ def test_mistakes_are_one_line(run_of, tmp_path: Path, capfd, monkeypatch: pytes
         "run --submission small.npy -o s.csv": "has shape (2, 28, 28); allowed: (n, 128, 128)",
         "run --submission good.npy -o no/s.csv": "cannot write 'no/s.csv'; allowed: a file in a",
         "run --submission good.npy -o run": "cannot write 'run'; allowed: a file in a folder",
-        "run absent.png": "no picture at 'absent.png'; allowed: JPEG, PNG, WebP and BMP files",
-        "run run": "no pictures in run: looked for .jpg",
-        "run text.jpg cut.png": "text.jpg is not a whole picture: OpenCV cannot decode its content",
-        "run flipped.png": "flipped.png is not a whole picture: it is cut short or damaged",
-        "run text.jpg": "text.jpg is not a whole picture: OpenCV cannot decode its content",
-        "run empty.png": "empty.png is not a whole picture: OpenCV cannot decode its content",
-        "nowhere 0.png": "'nowhere' is no run directory",
+        "run absent.png": "no image at 'absent.png'; allowed: JPEG, PNG, WebP and BMP files",
+        "run run": "no images in run: looked for .jpg",
+        "run text.jpg cut.png": "text.jpg is not a whole image: OpenCV cannot decode its content",
+        "run flipped.png": "flipped.png is not a whole image: it is cut short or damaged",
+        "run text.jpg": "text.jpg is not a whole image: OpenCV cannot decode its content",
+        "run empty.png": "empty.png is not a whole image: OpenCV cannot decode its content",
+        "nowhere 0.png": "'nowhere' is not a run directory",
         "run 0.png --checkpoint 7": "no checkpoint '7' in",
         "run 0.png --chekpoint best": "did you mean '--checkpoint'",
         "run 0.png --data.canvas 64": "unknown flag '--data.canvas'",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jaxres.checkpoint.manager import Checkpoints
+from jaxres.checkpoint.reader import CheckpointReader
 from jaxres.evaluation.run import evaluate, open_checkpoint
 from jaxres.runtime.errors import InputError
 
@@ -19,18 +19,19 @@ def copied(runs: list[pathlib.Path], tmp_path: pathlib.Path) -> pathlib.Path:
 
 def removing(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """A training removes a checkpoint while it is read."""
-    read = Checkpoints.read_weights
+    read = CheckpointReader.read_weights
 
-    def interrupted(self: Checkpoints, asked: int, *words: Any):
+    def interrupted(self: CheckpointReader, asked: int, *words: Any):
         folder = self.folder / str(asked)
         if asked == step and folder.is_dir():
             shutil.rmtree(folder)
             raise InputError(f"checkpoint '{folder}' is damaged")
         return read(self, asked, *words)
 
-    monkeypatch.setattr(Checkpoints, "read_weights", interrupted)
+    monkeypatch.setattr(CheckpointReader, "read_weights", interrupted)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_removed_meanwhile_gives_way_to_the_next(
     copied: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -38,6 +39,7 @@ def test_a_checkpoint_that_is_removed_meanwhile_gives_way_to_the_next(
     assert evaluate(copied, which="last")["checkpoint"] == 10
 
 
+@pytest.mark.slow
 def test_one_that_is_asked_for_by_its_number_is_missing_then(
     copied: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

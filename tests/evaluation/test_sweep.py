@@ -9,11 +9,15 @@ from jaxres.cli.main import main
 from jaxres.evaluation import run
 from jaxres.runtime import compilation
 from jaxres.runtime.errors import InputError
+from tests.marked import slow
 
 
 @pytest.mark.parametrize(
     ("setting", "values", "networks"),
-    [("data.digit_side", ["8", "24"], 1), ("data.divisor", ["255", "256"], 2)],
+    [
+        ("data.digit_side", ["8", "24"], 1),
+        slow("data.divisor", ["255", "256"], 2),
+    ],
 )
 def test_each_value_gives_what_an_evaluation_with_it_gives(
     setting: str,

@@ -15,20 +15,21 @@ from jaxres.explain.layers import centres, choose_layer, find_layer, layer_shape
 from jaxres.models.build import network
 from jaxres.models.pure import Net, abstract_net
 from jaxres.runtime.errors import InputError
+from tests.marked import slow
 
 RNG = np.random.default_rng(0)
 
 
 @pytest.fixture
 def setting(tiny_config) -> Any:
-    """Pictures of 32 pixels in batches of 4, of which 6 make one and a half."""
+    """Images of 32 pixels in batches of 4, of which 6 make one and a half."""
     config = tiny_config("--data.batch-size=4")
     images = RNG.integers(0, 256, (6, 32, 32, 3), np.uint8)
     return SimpleNamespace(config=config, images=images)
 
 
 def linear_net(weights: np.ndarray) -> Net:
-    """The picture averaged onto 8x8, and its channels' means times `weights` as logits."""
+    """The image averaged onto 8x8, and its channels' means times `weights` as logits."""
 
     def apply(params, stats, images, *, train, key=None, frozen_norms=(), see=None):
         n, side = images.shape[:2]
@@ -79,7 +80,7 @@ def test_grad_cam_of_another_class_is_another_map(setting) -> None:
     assert np.abs(maps[0] - maps[1]).max() > 1e-3 * maps[0].max()
 
 
-@pytest.mark.parametrize("by_position", [False, True])
+@pytest.mark.parametrize("by_position", [slow(False), True])
 def test_maps_of_an_inner_layer_are_the_gradient_there(setting, by_position: bool) -> None:
     """Against the network by hand, from its first convolution on."""
     net = network(setting.config, classes=10)
@@ -223,15 +224,15 @@ def test_positions_look_at_the_middle_of_what_they_see(
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("keras_resnet50", marks=pytest.mark.slow),
+        slow("keras_resnet50"),
         "shufflenet_v2_x0_5",
-        pytest.param("xception", marks=pytest.mark.slow),
-        pytest.param("cifar_wide_resnet16_8", marks=pytest.mark.slow),
+        slow("xception"),
+        slow("cifar_wide_resnet16_8"),
         "all_cnn_small",
         "two_conv_cnn",
     ],
 )
-def test_positions_lie_in_order_within_the_picture(name: str) -> None:
+def test_positions_lie_in_order_within_the_image(name: str) -> None:
     net = abstract_net(name, classes=10, image_size=64)
     found = centres(net, 64, choose_layer(layer_shapes(net, 64)))
     assert np.all(np.diff(found) > 0)

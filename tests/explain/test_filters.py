@@ -9,8 +9,8 @@ from jaxres.explain.filters import (
     KERNELS,
     filtered,
     first_kernel,
+    kernel_images,
     kernel_of,
-    kernel_pictures,
     pooled,
 )
 from jaxres.models.pure import abstract_net, flatten
@@ -18,15 +18,15 @@ from jaxres.ops import conv
 from jaxres.runtime.errors import InputError
 
 RNG = np.random.default_rng(0)
-PICTURE = cv2.resize(RNG.integers(0, 256, (6, 8, 3), np.uint8), (40, 31))
+IMAGE = cv2.resize(RNG.integers(0, 256, (6, 8, 3), np.uint8), (40, 31))
 
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_filters_are_opencvs(name: str) -> None:
-    picture = np.asarray(PICTURE)
-    found = filtered(picture, kernel_of(name))
-    np.testing.assert_array_equal(found, cv2.filter2D(picture, -1, kernel_of(name)))
-    assert (found != picture).any()
+    image = np.asarray(IMAGE)
+    found = filtered(image, kernel_of(name))
+    np.testing.assert_array_equal(found, cv2.filter2D(image, -1, kernel_of(name)))
+    assert (found != image).any()
 
 
 def test_filters_are_computed_by_the_networks_convolution() -> None:
@@ -34,7 +34,7 @@ def test_filters_are_computed_by_the_networks_convolution() -> None:
         conv.force_lowering("winograd"),  # which has no groups
         pytest.raises(ValueError, match="lowering 'winograd' cannot express"),
     ):
-        filtered(np.asarray(PICTURE), kernel_of("edge"))
+        filtered(np.asarray(IMAGE), kernel_of("edge"))
 
 
 def test_an_edge_filter_sees_nothing_where_nothing_changes() -> None:
@@ -45,21 +45,21 @@ def test_an_edge_filter_sees_nothing_where_nothing_changes() -> None:
 
 @pytest.mark.parametrize("size", [2, 3, 16])
 def test_pooling_is_numpys(size: int) -> None:
-    found = pooled(np.asarray(PICTURE), size)
+    found = pooled(np.asarray(IMAGE), size)
     rows, columns = 31 // size, 40 // size
-    whole = np.asarray(PICTURE)[: rows * size, : columns * size]
+    whole = np.asarray(IMAGE)[: rows * size, : columns * size]
     windows = whole.reshape(rows, size, columns, size, 3)
     np.testing.assert_array_equal(found["max"], windows.max((1, 3)))
     np.testing.assert_allclose(found["average"], windows.mean((1, 3)), atol=0.5001)
-    largest = np.asarray(PICTURE).max(2)
+    largest = np.asarray(IMAGE).max(2)
     np.testing.assert_array_equal(found["depthwise"], np.stack([largest] * 3, axis=-1))
 
 
 @pytest.mark.parametrize(("size", "side"), [(-1, 31), (0, 31), (1, 31), (17, 31), (9, 8)])
 def test_a_window_has_to_fit(size: int, side: int) -> None:
-    picture = np.asarray(PICTURE)[:side]
+    image = np.asarray(IMAGE)[:side]
     with pytest.raises(InputError, match=rf"--size is {size}; allowed here: 2 to {min(side, 16)}$"):
-        pooled(picture, size)
+        pooled(image, size)
 
 
 def test_the_first_kernel_is_the_one_that_reads_colours() -> None:
@@ -87,10 +87,10 @@ def _zeros(shapes):
     return jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), shapes)
 
 
-def test_each_filter_is_a_picture_of_its_own() -> None:
+def test_each_filter_is_an_image_of_its_own() -> None:
     kernel = RNG.normal(size=(5, 4, 3, 7)).astype(np.float32)
     kernel[..., 6] = 2
-    found = kernel_pictures(kernel)
+    found = kernel_images(kernel)
     assert found.shape == (7, 5, 4, 3)
     for k in range(6):
         own = kernel[..., k]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxres.data.pictures import open_split
+from jaxres.data.composed import open_split
 from jaxres.distributed.mesh import make_mesh
 from jaxres.evaluation.run import Loaded
 from jaxres.explain.gallery import (
@@ -52,7 +52,7 @@ def test_mistakes_are_sorted_and_right() -> None:
 
 
 @pytest.mark.parametrize("composition", ["plain", "scale_blend", "scatter_digits"])
-def test_the_sheet_shows_the_pictures_that_were_taken_for_another(
+def test_the_sheet_shows_the_images_that_were_taken_for_another(
     tiny_config, tmp_path, composition: str
 ) -> None:
     render = "host" if composition == "plain" else "device"
@@ -63,15 +63,15 @@ def test_the_sheet_shows_the_pictures_that_were_taken_for_another(
         "--data.canvas=64",
         "--data.texture-count=8",
     )
-    net, pictures = network(config, classes=10), open_split(config, "test")
+    net, dataset = network(config, classes=10), open_split(config, "test")
     weights = {"params": net.params, "stats": net.stats}
-    run = Loaded(tmp_path, 0, config, make_mesh(1), net, weights, pictures)
+    run = Loaded(tmp_path, 0, config, make_mesh(1), net, weights, dataset)
     mistakes = find_mistakes(run)
     assert 25 < len(mistakes.rows()) < mistakes.examples == 50
     sheet = mistakes_sheet(run, mistakes, count=4)
     cell = 64 + CAPTION + MARGIN
     width = (sheet.shape[1] - MARGIN) // 2
-    whole = rendered(pictures, planned(pictures, range(50)))
+    whole = rendered(dataset, planned(dataset, range(50)))
     for place, example in enumerate(mistakes.example[:4]):
         top, left = MARGIN + place // 2 * cell, MARGIN + place % 2 * width
         shown = sheet[top : top + 64, left : left + 64]
@@ -86,14 +86,14 @@ def test_heat_is_blue_without_and_red_with_the_most() -> None:
     blue = heat[2, 0, 0]
     assert blue[2] > blue[0] + 30
     assert (heat[2] == blue).all()
-    for picture, row, column in [(0, 2, 3), (1, 5, 5)]:
-        assert heat[picture, row, column, 0] > heat[picture, row, column, 2] + 30
+    for image, row, column in [(0, 2, 3), (1, 5, 5)]:
+        assert heat[image, row, column, 0] > heat[image, row, column, 2] + 30
     assert (heat[1, 0, 0] == blue).all()
     assert (heat[0, 2, 4] != heat[0, 2, 3]).any()
     assert not np.array_equal(overlaid(images // 2, maps), heat)
 
 
-def test_maps_stand_to_the_right_of_their_picture() -> None:
+def test_maps_stand_to_the_right_of_their_image() -> None:
     images = RNG.integers(0, 256, (2, 32, 32, 3), np.uint8)
     maps = [RNG.random((2, 32, 32)).astype(np.float32) for _ in range(2)]
     sheet = attention_sheet(images, maps, ["one", "two"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxres.data.pictures import open_split
+from jaxres.data.composed import open_split
 from jaxres.explain.mass import digit_boxes, shares_in_boxes
 from jaxres.explain.preview import planned, rendered
 
@@ -13,7 +13,7 @@ def test_shares_of_known_maps() -> None:
     maps[0, 2:4, 3:7] = 1  # all inside
     maps[1, 1:5, 3:7] = 1  # half of its rows
     maps[2, 2:4, 2:4] = [[3, 1], [3, 1]]  # a quarter, by mass
-    maps[3, 2, 3], maps[3, 0, 0] = 1, -5  # what is below zero is no mass
+    maps[3, 2, 3], maps[3, 0, 0] = 1, -5  # what is below zero is not a mass
     boxes = np.array([[2, 3, 4, 7]] * 5, np.int32)
     np.testing.assert_allclose(shares_in_boxes(maps, boxes), [1, 0.5, 0.25, 1, 0])
     boxes[1] = [0, 0, 10, 8]
@@ -37,11 +37,11 @@ def test_boxes_hold_the_digit_and_nothing_else(tiny_config, render: str, finish)
         f"--data.render={render}",
         *finish,
     )
-    pictures = open_split(config, "test")
-    batch = planned(pictures, range(6))
-    boxes = digit_boxes(pictures, batch)
+    dataset = open_split(config, "test")
+    batch = planned(dataset, range(6))
+    boxes = digit_boxes(dataset, batch)
     assert boxes is not None
-    images = rendered(pictures, batch)
+    images = rendered(dataset, batch)
     assert len({tuple(box) for box in boxes.tolist()}) == 6
     scale = (config.data.resize or 48) / 48
     for image, (top, left, bottom, right) in zip(images, boxes, strict=True):
@@ -60,11 +60,11 @@ def test_boxes_hold_the_digit_and_nothing_else(tiny_config, render: str, finish)
 def test_boxes_of_a_scattered_digit(tiny_config) -> None:
     flags = ("--data.composition=scatter_digits", "--data.canvas=64", "--data.texture-count=4")
     black = ("--data.textures=photos:1", "--data.backgrounds=black")
-    pictures = open_split(tiny_config(*flags, *black, "--data.digits=1"), "test")
-    batch = planned(pictures, range(6))
-    boxes = digit_boxes(pictures, batch)
+    dataset = open_split(tiny_config(*flags, *black, "--data.digits=1"), "test")
+    batch = planned(dataset, range(6))
+    boxes = digit_boxes(dataset, batch)
     assert boxes is not None
-    for image, (top, left, bottom, right) in zip(rendered(pictures, batch), boxes, strict=True):
+    for image, (top, left, bottom, right) in zip(rendered(dataset, batch), boxes, strict=True):
         white = image[..., 0] == 255
         assert white[top:bottom, left:right].sum() == white.sum() > 20
         assert (bottom - top) * (right - left) < 0.6 * 64**2
@@ -78,5 +78,5 @@ def test_boxes_that_are_not_known(tiny_config) -> None:
         (("--data.center=true",), "test"),
         (("--augment.rotate=10",), "train"),
     ]:
-        pictures = open_split(tiny_config(*more), split)
-        assert digit_boxes(pictures, planned(pictures, range(2))) is None
+        dataset = open_split(tiny_config(*more), split)
+        assert digit_boxes(dataset, planned(dataset, range(2))) is None

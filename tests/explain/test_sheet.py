@@ -1,4 +1,4 @@
-"""Contact sheets: every picture and its caption in a place of their own; files whole."""
+"""Contact sheets: every image and its caption in a place of their own; files whole."""
 
 import pathlib
 
@@ -43,7 +43,7 @@ def test_a_caption_of_several_lines() -> None:
     assert inked.tolist() == [True, False, True]
 
 
-def test_small_pictures_grow_by_whole_numbers() -> None:
+def test_small_images_grow_by_whole_numbers() -> None:
     image = np.random.default_rng(0).integers(0, 256, (1, 20, 30, 3), np.uint8)
     grown = enlarged(image, 70)
     assert grown.shape == (1, 60, 90, 3)
@@ -53,11 +53,11 @@ def test_small_pictures_grow_by_whole_numbers() -> None:
 
 def test_a_png_is_written_whole_or_not_at_all(tmp_path: pathlib.Path, monkeypatch) -> None:
     path = tmp_path / "x.png"
-    picture = np.random.default_rng(0).integers(0, 256, (6, 7, 3), np.uint8)
-    write_png(path, picture)
+    image = np.random.default_rng(0).integers(0, 256, (6, 7, 3), np.uint8)
+    write_png(path, image)
     read = cv2.imread(str(path))
     assert read is not None
-    np.testing.assert_array_equal(read[..., ::-1], picture)
+    np.testing.assert_array_equal(read[..., ::-1], image)
     before = path.read_bytes()
 
     def full(self: pathlib.Path, content: bytes) -> int:
@@ -67,6 +67,6 @@ def test_a_png_is_written_whole_or_not_at_all(tmp_path: pathlib.Path, monkeypatc
 
     monkeypatch.setattr(pathlib.Path, "write_bytes", full)
     with pytest.raises(InputError, match=r"cannot write '.*x\.png': No space left"):
-        write_png(path, picture[:2])
+        write_png(path, image[:2])
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.png"]

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from benchmarks import rows as results
-from jaxres.checkpoint.manager import open_run
+from benchmarks.timing import rows as results
+from jaxres.checkpoint.reader import open_run
 from jaxres.distributed.process_group import VARIABLES
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""One run on changing numbers of processes and devices: the same pictures, the same losses."""
+"""One run on changing numbers of processes and devices: the same images, the same losses."""
 
 import pathlib
 import signal
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.faults.runs import rows, run, weights
+from tests.marked import slow
 from tests.tiny import PLAN_LOG
 
 # SGD: Adam divides by the gradient's size, so that rounding decides where a gradient is tiny.
@@ -22,7 +23,7 @@ FLAGS = [
 
 
 def plans(path: pathlib.Path) -> dict[tuple[int, int], str]:
-    """The hash of each picture that was planned, by step and position; the same whenever again."""
+    """The hash of each image that was planned, by step and position; the same whenever again."""
     found: dict[tuple[int, int], str] = {}
     for line in path.read_text().splitlines():
         step, position, crc = line.split()
@@ -35,7 +36,7 @@ def plans(path: pathlib.Path) -> dict[tuple[int, int], str]:
     "stages",
     [
         [(2, 2, "jit"), (1, 1, "pmap")],
-        pytest.param([(4, 1, "jit"), (1, 1, "jit"), (2, 4, "pmap")], marks=pytest.mark.slow),
+        slow([(4, 1, "jit"), (1, 1, "jit"), (2, 4, "pmap")]),
     ],
     ids=["2-1", "4-1-2"],
 )

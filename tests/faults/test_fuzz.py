@@ -12,10 +12,18 @@ from tests.faults.fuzz import campaign
 from tests.faults.fuzz.readers import READERS
 
 SEED = random.SystemRandom().randrange(2**32)
-INPUTS = 60
+INPUTS = 40
 # Of readers that take 5 ms and more for an input, one of which starts a process for each.
-SLOW = {"keras": 3, "run": 4, "recipe": 20, "flags": 40, "photos": 10, "flowers": 12, "import": 8}
-SLOW |= {"checkpoint": 10, "run-directory": 10, "mnist": 15, "hdf5": 30, "contest": 20}
+SLOW = {"keras": 3, "run": 4, "recipe": 12, "flags": 30, "photos": 10, "flowers": 12, "import": 8}
+SLOW |= {
+    "checkpoint": 7,
+    "torch-zip": 25,
+    "torch-stream": 25,
+    "run-directory": 10,
+    "mnist": 15,
+    "hdf5": 30,
+    "contest": 20,
+}
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -10,7 +10,7 @@ import pytest
 
 from jaxres.checkpoint.manager import Checkpoints
 from jaxres.config import Config
-from jaxres.data.pictures import open_split
+from jaxres.data.composed import open_split
 from jaxres.data.pipeline import train_batches
 from jaxres.logs.window import Window
 from jaxres.ops import losses
@@ -20,6 +20,7 @@ from jaxres.training import losses as registered
 from jaxres.training.setup import Setup
 from jaxres.training.state import TrainState
 from tests.faults.runs import rows, weights
+from tests.marked import slow
 
 FLAGS = [
     "--train.devices=1",
@@ -62,8 +63,8 @@ def test_stop_is_the_default(poisoned, tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        pytest.param([], marks=pytest.mark.slow),
-        ["--train.steps-per-call=4", "--train.parallel=pmap"],
+        slow([]),
+        slow(["--train.steps-per-call=4", "--train.parallel=pmap"]),
     ],
 )
 def test_skip_leaves_out_the_step(
@@ -141,6 +142,7 @@ def test_rollback_has_an_end(
         loop.train(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_nan", ["skip", "rollback"])
 def test_the_rate_that_is_applied_is_the_one_of_the_step(
     poisoned, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, on_nan: str

@@ -5,15 +5,17 @@ import signal
 import time
 from collections.abc import Callable
 
+import chex
 import numpy as np
 import pytest
 
 from tests.faults.runs import LONGEST_S, ROOT, Run, rows, run, variables, weights
+from tests.marked import slow
 
 FLAGS = ["--train.join-timeout-s=60", "--train.peer-timeout-s=10", "--train.log-every-steps=1"]
 
 
-@pytest.mark.parametrize("mode", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["jit", slow("pmap")])
 def test_two_processes_of_two_devices_train_as_one_of_four(
     tmp_path: pathlib.Path, tiny_flags: list[str], mode: str
 ) -> None:
@@ -55,8 +57,7 @@ def assert_same_bits(
             each.finish(LONGEST_S)
         with run(one, flags, devices=4, recipe=recipe) as each:
             each.finish(LONGEST_S)
-        for left, right in zip(weights(two), weights(one), strict=True):
-            np.testing.assert_array_equal(left, right)
+        chex.assert_trees_all_equal([*weights(two)], [*weights(one)])
         for split in ("train", "validation", "test"):
             losses = [[row["loss"] for row in rows(each, split)] for each in (one, two)]
             assert losses[0] == losses[1]
@@ -65,7 +66,7 @@ def assert_same_bits(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["jit", slow("pmap")])
 def test_ordered_sums_give_the_same_bits(
     assert_same_bits, tiny_flags: list[str], mode: str
 ) -> None:
@@ -80,9 +81,7 @@ def test_the_quickstart_gives_the_same_bits(assert_same_bits, mode: str) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("number", [signal.SIGTERM, slow(signal.SIGINT)])
 def test_a_signal_to_one_process_saves_and_ends_all_and_the_run_goes_on_with_fewer(
     tmp_path: pathlib.Path, tiny_flags: list[str], number: signal.Signals
 ) -> None:
@@ -105,9 +104,9 @@ def test_a_signal_to_one_process_saves_and_ends_all_and_the_run_goes_on_with_few
     ("process", "number"),
     [
         (1, signal.SIGKILL),
-        pytest.param(1, signal.SIGSTOP, marks=pytest.mark.slow),
-        pytest.param(0, signal.SIGKILL, marks=pytest.mark.slow),
-        pytest.param(0, signal.SIGSTOP, marks=pytest.mark.slow),
+        slow(1, signal.SIGSTOP),
+        slow(0, signal.SIGKILL),
+        slow(0, signal.SIGSTOP),
     ],
 )
 def test_the_others_stop_when_a_process_is_lost(
@@ -131,6 +130,7 @@ def test_the_others_stop_when_a_process_is_lost(
         assert "the same command resumes from" in line
 
 
+@pytest.mark.slow
 def test_a_run_whose_processes_do_not_all_come_gives_up(
     tmp_path: pathlib.Path, tiny_flags: list[str]
 ) -> None:

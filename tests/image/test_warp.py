@@ -7,11 +7,11 @@ from jaxres.image.hashing import pixel_noise
 RNG = np.random.default_rng(0)
 
 
-def bilinear(picture: np.ndarray, row: float, column: float, border: str) -> float:
+def bilinear(image: np.ndarray, row: float, column: float, border: str) -> float:
     """By the definition, one place at a time."""
 
     def level(i: int, j: int) -> float:
-        height, width = picture.shape
+        height, width = image.shape
         if border == "mirror":
             i, j = (
                 np.pad(np.arange(n), 60, mode="reflect")[k + 60]
@@ -19,7 +19,7 @@ def bilinear(picture: np.ndarray, row: float, column: float, border: str) -> flo
             )
         elif not (0 <= i < height and 0 <= j < width):
             return 0.0
-        return float(picture[i, j])
+        return float(image[i, j])
 
     top, left = int(np.floor(row)), int(np.floor(column))
     down, right = row - top, column - left
@@ -29,13 +29,13 @@ def bilinear(picture: np.ndarray, row: float, column: float, border: str) -> flo
 
 
 def test_sampling_is_bilinear_with_either_border():
-    pictures = RNG.integers(0, 256, (3, 9, 7), np.uint8)
+    images = RNG.integers(0, 256, (3, 9, 7), np.uint8)
     chosen = np.array([2, 0], np.int32)
     row, column = (RNG.uniform(-20, 30, (2, 5, 6)).astype(np.float32) for _ in range(2))
     for border in ("mirror", "black"):
         ours = np.asarray(
             warp.sampled(
-                jnp.asarray(pictures),
+                jnp.asarray(images),
                 jnp.asarray(chosen),
                 jnp.asarray(row),
                 jnp.asarray(column),
@@ -43,8 +43,8 @@ def test_sampling_is_bilinear_with_either_border():
             )
         )
         for place in np.ndindex(ours.shape):
-            picture = pictures[chosen[place[0]]]
-            expected = bilinear(picture, float(row[place]), float(column[place]), border)
+            image = images[chosen[place[0]]]
+            expected = bilinear(image, float(row[place]), float(column[place]), border)
             np.testing.assert_allclose(ours[place], expected, atol=1e-2)
 
 

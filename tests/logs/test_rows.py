@@ -19,5 +19,5 @@ def test_lines_that_are_no_rows_are_dropped(tmp_path: pathlib.Path) -> None:
 
 def test_a_pipe_is_not_waited_for(tmp_path: pathlib.Path) -> None:
     os.mkfifo(tmp_path / "metrics.jsonl")
-    with pytest.raises(InputError, match=r"metrics.jsonl' is no regular file"):
+    with pytest.raises(InputError, match=r"metrics.jsonl' is not a regular file"):
         keep_rows(tmp_path / "metrics.jsonl", 2)

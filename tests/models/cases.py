@@ -1,4 +1,4 @@
-"""Networks and picture sizes at which ours are compared with independent implementations."""
+"""Networks and image sizes at which ours are compared with independent implementations."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ PACKAGES = {
 
 
 class Case(NamedTuple):
-    """A network without dropout for pictures of one size."""
+    """A network without dropout for images of one size."""
 
     model: str
     size: int  # pixels
@@ -48,7 +48,7 @@ class Case(NamedTuple):
         return abstract_net(self.model, classes=CLASSES, image_size=self.size, **options)
 
     def images(self) -> np.ndarray:
-        """A batch of pictures, of contrasts that networks tell apart: 1/4 to 2."""
+        """A batch of images, of contrasts that networks tell apart: 1/4 to 2."""
         noise = drawn.draw("images", (BATCH, self.size, self.size, 3))
         return noise * CONTRASTS[:, None, None, None]
 

@@ -1,4 +1,4 @@
-"""Weights and pictures drawn from their names and shapes: the same everywhere, nothing stored."""
+"""Weights and images drawn from their names and shapes: the same everywhere, nothing stored."""
 
 import math
 import zlib

@@ -19,18 +19,21 @@ def path(case: Case) -> pathlib.Path:
 
 
 def values(logits: np.ndarray, gradients: Weights) -> dict[str, Any]:
-    """Logits, and of some gradients the norm and the product with a direction drawn by name."""
+    """The contents of a case's file."""
+    rows = [[_rounded(value) for value in row] for row in logits]
+    return {"logits": rows, "gradients": of_gradients(gradients)}
+
+
+def of_gradients(gradients: Weights) -> dict[str, dict[str, float]]:
+    """Of some gradients the norm and the product with a direction drawn by name."""
     names = sorted(name for name, values in gradients.items() if np.linalg.norm(values) > ZERO)
     chosen = [names[place] for place in np.linspace(0, len(names) - 1, PARAMETERS).astype(int)]
     return {
-        "logits": [[_rounded(value) for value in row] for row in logits],
-        "gradients": {
-            name: {
-                "norm": _rounded(np.linalg.norm(gradients[name])),
-                "product": _rounded(np.vdot(gradients[name], _direction(name, gradients[name]))),
-            }
-            for name in dict.fromkeys(chosen)
-        },
+        name: {
+            "norm": _rounded(np.linalg.norm(gradients[name])),
+            "product": _rounded(np.vdot(gradients[name], _direction(name, gradients[name]))),
+        }
+        for name in dict.fromkeys(chosen)
     }
 
 

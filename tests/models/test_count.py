@@ -26,6 +26,6 @@ def test_size_and_classes_count():
     assert large.parameters == small.parameters - 990 * 513
 
 
-def test_a_picture_too_small_is_named():
+def test_an_image_too_small_is_named():
     with pytest.raises(InputError, match="31 pixels; allowed for resnet18: 32 pixels"):
         count("resnet18", image_size=31)

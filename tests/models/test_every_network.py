@@ -19,27 +19,28 @@ from jaxres.ops.conv import force_lowering
 from jaxres.training import optim
 from jaxres.training.state import new_state
 from jaxres.training.step import make_train_step
+from tests.marked import slow
 from tests.models import drawn
 
 DEVICES, CLASSES = 4, 10
 BATCH = 2 * DEVICES
-# Networks that compile soon. The others run with `-m slow` and are traced always, but for the
-# deepest, which are others of more blocks; `test_golden.py` runs one of each family always.
+# Networks that compile soon. The others run with `-m slow` and are traced always, but for those
+# that are others of more blocks or channels; `test_golden.py` runs one of each family always.
 FAST = (
-    "cifar_resnet20",
     "all_cnn_small",
     "two_conv_cnn",
     "handbook_mlp",
 )
 SLOW = [name for name in registry.list_models() if name not in FAST]
-DEEPEST = (
-    *("resnet101", "resnet152", "wide_resnet101_2"),
+LIKE_OTHERS = (
+    *("resnet34", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2"),
+    *("vgg13", "vgg19", "vgg13_bn", "vgg19_bn", "shufflenet_v2_x1_0", "cifar_resnet32"),
     *("cifar_resnet44", "cifar_resnet56", "cifar_resnet110", "cifar_wide_resnet28_10"),
 )
 
 
 class Run:
-    """A network with pictures of its smallest size, two for each device; nothing computed yet."""
+    """A network with images of its smallest size, two for each device; nothing computed yet."""
 
     def __init__(self, name: str, *, head: Literal["flatten"] | None = None):
         size = registry.smallest_image(name)
@@ -52,12 +53,12 @@ class Run:
         self.optimizer = optim.create(self.config.optim, 1)
         rate = optim.learning_rate(self.config.optim, 1)
         step = make_train_step(self.net, self.optimizer, rate, self.config)
-        self.way = strategy.Jit(make_mesh(DEVICES))
-        self.train = self.way.compile(step, 1)
+        self.parallel = strategy.Jit(make_mesh(DEVICES))
+        self.train = self.parallel.compile(step, 1)
         evaluates = make_eval_step(self.net, self.config)
         self.evaluate = jax.shard_map(
             lambda state, images, labels: evaluates(state.variables, images, labels),
-            mesh=self.way.mesh,
+            mesh=self.parallel.mesh,
             in_specs=(P(), P(AXIS), P(AXIS)),
             out_specs=P(AXIS),
             check_vma=False,
@@ -70,9 +71,9 @@ class Run:
         return new_state(params, stats, self.optimizer, ema=False)
 
 
-def slow_among(names: Sequence[str], slow: Sequence[str]) -> list[Any]:
+def slow_among(names: Sequence[str], long: Sequence[str]) -> list[Any]:
     """Test cases of which some are marked as slow."""
-    return [pytest.param(x, marks=pytest.mark.slow) if x in slow else x for x in names]
+    return [slow(x) if x in long else x for x in names]
 
 
 @pytest.mark.parametrize("name", slow_among([*FAST, *SLOW], SLOW))
@@ -84,8 +85,8 @@ def test_trains_and_evaluates(name: str) -> None:
         unflatten({path: weights[path] for path in flatten(tree)})
         for tree in (run.net.params, run.net.stats)
     )
-    state = replicate(run.way.mesh, run.state(params, stats))
-    batch = run.way.put_batch(run.batch, 1)
+    state = replicate(run.parallel.mesh, run.state(params, stats))
+    batch = run.parallel.put_batch(run.batch, 1)
     # Every lowering has tests of its own; this one is quick both to compile and to run.
     with force_lowering("patches"):
         evaluates = jax.jit(run.evaluate).lower(state, batch["image"], batch["label"])
@@ -103,7 +104,7 @@ def test_trains_and_evaluates(name: str) -> None:
     assert all(path.endswith("conv.bias") for path in still)
 
 
-@pytest.mark.parametrize("name", slow_among(SLOW, DEEPEST))
+@pytest.mark.parametrize("name", slow_among(SLOW, LIKE_OTHERS))
 def test_the_step_of_a_large_network_is_traced(name: str) -> None:
     run = Run(name)
     before = jax.eval_shape(run.state, run.net.params, run.net.stats)

@@ -10,6 +10,8 @@ from jaxres.models import blocks, network, registry, sequential
 from jaxres.models.network import Head
 from jaxres.models.options import Options
 from jaxres.models.pure import abstract_net
+from jaxres.ops.dropout import dropout
+from tests.marked import slow
 from tests.models import drawn
 
 CHANNELS, SIZE, CLASSES = 6, 3, 4
@@ -93,22 +95,22 @@ def test_dropout_follows_dense_layers_or_precedes_the_last(dense, survivors, pla
 def test_spatial_dropout_drops_whole_maps():
     maps = jnp.ones((400, 3, 2, 25))
     key = jax.random.key(0)
-    whole = np.asarray(blocks.dropout(maps, 0.2, train=True, key=key, whole_maps=True))
+    whole = np.asarray(dropout(maps, 0.2, train=True, key=key, whole_maps=True))
     assert set(np.unique(whole)) == {0.0, 1.25}
     assert np.all(whole == whole[:, :1, :1])
     kept = whole[:, 0, 0] > 0
-    # 10,000 draws, each picture and channel its own: a standard deviation of 0.004.
+    # 10,000 draws, each image and channel its own: a standard deviation of 0.004.
     assert kept.mean() == pytest.approx(0.8, abs=0.02)
     assert kept.mean(0).std() < 0.05
     assert kept.mean(1).std() < 0.15
-    single = np.asarray(blocks.dropout(maps, 0.2, train=True, key=key))
+    single = np.asarray(dropout(maps, 0.2, train=True, key=key))
     assert not np.all(single == single[:, :1, :1])
 
 
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
-        ("mobilenet_v2", {}, [((2, 1280), 0.2, False)]),
+        slow("mobilenet_v2", {}, [((2, 1280), 0.2, False)]),
         ("vgg11", {}, [((2, 4096), 0.5, False)] * 2),
         ("handbook_cnn", {}, [((2, 128), 0.5, False), ((2, 64), 0.5, False)]),
         (
@@ -122,7 +124,7 @@ def test_spatial_dropout_drops_whole_maps():
             ],
         ),
         ("de_novo_cnn", {"spatial_dropout": 0.0, "dropout": 0.0}, []),
-        ("resnet50", {}, []),
+        slow("resnet50", {}, []),
     ],
 )
 def test_where_networks_drop(name, options, expected, monkeypatch):

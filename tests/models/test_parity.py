@@ -27,7 +27,7 @@ def test_the_same_weights_give_the_same_logits_and_gradients(case: Case):
     theirs = peer.logits(weights, images)
     error = np.abs(cases.logits(case, weights) - theirs).max() / np.abs(theirs).max()
     assert error < LOGITS
-    # Pictures make a difference a hundred times the tolerance and more.
+    # Images make a difference a hundred times the tolerance and more.
     assert np.std(theirs, axis=0).mean() > 100 * LOGITS * np.abs(theirs).max()
     if case not in FAMILIES:
         return
@@ -58,9 +58,9 @@ def test_published_weights_give_the_same_logits(originals: pathlib.Path):
     missing, unexpected = module.load_state_dict(state, strict=False)
     assert not unexpected
     assert all(name.endswith("num_batches_tracked") for name in missing)
-    pictures = torch.from_numpy(case.images()).permute(0, 3, 1, 2)
+    images = torch.from_numpy(case.images()).permute(0, 3, 1, 2)
     with torch.no_grad():
-        theirs = module.eval()(pictures).numpy()
+        theirs = module.eval()(images).numpy()
     assert np.abs(ours - theirs).max() < LOGITS * np.abs(theirs).max()
 
 

@@ -83,12 +83,12 @@ def test_training_moves_the_statistics_and_evaluation_does_not(net, images):
 
 def test_bfloat16_keeps_float32_where_it_matters():
     net = abstract_net("resnet50", **OPTIONS, dtype=jnp.bfloat16)
-    pictures = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.bfloat16)
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.bfloat16)
     program = jax.make_jaxpr(lambda *arrays: net.apply(*arrays, train=True))(
-        net.params, net.stats, pictures
+        net.params, net.stats, images
     )
     logits, stats = jax.eval_shape(
-        lambda *arrays: net.apply(*arrays, train=True), net.params, net.stats, pictures
+        lambda *arrays: net.apply(*arrays, train=True), net.params, net.stats, images
     )
     for tree in (net.params, stats, logits):
         assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype("float32")}
@@ -97,7 +97,7 @@ def test_bfloat16_keeps_float32_where_it_matters():
 
 
 def test_dropout_needs_a_key_in_training_only(images):
-    net = create_net("resnet18", key=jax.random.key(0), **OPTIONS, dropout=0.5)
+    net = create_net("tiny", key=jax.random.key(0), **OPTIONS, dropout=0.5)
     jax.eval_shape(lambda *arrays: net.apply(*arrays, train=False), net.params, net.stats, images)
     with pytest.raises(ValueError, match=r"dropout of 0\.5 needs a key in training"):
         jax.eval_shape(
@@ -139,6 +139,7 @@ def test_a_constant_channel_stays_finite():
     assert np.all(np.asarray(variance) >= 0.9)
 
 
+@pytest.mark.slow
 def test_sync_option_reaches_every_layer():
     options = Options(classes=10, image_size=32, sync_batch_norm=True)
     for name in ("resnet18", "vgg11_bn", "mobilenet_v2", "shufflenet_v2_x0_5", "cifar_resnet20"):

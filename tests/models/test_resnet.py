@@ -11,6 +11,7 @@ from jaxres.models import registry, resnet
 from jaxres.models.pure import Net, abstract_net, create_net
 from jaxres.ops.target import target_backend
 from jaxres.runtime.errors import InputError
+from tests.marked import slow
 
 
 def parameters(name, **options):
@@ -92,7 +93,7 @@ def images():
     return jax.random.normal(jax.random.key(1), (4, 40, 40, 3)) + 0.5
 
 
-@pytest.fixture(params=["torchvision's", pytest.param("keras's", marks=pytest.mark.slow)])
+@pytest.fixture(params=["torchvision's", slow("keras's")])
 def folded_or_not(request, monkeypatch):
     """`make(rule)`: a network of two bottlenecks with its batch norm folded by a rule."""
     keras = request.param == "keras's"  # biases in the convolutions, strides in the first 1x1
@@ -121,6 +122,7 @@ def trained(net: Net, images, **options):
     return logits, stats, grads
 
 
+@pytest.mark.slow
 def test_folded_batch_norm_trains_as_by_itself(folded_or_not, images):
     expected = trained(folded_or_not("never"), images)
     for backend in ("cpu", "gpu"):
@@ -152,6 +154,7 @@ def test_folding_follows_the_rule(folded_or_not, images):
     assert counted("always", frozen=frozen) == counted("never", frozen=frozen)
 
 
+@pytest.mark.slow
 def test_evaluation_is_the_same_whatever_is_folded(folded_or_not, images):
     always, never = folded_or_not("always"), folded_or_not("never")
     logits = [

@@ -1,12 +1,15 @@
 """Numbers of parameters: those published, and those of the studies' networks counted by hand."""
 
 import itertools
+import re
 
 import jax
 import pytest
 
 from jaxres.models.pure import abstract_net
+from tests.marked import slow
 
+LIKE_OTHERS = re.compile("13|16|19|44|56|110|_2$")  # of more blocks or channels
 # Of 1000 classes, those of CIFAR of 10.
 PUBLISHED = {
     "vgg11": 132_863_336,
@@ -39,7 +42,10 @@ def parameters(name, **options):
     return size(abstract_net(name, **options).params)
 
 
-@pytest.mark.parametrize(("name", "expected"), PUBLISHED.items())
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [slow(*each) if LIKE_OTHERS.search(each[0]) else each for each in PUBLISHED.items()],
+)
 def test_published(name, expected):
     sizes = (32, 10) if name.startswith("cifar") else (224, 1000)
     assert parameters(name, image_size=sizes[0], classes=sizes[1]) == expected

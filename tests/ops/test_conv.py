@@ -71,7 +71,7 @@ extents = st.integers(1, 4)
 pads = st.tuples(st.integers(0, 2), st.integers(0, 2))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 7), st.integers(1, 7)),
     window=st.tuples(extents, extents),
@@ -88,7 +88,7 @@ def test_general_lowerings(size, window, stride, padding, groups, dtype, name):
         check(images, kernel, stride=stride, padding=padding, groups=groups)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     size=st.tuples(st.integers(4, 9), st.integers(4, 9)),
     window=st.tuples(extents, extents),
@@ -103,7 +103,7 @@ def test_stem_lowerings(size, window, stride, padding, dtype, name):
         check(images, kernel, stride=stride, padding=padding, groups=1)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
@@ -129,16 +129,16 @@ def test_shifted(size, stride, padding, copies, dtype):
         check(images, kernel, stride=stride, padding=padding, groups=4)
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(
     size=st.tuples(st.integers(3, 9), st.integers(3, 9)),
     padding=st.tuples(pads, pads),
-    pictures_per_group=st.sampled_from([1, 4]),
+    images_per_group=st.sampled_from([1, 4]),
 )
-def test_winograd(size, padding, pictures_per_group):
+def test_winograd(size, padding, images_per_group):
     images, kernel = draw_arrays((4, *size, 3), (3, 3, 3, 5), "float32")
     with pytest.MonkeyPatch.context() as patch:
-        if pictures_per_group == 1:
+        if images_per_group == 1:
             patch.setattr(winograd, "GROUP_BYTES", 1)
             patch.setattr(winograd, "GROUP_TILES", 1)
         with force_lowering("winograd"):
@@ -177,6 +177,7 @@ def test_same_padding_halves_rounding_up():
     )
 
 
+@pytest.mark.slow
 def test_gradient_of_a_replicated_kernel_sums_over_devices():
     images, kernel = draw_arrays((64, 4, 4, 64), (3, 3, 64, 64), "float32")
     mesh = jax.make_mesh((4,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
@@ -201,6 +202,7 @@ def test_forced_lowering_ends_with_its_context():
     assert "conv_general_dilated" not in program()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "kernel", "stride", "wide", "narrow"),
     [
@@ -269,7 +271,7 @@ def test_mistakes_are_named():
         conv2d(images, kernel)
     with pytest.raises(ValueError, match="in 2 groups does not fit 2 channels"):
         conv2d(images, kernel, groups=2)
-    with pytest.raises(ValueError, match="kernel of 3x3 is larger than the padded picture"):
+    with pytest.raises(ValueError, match="kernel of 3x3 is larger than the padded image"):
         conv2d(images[:, :2], kernel)
     drawn = {"xla", "dot", "patches", "shifted", "winograd", "parts"}
     assert set(LOWERINGS) == drawn | {"space_to_depth", "four_channels"}

@@ -11,13 +11,14 @@ from jaxres.ops.conv import conv2d
 from jaxres.ops.folded_norm import conv_batch_norm
 from jaxres.ops.norm import batch_norm
 from jaxres.ops.target import target_backend
+from tests.marked import slow
 
 EPSILON = 1e-5
 NAMES = ("images", "kernel", "scale", "bias", "shortcut")
 
 
 def inputs(dtype="float32", *, offset=0.0, shape=(4, 6, 6, 5), features=12, shortcut=True):
-    """What a folded convolution takes; `offset` is the mean of the pictures in deviations."""
+    """What a folded convolution takes; `offset` is the mean of the images in deviations."""
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.standard_normal(shape) + offset, dtype)
     kernel = jnp.asarray(rng.standard_normal((shape[-1], features)) / 2, jnp.float32)
@@ -36,7 +37,7 @@ def reference(images, kernel, scale, bias, shortcut=None, *, rectify):
 
 
 def unfolded(images, kernel, scale, bias, shortcut=None, *, rectify):
-    """The same as two operations of ours, in the dtype of the pictures."""
+    """The same as two operations of ours, in the dtype of the images."""
     maps = conv2d(images, kernel.astype(images.dtype)[None, None])
     return batch_norm(maps, scale, bias, shortcut, epsilon=EPSILON, rectify=rectify)
 
@@ -69,7 +70,7 @@ def errors(found, wanted):
 
 @pytest.mark.parametrize("shortcut", [True, False])
 @pytest.mark.parametrize("rectify", [True, False])
-@pytest.mark.parametrize("offset", [0.0, 4.0])
+@pytest.mark.parametrize("offset", [slow(0.0), 4.0])
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_outputs_moments_and_gradients_in_float32(shortcut, rectify, offset, backend):
     arrays = inputs(offset=offset, shortcut=shortcut)
@@ -81,8 +82,8 @@ def test_outputs_moments_and_gradients_in_float32(shortcut, rectify, offset, bac
     assert max(errors(found, expected)) < 2e-5
 
 
-@pytest.mark.parametrize("offset", [0.0, 3.0, 30.0])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("offset", [slow(0.0), 3.0, slow(30.0)])
+@pytest.mark.parametrize("dtype", [slow("float32"), "bfloat16"])
 def test_it_is_as_close_to_float64_as_the_two_operations_are(dtype, offset):
     """Also at means of thirty deviations.
 
@@ -107,9 +108,9 @@ def test_it_is_as_close_to_float64_as_the_two_operations_are(dtype, offset):
 
 
 @pytest.mark.parametrize("operation", [folded, unfolded])
-@pytest.mark.parametrize("rectify", [True, False])
+@pytest.mark.parametrize("rectify", [True, slow(False)])
 def test_second_order(operation, rectify):
-    """A gradient penalty: the gradient of the gradient's length, of pictures and parameters."""
+    """A gradient penalty: the gradient of the gradient's length, of images and parameters."""
     arrays = inputs(offset=1.0)
     weights = jnp.asarray(np.random.default_rng(1).standard_normal((4, 6, 6, 12)), jnp.float32)
 
@@ -161,7 +162,7 @@ def test_moments_pass_no_gradient_on():
     assert not jax.grad(moments)(images).any()
 
 
-@pytest.mark.parametrize("rectify", [True, False])
+@pytest.mark.parametrize("rectify", [True, slow(False)])
 def test_synchronised_over_four_devices_it_is_that_of_one(rectify):
     arrays = inputs(offset=1.0, shape=(8, 5, 5, 5))
     cotangent = jnp.asarray(np.random.default_rng(1).standard_normal((8, 5, 5, 12)), jnp.float32)

@@ -14,6 +14,7 @@ from jax import lax
 from jaxres.ops import pool, target
 from jaxres.ops.conv import LOWERINGS, conv2d, force_lowering
 from jaxres.ops.target import target_backend
+from tests.marked import slow
 
 # Side of the images, kernel, input and output channels, stride, padding, groups.
 SHAPES = {
@@ -51,7 +52,10 @@ def assert_alike(ours, theirs) -> None:
         np.testing.assert_allclose(one / scale, other / scale, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", sorted(LOWERINGS.keys() - {"xla"}))
+@pytest.mark.parametrize(
+    "name",
+    [slow(x) if x in ("winograd", "shifted") else x for x in sorted(LOWERINGS.keys() - {"xla"})],
+)
 def test_convolution(name: str) -> None:
     side, extent, channels, features, stride, padding, groups = SHAPES[name]
     images = random(4, side, side, channels)
@@ -79,7 +83,7 @@ def test_convolution(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("window", "stride", "padding"),
-    [(2, 2, 0), (3, 2, 1), pytest.param(3, 1, 1, marks=pytest.mark.slow)],
+    [(2, 2, 0), (3, 2, 1), slow(3, 1, 1)],
 )
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_max_pooling(backend: str, window: int, stride: int, padding: int) -> None:

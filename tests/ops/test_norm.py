@@ -24,7 +24,7 @@ def reference(images, scale, bias, shortcut):
     return outputs if shortcut is None else outputs + shortcut
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     shape=st.tuples(st.integers(2, 5), st.integers(1, 6), st.integers(1, 6), st.integers(1, 9)),
     has_shortcut=st.booleans(),
@@ -99,8 +99,8 @@ def test_moments_are_those_of_the_batch_and_pass_no_gradient():
 
 
 @pytest.mark.parametrize("rectify", [True, False])
-def test_backward_keeps_pictures_results_and_numbers_per_channel(rectify):
-    """No array of the pictures' size is kept but the pictures and, for the mask, the result."""
+def test_backward_keeps_images_results_and_numbers_per_channel(rectify):
+    """No array of the images' size is kept but the images and, for the mask, the result."""
     images = jnp.ones((4, 8, 8, 3))
     ones = jnp.ones(3)
     _, pull = jax.vjp(

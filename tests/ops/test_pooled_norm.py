@@ -11,6 +11,7 @@ from jaxres.ops import pool
 from jaxres.ops.norm import batch_norm
 from jaxres.ops.pooled_norm import batch_norm_max_pool
 from jaxres.ops.target import target_backend
+from tests.marked import slow
 
 WINDOW: Any = {"window": 3, "stride": 2, "padding": 1}
 
@@ -33,8 +34,14 @@ def as_one(images, scale, bias):
     return batch_norm_max_pool(images, scale, bias, epsilon=1e-5, **WINDOW)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("backend", "dtype"),
+    [
+        ("gpu", "float32"),
+        ("gpu", "bfloat16"),
+        *(slow(backend, dtype) for backend in ("cpu", "tpu") for dtype in ("float32", "bfloat16")),
+    ],
+)
 def test_outputs_moments_and_gradients(backend, dtype):
     weights = jnp.asarray(np.random.default_rng(1).standard_normal((3, 6, 5, 6)), dtype)
 
@@ -57,7 +64,7 @@ def test_outputs_moments_and_gradients(backend, dtype):
     assert ours[0].dtype == ours[3].dtype == jnp.dtype(dtype)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
+@pytest.mark.parametrize("backend", [slow("cpu"), "gpu", slow("tpu")])
 def test_second_order(backend):
     weights = jnp.asarray(np.random.default_rng(1).standard_normal((3, 6, 5, 6)), jnp.float32)
 
@@ -78,7 +85,7 @@ def test_second_order(backend):
         np.testing.assert_allclose(one / scale, other / scale, atol=1e-4)
 
 
-@pytest.mark.parametrize(("window", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 1, 1)])
+@pytest.mark.parametrize(("window", "stride", "padding"), [slow(2, 2, 0), (3, 2, 1), slow(3, 1, 1)])
 @pytest.mark.parametrize("backend", ["gpu", "tpu"])
 def test_max_pooling_is_that_of_the_cpu_ties_and_all(backend, window, stride, padding):
     images = jnp.asarray(np.random.default_rng(0).integers(0, 4, (2, 9, 8, 3)), jnp.float32)

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from jaxres.report import charts, page, record
+from tests.marked import slow
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -36,7 +37,10 @@ def written(runs: list[pathlib.Path], tmp_path_factory: pytest.TempPathFactory) 
     return path
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("dark", 390)])
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [("light", 1280), slow("dark", 1280), ("dark", 390)],
+)
 def test_the_page_opens_cleanly(browser, written: pathlib.Path, scheme: str, width: int) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing")
     said: list[str] = []

@@ -63,32 +63,32 @@ def test_it_refers_to_nothing_outside(written: str) -> None:
     assert "@import" not in written
 
 
-def test_every_picture_has_words(written: str) -> None:
-    pictures = re.findall(r"<img [^>]*>", written)
-    assert len(pictures) == 3
-    for each in pictures:
+def test_every_image_has_words(written: str) -> None:
+    images = re.findall(r"<img [^>]*>", written)
+    assert len(images) == 3
+    for each in images:
         assert re.search(r'alt="[^"]{20,}"', each)
 
 
-def test_pictures_of_a_study_are_shown_unless_they_must_not_be(
+def test_images_of_a_study_are_shown_unless_they_must_not_be(
     runs: list[pathlib.Path], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
 ) -> None:
     run_dir = pathlib.Path(shutil.copytree(runs[0], tmp_path / "run"))
-    picture = np.zeros((20, 30, 3), np.uint8)
-    write_png(run_dir / "mistakes.png", picture)
+    image = np.zeros((20, 30, 3), np.uint8)
+    write_png(run_dir / "mistakes.png", image)
     run = record.read(run_dir)
     score = {"mean": 0.5, "min": 0.5, "max": 0.5}
     row = {"title": "one", "runs": {"0": run}, "failed": {}, "study": {}}
     found = {"title": "S0", "question": "Why?", "profile": "mini", "about": "small"}
     found |= {"command": "jaxres", "rows": {"one": {**row, "accuracy": score, "loss": score}}}
     path = tmp_path / "mini.html"
-    for pictures in (True, False):
-        page.write_study(found, path, pictures=pictures)
-        assert ("data:image/webp" in path.read_text()) == pictures
+    for images in (True, False):
+        page.write_study(found, path, images=images)
+        assert ("data:image/webp" in path.read_text()) == images
     (run_dir / "mistakes.png").write_bytes(b"no picture")
     page.write_study(found, path)
     assert "data:image/webp" not in path.read_text()
-    assert "mistakes.png' is no picture" in capsys.readouterr().err
+    assert "mistakes.png' is not an image" in capsys.readouterr().err
 
 
 def test_runs_are_named_from_the_folder_they_share(

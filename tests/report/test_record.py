@@ -47,7 +47,7 @@ def test_a_sweep_may_be_of_words(copied: pathlib.Path) -> None:
             record.read(copied)
 
 
-def test_the_side_is_that_of_padded_pictures(copied: pathlib.Path) -> None:
+def test_the_side_is_that_of_padded_images(copied: pathlib.Path) -> None:
     assert record.read(copied)["picture_side"] == 32
     settings = copied / "config.yaml"
     settings.write_text(settings.read_text().replace("pad: null", "pad: 48"))
@@ -64,7 +64,7 @@ def test_a_run_that_goes_on_has_no_test(copied: pathlib.Path) -> None:
 @pytest.mark.parametrize("gone", ["config.yaml", "metrics.jsonl"])
 def test_what_is_no_run_is_refused(copied: pathlib.Path, gone: str) -> None:
     (copied / gone).unlink()
-    with pytest.raises(InputError, match="is no run directory"):
+    with pytest.raises(InputError, match="is not a run directory"):
         record.read(copied)
 
 

@@ -16,6 +16,7 @@ from jaxres.runtime import compilation
 from jaxres.runtime.errors import InputError
 from jaxres.training import loop, setup
 from tests.faults.runs import ROOT
+from tests.marked import slow
 from tests.training.test_loop import assert_same_end
 from tests.training.unplug import unplugged_at
 
@@ -155,11 +156,7 @@ def test_entries_cut_short_are_removed_and_whole_ones_kept(enabled, tmp_path: pa
     ("flags", "programs"),
     [
         ([], {"jit(step)": 2}),
-        pytest.param(
-            ["--train.steps-per-call=4"],
-            {"jit(many)": 2, "jit(step)": 1},
-            marks=pytest.mark.slow,
-        ),
+        slow(["--train.steps-per-call=4"], {"jit(many)": 2, "jit(step)": 1}),
     ],
 )
 def test_each_step_compiles_once_per_length_of_a_call_and_evaluation_once(

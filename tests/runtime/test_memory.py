@@ -43,6 +43,7 @@ print(calls)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the setting")
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="temporaries are the device's")
 def test_a_program_finds_its_temporaries_again():
@@ -85,5 +86,6 @@ assert None not in loaded, loaded
 """
 
 
+@pytest.mark.slow
 def test_the_library_leaves_the_process_as_it_is(tmp_path):
     subprocess.run([sys.executable, "-c", LIBRARY, str(tmp_path)], check=True)

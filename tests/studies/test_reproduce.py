@@ -73,8 +73,8 @@ def silent(found: dict) -> None:
 def test_rows_run_after_those_they_start_from_and_a_failure_stops_no_other(
     made: Reproduction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures = {"mistakes.png": ("mistakes", "--count=4"), "none.png": ("nothing",)}
-    monkeypatch.setattr(reproduce, "DRAWN", pictures)
+    images = {"mistakes.png": ("mistakes", "--count=4"), "none.png": ("nothing",)}
+    monkeypatch.setattr(reproduce, "DRAWN", images)
     told: list[str] = []
     found = made.run(
         only=None, seeds=1, keep=False, told=lambda each: told.append(json.dumps(each))
@@ -182,6 +182,7 @@ def test_a_sweep_is_made_once_and_again_where_it_has_changed(
     assert len(asked) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
 def test_a_signal_stops_the_run_and_the_same_command_goes_on(made: Reproduction) -> None:
     row = Row("one", "first", pathlib.Path("r.yaml"), (*TINY_FLAGS, "--train.epochs=4000"))
@@ -324,6 +325,7 @@ def test_results_of_other_settings_are_kept_but_do_not_count(made: Reproduction)
     assert "other settings (optim.learning_rate is 1.0, was 0.003): remove it" in problem
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("copied")
 def test_a_row_is_that_of_the_weights_it_started_from(made: Reproduction) -> None:
     rows = (ROWS[0], dataclasses.replace(ROWS[0], name="two", start="one"))
@@ -429,7 +431,7 @@ def test_the_command(copied: list[list[str]], capsys: pytest.CaptureFixture) -> 
     assert [words[3] for words in copied].count("runs/s0/mini/one/seed0") == 2
     shutil.rmtree("runs")
     assert main(["reproduce", "s0", "--only", "one", "--seeds", "1", "--keep-results"]) == 0
-    assert "1 of 1 runs are results that were there before" in capsys.readouterr().err
+    assert "1 of 1 runs are earlier results" in capsys.readouterr().err
     assert main(["reproduce", "s0", "--only", "one", "--devices", "1"]) == 0
     assert [*TINY_FLAGS, "--train.seed", "0", "--train.devices", "1"] == copied[-1][4:]
     assert main(["reproduce", "s0", "--devices", "0"]) == 2

@@ -9,6 +9,7 @@ from jaxres.models.build import abstract_network
 from jaxres.runtime.errors import InputError
 from jaxres.studies import study
 from jaxres.studies.study import Profile
+from tests.marked import slow
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))
@@ -19,7 +20,7 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
-@pytest.mark.parametrize("profile", ["mini", pytest.param("full", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("profile", ["mini", slow("full")])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_row_is_a_recipe_with_flags_that_fit(name: str, profile: Profile) -> None:
     chosen = study.read(name, profile)
@@ -33,8 +34,8 @@ def test_every_row_is_a_recipe_with_flags_that_fit(name: str, profile: Profile) 
         own = recipe.load(row.recipe)
         if not chosen.sweep:  # one of whose values may be the recipe's own
             assert (config == own) == (not row.flags)
-        shape = config.model, config.data.picture_side
-        if shape != (own.model, own.data.picture_side):  # whose network test_recipe.py builds
+        shape = config.model, config.data.image_size
+        if shape != (own.model, own.data.image_size):  # whose network test_recipe.py builds
             networks[shape] = config
         if row.start:
             begun = chosen.row(row.start)
@@ -69,12 +70,12 @@ def test_a_row_comes_after_the_rows_it_starts_from(tmp_path: pathlib.Path) -> No
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        ("      a: {title: a, recipe: r.yaml, strat: b}\n", "is no study"),
-        ("      a: {title: a}\n", "is no study"),
-        ("      a: [1]\n", "is no study"),
+        ("      a: {title: a, recipe: r.yaml, strat: b}\n", "is not a study"),
+        ("      a: {title: a}\n", "is not a study"),
+        ("      a: [1]\n", "is not a study"),
         ("      a: {title: a, recipe: r.yaml, start: b}\n", "row of study s, mini"),
         ("      a: {title: a, recipe: r.yaml, start: a}\n", "in a circle"),
-        ("      a: {title: a\n", "is no study"),
+        ("      a: {title: a\n", "is not a study"),
     ],
 )
 def test_a_file_that_is_no_study_is_refused(
@@ -88,7 +89,7 @@ def test_a_file_that_is_no_study_is_refused(
 def test_a_file_without_profiles_has_none(tmp_path: pathlib.Path) -> None:
     (tmp_path / "s.yaml").write_text("title: t\nprofiles:\n")
     assert study.read_all("s", tmp_path) == []
-    with pytest.raises(InputError, match="is no study with a profile mini"):
+    with pytest.raises(InputError, match="is not a study with a profile mini"):
         study.read("s", "mini", tmp_path)
 
 

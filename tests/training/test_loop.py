@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import yaml
 
-from jaxres.checkpoint.manager import open_run
+from jaxres.checkpoint.reader import open_run
 from jaxres.cli.main import main
 from jaxres.config import to_dict
 from jaxres.evaluation import run as runs
@@ -28,6 +29,7 @@ from jaxres.training.loop import call_lengths
 from jaxres.training.run import Run, start_run, write_run_file
 from jaxres.training.signals import StopSignal
 from tests.faults.runs import run
+from tests.marked import slow
 from tests.training import unplug
 from tests.training.unplug import unplugged_at
 
@@ -48,9 +50,8 @@ def saved_leaves(run_dir: pathlib.Path, step: int) -> list[np.ndarray]:
 
 def assert_same_end(one: pathlib.Path, other: pathlib.Path, step: int) -> None:
     ours, theirs = saved_leaves(one, step), saved_leaves(other, step)
-    assert len(ours) == len(theirs) > 10
-    for left, right in zip(ours, theirs, strict=True):
-        np.testing.assert_array_equal(left, right)
+    assert len(ours) > 10
+    chex.assert_trees_all_equal(ours, theirs)
 
 
 def test_a_run_writes_what_the_design_names(tiny_config, tmp_path: pathlib.Path) -> None:
@@ -88,7 +89,7 @@ def test_a_run_writes_what_the_design_names(tiny_config, tmp_path: pathlib.Path)
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 
 
-@pytest.mark.parametrize("mode", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["jit", slow("pmap")])
 def test_a_resumed_run_ends_as_a_straight_one_bit_for_bit(
     tiny_config, tmp_path: pathlib.Path, mode: str
 ) -> None:
@@ -117,9 +118,8 @@ def test_a_resumed_run_ends_as_a_straight_one_bit_for_bit(
     assert validation == [[r[k] for k in keep] for r in theirs if r["split"] == "validation"]
 
 
-@pytest.mark.parametrize(
-    ("ending", "step"), [("signal", 10), pytest.param("kill", 20, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("ending", "step"), [("signal", 10), ("kill", 20)])
 def test_what_ends_an_evaluation_loses_nothing(
     tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, ending: str, step: int
 ) -> None:
@@ -181,6 +181,7 @@ def test_weights_whose_evaluation_is_not_finite_are_not_kept(
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["10"]
 
 
+@pytest.mark.slow
 def test_a_best_checkpoint_that_someone_removed_is_said(
     tiny_config,
     tmp_path: pathlib.Path,
@@ -241,6 +242,7 @@ def test_steps_per_call_trains_the_same(tiny_config, tmp_path: pathlib.Path) -> 
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_best_and_the_last_checkpoints_are_kept(tiny_config, tmp_path: pathlib.Path) -> None:
     config = tiny_config(
         "--train.epochs=6", "--checkpoint.keep-last=2", "--checkpoint.every-steps=7"
@@ -257,6 +259,7 @@ def test_the_best_and_the_last_checkpoints_are_kept(tiny_config, tmp_path: pathl
     assert scores[summary["best"]["step"]] == max(scores.values())
 
 
+@pytest.mark.slow
 def test_evaluation_of_a_copied_run_gives_the_summarys_metrics(
     tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +274,7 @@ def test_evaluation_of_a_copied_run_gives_the_summarys_metrics(
         assert result[key] == summary["test"][key]
 
 
+@pytest.mark.slow
 def test_a_best_checkpoint_that_is_gone_is_not_replaced_by_another(
     tiny_config, tmp_path: pathlib.Path
 ) -> None:
@@ -282,6 +286,7 @@ def test_a_best_checkpoint_that_is_gone_is_not_replaced_by_another(
     assert runs.evaluate(tmp_path / "run", which="last")["examples"] == 50
 
 
+@pytest.mark.slow
 def test_a_run_of_four_devices_is_evaluated_on_what_there_is(
     tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,7 +296,7 @@ def test_a_run_of_four_devices_is_evaluated_on_what_there_is(
     assert runs.evaluate(tmp_path / "run")["confusion"] == summary["test"]["confusion"]
 
 
-@pytest.mark.parametrize(("sync", "norms"), [("false", "batch norm, "), ("true", "")])
+@pytest.mark.parametrize(("sync", "norms"), [("false", "batch norm, "), slow("true", "")])
 def test_a_run_that_goes_on_with_another_number_of_devices_says_what_that_changes(
     tiny_config, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], sync: str, norms: str
 ) -> None:
@@ -407,7 +412,13 @@ def test_nan_is_exit_status_one(tmp_path: pathlib.Path, tiny_flags, capfd) -> No
     assert "at step 4" in last
 
 
-@pytest.mark.parametrize("when", ["crossed", "evaluate", "announce", "evaluate_best"])
+@pytest.mark.parametrize(
+    "when",
+    [
+        "crossed",
+        *(slow(x) for x in ("evaluate", "announce", "evaluate_best")),
+    ],
+)
 def test_a_signal_at_any_moment_leaves_a_run_that_goes_on(
     tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:

@@ -2,15 +2,16 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.traced import equations
+from benchmarks.convolutions.traced import equations
 from jaxres.config import Config
 from jaxres.config.train import TrainConfig
-from jaxres.data.pictures import open_split
+from jaxres.data.composed import open_split
 from jaxres.data.pipeline import train_batches
 from jaxres.distributed import strategy
 from jaxres.distributed.mesh import check_batch, make_mesh, replicate
@@ -22,42 +23,38 @@ from jaxres.ops.target import target_backend
 from jaxres.runtime.errors import InputError
 from jaxres.training import optim, step
 from jaxres.training.state import new_state
+from tests.marked import slow
 
 
 def run(config: Config, *, devices: int, steps: int = 5) -> tuple[dict[str, np.ndarray], Any]:
     """Metrics of the first steps, and the state after them."""
-    pictures = open_split(config, "train")
-    batches = train_batches(pictures, config)
+    dataset = open_split(config, "train")
+    batches = train_batches(dataset, config)
     total = config.train.epochs * batches.steps_per_epoch
     net = network(config, classes=10)
     optimizer = optim.create(config.optim, total)
     rate = optim.learning_rate(config.optim, total)
     mesh = make_mesh(devices)
-    way = strategy.create(config.train, mesh)
+    parallel = strategy.create(config.train, mesh)
     ema = config.optim.ema_decay > 0
-    state = way.enter(replicate(mesh, new_state(net.params, net.stats, optimizer, ema=ema)))
-    resident = way.put_resident(resident_of(pictures))
-    call = way.compile(step.make_train_step(net, optimizer, rate, config), 1)
+    state = parallel.enter(replicate(mesh, new_state(net.params, net.stats, optimizer, ema=ema)))
+    resident = parallel.put_resident(resident_of(dataset))
+    call = parallel.compile(step.make_train_step(net, optimizer, rate, config), 1)
     rows = []
     for _ in range(steps):
-        state, metrics = call(state, resident, way.put_batch(next(batches), 1))
-        rows.append(way.fetch(metrics))
+        state, metrics = call(state, resident, parallel.put_batch(next(batches), 1))
+        rows.append(parallel.fetch(metrics))
     metrics = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
-    return metrics, jax.device_get(way.leave(state))
-
-
-def assert_close(ours: Any, theirs: Any, rtol: float, atol: float) -> None:
-    for (path, one), other in zip(
-        jax.tree.leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
-    ):
-        np.testing.assert_allclose(one, other, rtol, atol, err_msg=jax.tree_util.keystr(path))
+    return metrics, jax.device_get(parallel.leave(state))
 
 
 # Averages over four parts of 8 and over one of 32 add the same float32 numbers in another order:
 # an error of some units in the last place (1.2e-7 of 1), which 5 steps of SGD carry along. A wrong
 # average would be off by the spread between devices, 1e-2 and more (see the test after next).
-@pytest.mark.parametrize("mode", ["jit", "pmap"])
-@pytest.mark.parametrize("render", ["device", "host"])
+@pytest.mark.parametrize(
+    ("mode", "render"),
+    [("jit", "device"), slow("jit", "host"), slow("pmap", "device"), slow("pmap", "host")],
+)
 def test_four_devices_with_shared_statistics_train_as_one_device(
     tiny_config, mode: str, render: str
 ) -> None:
@@ -66,28 +63,28 @@ def test_four_devices_with_shared_statistics_train_as_one_device(
     four, four_state = run(tiny_config(*flags, f"--train.parallel={mode}"), devices=4)
     np.testing.assert_allclose(four["loss"], one["loss"], rtol=2e-6)
     np.testing.assert_array_equal(four["accuracy"], one["accuracy"])
-    assert_close(four_state, one_state, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(four_state, one_state, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("sync", [True, False])
+@pytest.mark.parametrize("sync", [True, slow(False)])
 def test_jit_and_pmap_give_the_same_numbers(tiny_config, sync: bool) -> None:
     flags = [f"--model.sync-batch-norm={sync}", "--model.dropout=0.3", "--optim.ema-decay=0.9"]
     jit, jit_state = run(tiny_config(*flags), devices=4)
     pmap, pmap_state = run(tiny_config(*flags, "--train.parallel=pmap"), devices=4)
     np.testing.assert_allclose(pmap["loss"], jit["loss"], rtol=1e-6)
-    assert_close(pmap_state, jit_state, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(pmap_state, jit_state, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["jit", "pmap"])
+@pytest.mark.parametrize("mode", ["jit", slow("pmap")])
 def test_ordered_sums_give_the_same_means(tiny_config, mode: str) -> None:
     # SGD: Adam divides by the gradient's size, so that rounding decides where a gradient is tiny.
     flags = ["--optim.name=sgd", f"--train.parallel={mode}"]
     _, ordered = run(tiny_config(*flags, "--train.reduction=ordered"), devices=4)
     _, any_order = run(tiny_config(*flags), devices=4)
-    assert_close(ordered, any_order, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(ordered, any_order, rtol=1e-5, atol=1e-6)
 
 
-def test_a_network_learns_32_pictures_by_heart(tiny_config) -> None:
+def test_a_network_learns_32_images_by_heart(tiny_config) -> None:
     config = tiny_config(
         "--data.backgrounds=black",
         "--train.limit-train-examples=32",
@@ -112,21 +109,23 @@ def test_several_steps_per_call_equal_single_steps(tiny_config) -> None:
 
     config = tiny_config("--model.dropout=0.3", "--optim.name=sgd")
     _, straight = run(config, devices=4, steps=6)
-    pictures = open_split(config, "train")
+    dataset = open_split(config, "train")
     for mode in ("jit", "pmap"):
-        batches = train_batches(pictures, config)
+        batches = train_batches(dataset, config)
         net = network(config, classes=10)
         optimizer = optim.create(config.optim, 20)
-        way = strategy.create(TrainConfig(parallel=mode), make_mesh(4))
+        parallel = strategy.create(TrainConfig(parallel=mode), make_mesh(4))
         start = new_state(net.params, net.stats, optimizer, ema=False)
-        state = way.enter(replicate(way.mesh, start))
+        state = parallel.enter(replicate(parallel.mesh, start))
         rate = optim.learning_rate(config.optim, 20)
-        call = way.compile(step.make_train_step(net, optimizer, rate, config), 3)
-        resident = way.put_resident(resident_of(pictures))
-        for batch, _ in Feed(batches, [3, 3], way.put_batch, depth=1):
+        call = parallel.compile(step.make_train_step(net, optimizer, rate, config), 3)
+        resident = parallel.put_resident(resident_of(dataset))
+        for batch, _ in Feed(batches, [3, 3], parallel.put_batch, depth=1):
             state, metrics = call(state, resident, batch)
-            assert way.fetch(metrics)["loss"].shape == (3,)
-        assert_close(jax.device_get(way.leave(state)), straight, rtol=1e-5, atol=1e-6)
+            assert parallel.fetch(metrics)["loss"].shape == (3,)
+        chex.assert_trees_all_close(
+            jax.device_get(parallel.leave(state)), straight, rtol=1e-5, atol=1e-6
+        )
 
 
 def test_accumulated_gradients_are_the_mean_over_the_parts(tiny_config) -> None:
@@ -136,7 +135,9 @@ def test_accumulated_gradients_are_the_mean_over_the_parts(tiny_config) -> None:
     parts, parts_state = run(tiny_config(*flags, "--optim.accumulate-steps=4"), devices=1, steps=1)
     np.testing.assert_allclose(parts["loss"], four["loss"], rtol=1e-6)
     for kind in ("params", "stats"):
-        assert_close(getattr(parts_state, kind), getattr(four_state, kind), rtol=1e-5, atol=1e-6)
+        chex.assert_trees_all_close(
+            getattr(parts_state, kind), getattr(four_state, kind), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_dropout_differs_between_steps_and_devices(tiny_config) -> None:
@@ -152,53 +153,50 @@ def test_dropout_differs_between_steps_and_devices(tiny_config) -> None:
     call = strategy.Jit(make_mesh(4)).compile(
         step.make_train_step(net, optimizer, lambda count: 0.1, config), 1
     )
-    pictures = open_split(config, "train")
-    way = strategy.Jit(make_mesh(4))
-    state = replicate(way.mesh, new_state(net.params, net.stats, optimizer, ema=False))
-    batches = train_batches(pictures, config)
-    resident = way.put_resident(resident_of(pictures))
+    dataset = open_split(config, "train")
+    parallel = strategy.Jit(make_mesh(4))
+    state = replicate(parallel.mesh, new_state(net.params, net.stats, optimizer, ema=False))
+    batches = train_batches(dataset, config)
+    resident = parallel.put_resident(resident_of(dataset))
     for _ in range(2):
-        state, _ = call(state, resident, way.put_batch(next(batches), 1))
+        state, _ = call(state, resident, parallel.put_batch(next(batches), 1))
     jax.effects_barrier()
     assert len(seen) == len(set(seen)) == 8
 
 
 def test_the_step_is_traced_once_and_reads_nothing_back(tiny_config) -> None:
     config = tiny_config()
-    traces = []
     net = network(config, classes=10)
-
-    def apply(*arguments, **options):
-        traces.append(1)
-        return net.apply(*arguments, **options)
-
     optimizer = optim.create(config.optim, 20)
     rate = optim.learning_rate(config.optim, 20)
-    pictures = open_split(config, "train")
-    batches = train_batches(pictures, config)
-    way = strategy.Jit(make_mesh(4))
-    counted = net._replace(apply=apply)
-    call = way.compile(step.make_train_step(counted, optimizer, rate, config), 1)
-    state = replicate(way.mesh, new_state(net.params, net.stats, optimizer, ema=False))
+    dataset = open_split(config, "train")
+    batches = train_batches(dataset, config)
+    parallel = strategy.Jit(make_mesh(4))
+    chex.clear_trace_counter()
+    train_step: Any = step.make_train_step(net, optimizer, rate, config)
+    train_step = chex.assert_max_traces(train_step, n=1)
+    call = parallel.compile(train_step, 1)
+    state = replicate(parallel.mesh, new_state(net.params, net.stats, optimizer, ema=False))
     with jax.transfer_guard("disallow"):
-        resident = way.put_resident(resident_of(pictures))
+        resident = parallel.put_resident(resident_of(dataset))
         for batch in batches:
-            state, _ = call(state, resident, way.put_batch(batch, 1))
-    assert len(traces) == 1
+            state, _ = call(state, resident, parallel.put_batch(batch, 1))
+    with pytest.raises(AssertionError, match="traced > 1 times"):
+        parallel.compile(train_step, 1)(state, resident, parallel.put_batch(batch, 1))
 
 
 def test_the_state_is_donated(tiny_config) -> None:
     config = tiny_config()
     net = network(config, classes=10)
     optimizer = optim.create(config.optim, 20)
-    way = strategy.Jit(make_mesh(1))
+    parallel = strategy.Jit(make_mesh(1))
     rate = optim.learning_rate(config.optim, 20)
-    call = way.compile(step.make_train_step(net, optimizer, rate, config), 1)
-    state = replicate(way.mesh, new_state(net.params, net.stats, optimizer, ema=False))
-    kept = way.leave(state)
-    pictures = open_split(config, "train")
-    batch = way.put_batch(next(train_batches(pictures, config)), 1)
-    call(state, way.put_resident(resident_of(pictures)), batch)
+    call = parallel.compile(step.make_train_step(net, optimizer, rate, config), 1)
+    state = replicate(parallel.mesh, new_state(net.params, net.stats, optimizer, ema=False))
+    kept = parallel.leave(state)
+    dataset = open_split(config, "train")
+    batch = parallel.put_batch(next(train_batches(dataset, config)), 1)
+    call(state, parallel.put_resident(resident_of(dataset)), batch)
     assert jax.tree.leaves(state.params)[0].is_deleted()
     assert not jax.tree.leaves(kept.params)[0].is_deleted()
 
@@ -224,7 +222,7 @@ def test_bad_device_counts_and_batches_are_refused() -> None:
         check_batch(10, 4, 1)
     with pytest.raises(
         InputError,
-        match=r"x 3 accumulation parts; nearest allowed: 12 \(or other train\.devices\)$",
+        match=r"x 3 microbatches; nearest allowed: 12 \(or other train\.devices\)$",
     ):
         check_batch(10, 4, 3)
     check_batch(24, 4, 3)
@@ -245,10 +243,10 @@ def test_a_gpus_step_and_evaluation_are_compiled_as_asked_for(
     mesh = make_mesh(1)
     with target_backend("gpu"):
         net = abstract_network(config, classes=10)
-        pictures = open_split(config, "test")
+        dataset = open_split(config, "test")
         monkeypatch.setattr(jax, "jit", jit)
         strategy.create(config.train, mesh).compile(lambda state, resident, batch: (state, {}), 1)
-        Evaluator(net, config, mesh).on(pictures)
+        Evaluator(net, config, mesh).on(dataset)
     wanted = {"xla_gpu_deterministic_ops": True} if deterministic else {}
     assert [each for each in options if each is not None] == [wanted] * 3
 
@@ -258,7 +256,7 @@ def test_a_gpus_step_and_evaluation_are_compiled_as_asked_for(
     [
         ("--model.name=resnet50", "--data.canvas=64"),
         ("--model.name=vgg16", "--data.canvas=64", "--train.on-nan=skip"),
-        ("--model.name=mobilenet_v2", "--data.canvas=64", "--optim.label-smoothing=0.1"),
+        slow(("--model.name=mobilenet_v2", "--data.canvas=64", "--optim.label-smoothing=0.1")),
         ("--model.name=de_novo_cnn", "--data.composition=scatter_digits", "--data.canvas=64"),
     ],
     ids=lambda flags: flags[0].partition("=")[2],
@@ -266,17 +264,17 @@ def test_a_gpus_step_and_evaluation_are_compiled_as_asked_for(
 def test_nothing_in_a_gpus_step_adds_in_any_order(tiny_config, flags) -> None:
     """A GPU scatters with atomic additions: sums that differ from run to run."""
     config = tiny_config(*flags)
-    pictures = open_split(config, "train")
+    dataset = open_split(config, "train")
     net = abstract_network(config, classes=10)
     optimizer = optim.create(config.optim, 10)
     state = jax.eval_shape(
         lambda: new_state(net.params, net.stats, optimizer, ema=False, trained=None)
     )
     made = step.make_train_step(net, optimizer, optim.learning_rate(config.optim, 10), config)
-    batch = next(train_batches(pictures, config))
+    batch = next(train_batches(dataset, config))
     with target_backend("gpu"):
         call: Any = strategy.Jit(make_mesh(1)).compile(made, 1)
-        program = call.trace(state, resident_of(pictures), batch).jaxpr.jaxpr
+        program = call.trace(state, resident_of(dataset), batch).jaxpr.jaxpr
     scatters = ("scatter-add", "scatter_add", "scatter", "scatter-mul", "select_and_scatter_add")
     found = [
         equation

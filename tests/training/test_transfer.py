@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
-from jaxres.checkpoint.manager import open_run
+from jaxres.checkpoint.reader import open_run
 from jaxres.config import Config, TransferConfig
-from jaxres.data.pictures import open_split
+from jaxres.data.composed import open_split
 from jaxres.data.pipeline import train_batches
 from jaxres.distributed import strategy
 from jaxres.distributed.mesh import make_mesh, replicate
@@ -23,6 +23,7 @@ from jaxres.runtime.errors import InputError
 from jaxres.training import loop, optim, transfer
 from jaxres.training.state import new_state
 from jaxres.training.step import make_train_step
+from tests.marked import slow
 from tests.training.unplug import unplugged_at
 
 BODY = {f"conv{k}.{name}" for k in (1, 2) for name in ("conv.kernel", "norm.scale", "norm.bias")}
@@ -81,7 +82,7 @@ def test_what_trains_when(net):
     [
         ({"freeze_layers": 3}, "freeze_layers is 3; allowed for this network: 0 to 2"),
         ({"freeze": ("stem*",)}, r"transfer.freeze has 'stem\*', which matches no parameter"),
-        ({"freeze": ("*",)}, "freezes every parameter: leave some"),
+        ({"freeze": ("*",)}, "freezes every parameter; allowed: at least one"),
         (
             {"freeze": ("conv1*",), "unfreeze": ("1:conv2*",)},
             r"transfer.unfreeze has 'conv2\*', which matches no frozen parameter",
@@ -114,8 +115,8 @@ class Steps:
     """Single steps of a run on one device, as the loop makes them."""
 
     def __init__(self, config: Config):
-        pictures = open_split(config, "train")
-        self.batches = train_batches(pictures, config)
+        dataset = open_split(config, "train")
+        self.batches = train_batches(dataset, config)
         self.net = network(config, classes=10)
         # Copies: the step takes its state's buffers.
         self.first = {
@@ -123,7 +124,7 @@ class Steps:
             for kind, tree in (("params", self.net.params), ("stats", self.net.stats))
         }
         mesh = make_mesh(1)
-        self.way = strategy.Jit(mesh)
+        self.parallel = strategy.Jit(mesh)
         stage = transfer.first_phase(config, self.net, 2 * STEPS)
         self.state = replicate(
             mesh,
@@ -131,20 +132,20 @@ class Steps:
                 self.net.params, self.net.stats, stage.optimizer, ema=False, trained=stage.trained
             ),
         )
-        self.resident = self.way.put_resident(resident_of(pictures))
+        self.resident = self.parallel.put_resident(resident_of(dataset))
         rate = optim.learning_rate(config.optim, 2 * STEPS)
         step = make_train_step(self.net, stage.optimizer, rate, config, trained=stage.trained)
-        self.call = self.way.compile(step, 1)
+        self.call = self.parallel.compile(step, 1)
 
     def run(self, steps: int) -> dict[str, dict[str, Any]]:
         for _ in range(steps):
-            batch = self.way.put_batch(next(self.batches), 1)
+            batch = self.parallel.put_batch(next(self.batches), 1)
             self.state, _ = self.call(self.state, self.resident, batch)
         state = jax.device_get(self.state)
         return {key: flatten(getattr(state, key)) for key in ("params", "stats")}
 
     def compiled(self) -> Any:
-        batch = self.way.put_batch(next(self.batches), 1)
+        batch = self.parallel.put_batch(next(self.batches), 1)
         return self.call.lower(self.state, self.resident, batch).compile()
 
 
@@ -199,6 +200,7 @@ def test_a_rate_for_nothing_is_named(tiny_config):
         Steps(tiny_config("--transfer.rates", "stem*:0.1"))
 
 
+@pytest.mark.slow
 def test_parameters_that_start_late_have_an_optimiser_state_of_their_own(tiny_config, net):
     """Adam's first step is the learning rate's size, also for what is unfrozen in step 10."""
     config = tiny_config(
@@ -230,10 +232,11 @@ def test_parameters_that_start_late_have_an_optimiser_state_of_their_own(tiny_co
     ("mode", "steps"),
     [
         ("jit", [STEPS]),
-        pytest.param("jit", [STEPS + 5, 2 * STEPS], marks=pytest.mark.slow),
-        pytest.param("pmap", [STEPS, STEPS + 5, 2 * STEPS], marks=pytest.mark.slow),
+        slow("jit", [STEPS + 5, 2 * STEPS]),
+        slow("pmap", [STEPS, STEPS + 5, 2 * STEPS]),
     ],
 )
+@pytest.mark.slow
 def test_unfreezing_survives_resume_bit_for_bit(
     tiny_config, tmp_path: pathlib.Path, mode: str, steps: list[int]
 ) -> None:
@@ -302,6 +305,7 @@ def test_a_run_starts_from_anothers_weights_and_normalisation(
     trained_run.with_name("away").rename(trained_run)
 
 
+@pytest.mark.slow
 def test_the_head_is_replaced_where_it_does_not_fit(
     tiny_config, trained_run: pathlib.Path, tmp_path: pathlib.Path, capfd
 ) -> None:
@@ -346,9 +350,9 @@ def test_weights_that_cannot_be_started_from_are_named(
         assert not (tmp_path / "run").exists()
         return str(caught.value)
 
-    assert "model.init_from is 'nowhere', which is no run directory" in refused(
+    assert "model.init_from is 'nowhere', which is not a run directory" in refused(
         "--model.init-from=nowhere"
     )
-    assert "is of another network than all_cnn_small" in refused(
+    assert "holds weights of a network other than all_cnn_small" in refused(
         f"--model.init-from={trained_run}", "--model.name=all_cnn_small"
     )

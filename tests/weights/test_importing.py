@@ -109,6 +109,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, weights: Path, monkeypatch: py
     assert [path.name for path in tmp_path.iterdir()] == ["w.pth"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [32, 44, 56, 110])
 def test_other_depths_of_the_cifar_networks(tmp_path: Path, depth: int):
     model = f"cifar_resnet{depth}"

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import chex
 import ml_dtypes
 import numpy as np
 import pytest
@@ -38,9 +39,7 @@ def write(request: pytest.FixtureRequest) -> Writer:
 
 def assert_same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
     assert [*found] == [*wanted]
-    for name, array in wanted.items():
-        assert found[name].dtype == array.dtype
-        np.testing.assert_array_equal(found[name], array, err_msg=name)
+    chex.assert_trees_all_equal(found, wanted, strict=True)
 
 
 def refusal(path: Path) -> str:
@@ -148,7 +147,7 @@ def test_what_came_in_place_of_the_file_is_named(
     path.write_bytes(content)
     assert message in refusal(path)
     with pytest.raises(InputError, match=message):
-        decoding.read_picture(path)
+        decoding.read_image(path)
     with pytest.raises(InputError, match=message):
         arrays_of.read(path)
 
@@ -253,11 +252,11 @@ HOSTILE = {
     "a huge integer": (b"\x8b" + HUGE[4:] + b"\x7f", "not enough data in stream"),
     "a huge frame": (b"\x95" + HUGE, INCONSISTENT),
     "a nested key": (b"}" + NESTED + b"Ns", "tuple as a key"),
-    "a nested name": (NESTED + NESTED + b"\x93", "a name that is no string"),
+    "a nested name": (NESTED + NESTED + b"\x93", "a name that is not a string"),
     "a nested function": (NESTED + b")R", INCONSISTENT),
     "a nested reference": (NESTED + b"Q", INCONSISTENT),
     "a doubled key": (b"}" + DOUBLED + b"Ns", "tuple as a key"),
-    "a doubled name": (DOUBLED + DOUBLED + b"\x93", "a name that is no string"),
+    "a doubled name": (DOUBLED + DOUBLED + b"\x93", "a name that is not a string"),
     "no elements": (tensor(FLOATS, 0, (1 << 40,), (0,)), DOES_NOT_FIT),
     "an offset too far": (tensor(FLOATS, 4, (1,), (1,)), DOES_NOT_FIT),
     "a stride too far": (tensor(FLOATS, 0, (2, 2), (3, 1)), DOES_NOT_FIT),
@@ -383,7 +382,7 @@ def test_other_machines_and_archives_are_refused(tmp_path: Path):
     ("content", "message"),
     [
         (b"", "it is empty"),
-        (b"these are no weights", "it is of another format"),
+        (b"these are not weights", "it is of another format"),
         (pickle.dumps({"a": np.zeros(3)}), "it is a pickle of no torch.save"),
     ],
 )

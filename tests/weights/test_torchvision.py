@@ -1,5 +1,6 @@
 """Names and layouts of torchvision's state dicts, and of the published CIFAR ResNets."""
 
+import re
 import sys
 import types
 from pathlib import Path
@@ -11,8 +12,10 @@ from jaxres.models import registry
 from jaxres.models.pure import abstract_net, flatten
 from jaxres.weights import torchvision
 from jaxres.weights.fit import fit
+from tests.marked import slow
 from tests.weights import written
 
+DEEP = re.compile("101|110|152|56|44|32|_2$|13|16|19")
 MODELS = [name for name in registry.list_models() if torchvision.layout(name)]
 
 # A layer of every kind, as published files have them.
@@ -79,7 +82,10 @@ def test_names_are_the_published_ones(model: str):
     assert {name: layout.theirs(name) for name in NAMES[model]} == NAMES[model]
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model",
+    [slow(name) if DEEP.search(name) else name for name in MODELS],
+)
 def test_every_array_has_a_name_of_its_own(model: str):
     net = abstract_net(model, classes=10, image_size=32)
     ours = [*flatten(net.params), *flatten(net.stats)]
@@ -101,7 +107,14 @@ def test_flattened_maps_change_their_order():
 
 
 @pytest.mark.parametrize(
-    "model", ["resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "cifar_resnet20", "cifar_resnet56"]
+    "model",
+    [
+        "resnet18",
+        "mobilenet_v2",
+        "shufflenet_v2_x0_5",
+        "cifar_resnet20",
+        slow("cifar_resnet56"),
+    ],
 )
 @pytest.mark.parametrize("in_zip", [True, False])
 def test_weights_come_back_bit_by_bit(tmp_path: Path, model: str, in_zip: bool):
@@ -165,7 +178,7 @@ def test_imported_weights_give_torchvisions_logits(models, model: str, tmp_path:
                 values.uniform_(-0.5, 0.5)
     torch.save(module.state_dict(), tmp_path / "w.pth")
     fitted = fit(tmp_path / "w.pth", model)
-    pictures = np.random.default_rng(0).standard_normal((2, 64, 64, 3), np.float32)
+    images = np.random.default_rng(0).standard_normal((2, 64, 64, 3), np.float32)
     with torch.no_grad():
-        wanted = module(torch.from_numpy(pictures).permute(0, 3, 1, 2)).numpy()
-    written.assert_close(written.logits(model, fitted, pictures), wanted)
+        wanted = module(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    written.assert_close(written.logits(model, fitted, images), wanted)

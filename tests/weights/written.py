@@ -65,11 +65,11 @@ def save_torch(path: Path, arrays: Arrays, *, in_zip: bool = True) -> Path:
     return write(path, torch_files.state_dict(arrays), torch_files.contents(arrays))
 
 
-def logits(model: str, fitted: Fitted, pictures: np.ndarray) -> np.ndarray:
+def logits(model: str, fitted: Fitted, images: np.ndarray) -> np.ndarray:
     """Of our network with imported weights."""
-    net = abstract_net(model, classes=fitted.classes, image_size=pictures.shape[1])
+    net = abstract_net(model, classes=fitted.classes, image_size=images.shape[1])
     evaluate = jax.jit(partial(net.apply, train=False))
-    return np.asarray(evaluate(fitted.params, fitted.stats, pictures)[0])
+    return np.asarray(evaluate(fitted.params, fitted.stats, images)[0])
 
 
 def assert_close(found: np.ndarray, wanted: np.ndarray) -> None:

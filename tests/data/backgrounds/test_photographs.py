@@ -62,11 +62,11 @@ def test_black():
         ((100, 40), [0, 30, 60]),
     ],
 )
-def test_squares_are_evenly_spaced_and_cover_the_picture(shape: tuple[int, int], starts: list[int]):
-    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    squares = photographs._squares(picture)
+def test_squares_are_evenly_spaced_and_cover_the_image(shape: tuple[int, int], starts: list[int]):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    squares = photographs._squares(image)
     upright = shape[0] > shape[1]
-    expected = [picture[s : s + 40] if upright else picture[:, s : s + 40] for s in starts]
+    expected = [image[s : s + 40] if upright else image[:, s : s + 40] for s in starts]
     np.testing.assert_array_equal(squares, expected)
 
 
@@ -81,13 +81,13 @@ def test_photographs_are_shrunk_to_the_smallest_of_the_split(tmp_path: Path):
     # 60x90 becomes 50x75, two squares; 150x50 stays, three squares.
     assert bank.shape == (5, 50, 50, 3)
     wide = cv2.resize(
-        decoding.read_picture(tmp_path / "in" / "train" / "a.png"),
+        decoding.read_image(tmp_path / "in" / "train" / "a.png"),
         (75, 50),
         interpolation=cv2.INTER_AREA,
     )
     np.testing.assert_array_equal(bank[0], wide[:, :50])
     np.testing.assert_array_equal(bank[1], wide[:, 25:])
-    tall = decoding.read_picture(tmp_path / "in" / "train" / "b.png")
+    tall = decoding.read_image(tmp_path / "in" / "train" / "b.png")
     np.testing.assert_array_equal(bank[2:], tall.reshape(3, 50, 50, 3))
     assert load("photos", "test", tmp_path).shape == (3, 80, 80, 3)
     assert load("photos", "train", tmp_path, photo_side=40).shape == (5, 40, 40, 3)
@@ -95,6 +95,7 @@ def test_photographs_are_shrunk_to_the_smallest_of_the_split(tmp_path: Path):
     assert load("photos", "train", tmp_path, photo_side=500).shape == (5, 50, 50, 3)
 
 
+@pytest.mark.slow
 def test_real_photos(real_data_dir: Path):
     banks = {split: load("photos", split, real_data_dir, canvas=224) for split in SPLITS}
     assert {split: bank.shape for split, bank in banks.items()} == {

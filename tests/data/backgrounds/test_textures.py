@@ -8,7 +8,7 @@ from jaxres.data.backgrounds import textures
 from jaxres.data.datasets.splits import SPLITS
 from jaxres.runtime.errors import InputError
 
-# Kind: the range of the mean of a picture, and of the standard deviation within a picture.
+# Kind: the range of the mean of an image, and of the standard deviation within an image.
 RANGES = {
     "rings": ((60, 125), (30, 65)),
     "starfield": ((15, 60), (7, 50)),
@@ -40,20 +40,20 @@ def test_a_bank_is_a_function_of_its_arguments_and_starts_with_the_shorter_one()
 
 def test_no_texture_is_drawn_twice():
     banks = [bank(split=split, seed=seed) for split in SPLITS for seed in (0, 1)]
-    pictures = [picture.tobytes() for some in banks for picture in some]
-    assert len(set(pictures)) == len(pictures)
+    images = [image.tobytes() for some in banks for image in some]
+    assert len(set(images)) == len(images)
 
 
 @pytest.mark.parametrize("kind", textures.TEXTURES)
 def test_every_kind_keeps_its_brightness_and_contrast(kind: str):
-    pictures = bank({kind: 1.0}, side=128, count=24).astype(np.float64)
-    means, deviations = pictures.mean((1, 2)), pictures.std((1, 2))
+    images = bank({kind: 1.0}, side=128, count=24).astype(np.float64)
+    means, deviations = images.mean((1, 2)), images.std((1, 2))
     (darkest, brightest), (flattest, strongest) = RANGES[kind]
     assert darkest <= means.min()
     assert means.max() <= brightest
     assert flattest <= deviations.min()
     assert deviations.max() <= strongest
-    assert deviations.max() > 1.15 * deviations.min()  # no kind is one picture over and over
+    assert deviations.max() > 1.15 * deviations.min()  # no kind is one image over and over
 
 
 @pytest.mark.parametrize("side", [8, 33])
@@ -77,16 +77,16 @@ def test_kinds_come_in_proportion_to_their_weights(monkeypatch: pytest.MonkeyPat
 
 def test_the_contest_mix_has_the_contest_statistics():
     """With three white digits on each: 1.9 % of the pixels are 255, and 0.65 % are edges."""
-    pictures = bank(side=128, count=256).reshape(256, -1).astype(np.float64)
-    means = pictures.mean(1)
+    images = bank(side=128, count=256).reshape(256, -1).astype(np.float64)
+    means = images.mean(1)
     assert means.min() == pytest.approx(19, abs=5)
     assert means.max() == pytest.approx(172, abs=12)
     core, edge = round(0.019 * 128**2), round(0.0255 * 128**2)
-    pictures[:, :core] = 255
-    pictures[:, core:edge] = 228
-    assert pictures.mean() == pytest.approx(98, abs=4)
-    assert pictures.std() == pytest.approx(62, abs=4)
-    assert np.mean((pictures > 200) & (pictures < 255)) == pytest.approx(0.016, abs=0.004)
+    images[:, :core] = 255
+    images[:, core:edge] = 228
+    assert images.mean() == pytest.approx(98, abs=4)
+    assert images.std() == pytest.approx(62, abs=4)
+    assert np.mean((images > 200) & (images < 255)) == pytest.approx(0.016, abs=0.004)
 
 
 @pytest.mark.parametrize(

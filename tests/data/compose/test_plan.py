@@ -59,7 +59,7 @@ def test_an_epoch_visits_every_example_once_in_an_order_of_its_own(size: int) ->
 
 
 def test_plans_are_the_same_on_every_machine_and_numpy() -> None:
-    # A change of these digests changes what every seed means: a resumed run would see new pictures.
+    # A change of these digests changes what every seed means: a resumed run would see new images.
     words = raw_words(4, seed=1, stream="train", epoch=2, first=5)
     assert int(words[0, 0]) == 12318472685738436874
     digest = hashlib.sha256(b"".join(field.tobytes() for field in draw(5, 100)))
@@ -71,7 +71,7 @@ def test_below_is_uniform_and_exact_at_the_ends() -> None:
     np.testing.assert_array_equal(below(words, 10), [0, 9])
 
 
-def test_a_plain_plan_is_the_picture_alone() -> None:
+def test_a_plain_plan_is_the_image_alone() -> None:
     examples = np.array([7, 0, 7], np.int32)
     for seed, epoch in ((0, 0), (1, 5)):
         plan = Plain(64).draw(examples, seed=seed, stream="train", epoch=epoch, first=9)

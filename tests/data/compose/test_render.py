@@ -111,26 +111,26 @@ def test_outside_the_digit_the_photograph_is_untouched_and_opacity_mixes() -> No
         np.testing.assert_array_equal(image[0], expected)
 
 
-PICTURES = {
+IMAGES = {
     "grey": RNG.integers(0, 256, (40, 36, 36), np.uint8),
     "rgb": RNG.integers(0, 256, (40, 36, 36, 3), np.uint8),
 }
 
 
-@pytest.mark.parametrize("kind", PICTURES)
+@pytest.mark.parametrize("kind", IMAGES)
 @pytest.mark.parametrize("canvas", [28, 35, 36, 37, 72, 224])
 @settings(deadline=None, max_examples=20)
 @given(chosen=st.lists(st.integers(0, 39), min_size=8, max_size=8))
-def test_plain_pictures_agree_within_one_grey_level(
+def test_plain_images_agree_within_one_grey_level(
     kind: str, canvas: int, chosen: list[int]
 ) -> None:
     examples = np.array(chosen, np.int32)
     plan = Plain(canvas).draw(examples, seed=0, stream="train", epoch=0, first=0)
-    host, device = both(plan, PICTURES[kind], canvas)
+    host, device = both(plan, IMAGES[kind], canvas)
     assert host.shape == device.shape == (8, canvas, canvas, 3)
     assert np.abs(host.astype(int) - device).max() <= 1
     if canvas == 36:
-        own = PICTURES[kind][examples]
+        own = IMAGES[kind][examples]
         expected = own if kind == "rgb" else np.repeat(own[..., None], 3, axis=-1)
         np.testing.assert_array_equal(host, expected)
         np.testing.assert_array_equal(device, expected)

@@ -13,7 +13,7 @@ CANVAS = 64
 
 
 def drawn_digits(count: int = 40, side: int = 28) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures with ink in a box somewhere, of ten classes in turn."""
+    """Images with ink in a box somewhere, of ten classes in turn."""
     images = np.zeros((count, side, side), np.uint8)
     for image in images:
         top, left = RNG.integers(0, side // 3, 2)
@@ -61,7 +61,7 @@ def test_every_class_is_as_likely_whatever_its_share_of_the_source():
 
 
 @pytest.mark.parametrize("target", ["largest_value", "count", "sum"])
-def test_the_label_is_what_the_picture_shows(target):
+def test_the_label_is_what_the_image_shows(target):
     compose = scatter(digits=(1, 3, 4), target=target)
     plan = plan_of(compose, 200)
     assert set(plan.present.sum(1)) == {1, 3, 4}
@@ -108,7 +108,7 @@ def test_most_digits_keep_apart():
 
 
 def test_a_source_without_ink_or_without_a_class_is_refused():
-    with pytest.raises(InputError, match="a picture without ink"):
+    with pytest.raises(InputError, match="an image without ink"):
         Digits.of(np.zeros((10, 8, 8), np.uint8), np.arange(10, dtype=np.int32))
     with pytest.raises(InputError, match="no example of 3"):
         Digits.of(IMAGES[:5], np.array([0, 1, 2, 4, 4], np.int32))

@@ -8,37 +8,38 @@ import numpy as np
 import pytest
 
 from jaxres.data.compose.scatter import Scatter
+from jaxres.data.composed import open_split
 from jaxres.data.datasets import registry
 from jaxres.data.inputs import images_of
-from jaxres.data.pictures import open_split
 from jaxres.data.pipeline import train_batches
 from jaxres.runtime.errors import InputError
 from jaxres.training import loop
+from tests.marked import slow
 
 SCATTER = ["--data.composition=scatter_digits", "--data.canvas=64", "--data.texture-count=12"]
 AUGMENTED = [*SCATTER, "--augment.policy=digits", "--data.digit-rotation=20"]
 FINISHED = ["--data.resize=48", "--data.threshold=0.5", "--data.center=true", "--data.pad=56"]
 
 
-@pytest.mark.parametrize("flags", [SCATTER, AUGMENTED, [*AUGMENTED, "--data.resize=40"]])
+@pytest.mark.parametrize("flags", [SCATTER, slow(AUGMENTED), [*AUGMENTED, "--data.resize=40"]])
 def test_both_renderers_make_the_same_batches(tiny_config, flags) -> None:
     config, hosted = tiny_config(*flags), tiny_config(*flags, "--data.render=host")
-    pictures, host = open_split(config, "train"), open_split(hosted, "train")
+    dataset, host = open_split(config, "train"), open_split(hosted, "train")
     draw = jax.jit(lambda resident, batch: images_of(config, resident, batch))
-    both = zip(train_batches(pictures, config), train_batches(host, hosted), strict=True)
+    both = zip(train_batches(dataset, config), train_batches(host, hosted), strict=True)
     for step, (ours, theirs) in enumerate(both):
         np.testing.assert_array_equal(ours["label"], theirs["label"])
         if step % 9 == 0:
-            rendered = np.asarray(draw(pictures.resident, ours))
+            rendered = np.asarray(draw(dataset.resident, ours))
             assert np.abs(rendered.astype(int) - theirs["image"]).max() <= 1
 
 
 def test_evaluation_is_not_augmented_and_training_may_be_stored(tiny_config) -> None:
     config = tiny_config(*AUGMENTED, "--data.fresh-pictures=false")
     assert open_split(config, "validation").augment is None
-    pictures = open_split(config, "train")
+    dataset = open_split(config, "train")
     examples = np.array([5, 3, 300], np.int32)
-    first, later = (pictures.batch(examples, epoch=k, first=9 * k) for k in (0, 4))
+    first, later = (dataset.batch(examples, epoch=k, first=9 * k) for k in (0, 4))
     np.testing.assert_array_equal(first["label"], later["label"])
     np.testing.assert_array_equal(first["plan"].digit, later["plan"].digit)
     assert (first["augmentation"].tone != later["augmentation"].tone).any()
@@ -54,10 +55,10 @@ def test_evaluation_of_digits_takes_the_settings_of_photographs(tiny_config) -> 
         open_split(natural, "train")
 
 
-def test_a_limit_is_on_pictures_not_on_digits(tiny_config) -> None:
-    pictures = open_split(tiny_config(*SCATTER), "train")
-    assert (len(pictures), len(pictures.source.labels)) == (320, 1197)
-    batch = pictures.batch(np.arange(320, dtype=np.int32), epoch=0, first=0)
+def test_a_limit_is_on_images_not_on_digits(tiny_config) -> None:
+    dataset = open_split(tiny_config(*SCATTER), "train")
+    assert (len(dataset), len(dataset.source.labels)) == (320, 1197)
+    batch = dataset.batch(np.arange(320, dtype=np.int32), epoch=0, first=0)
     assert batch["plan"].digit.max() > 320
 
 
@@ -84,8 +85,8 @@ def test_photographs_take_their_share_of_the_bank(tiny_config) -> None:
         (["--data.textures", "rings:nan"], "data.textures has 'rings:nan'"),
         (["--data.textures", "rings:1", "rings:2"], "rings twice"),
         (["--data.digits", "0"], "allowed: 1 to 16"),
-        (["--data.pad=60"], "data.pad is 60; allowed: the picture's side"),
-        (["--augment.flip=true"], "mirrored digits are no digits"),
+        (["--data.pad=60"], "data.pad is 60; allowed: the image's side"),
+        (["--augment.flip=true"], "mirrored digits are not digits"),
         (["--augment.rotate=50"], "augment.rotate is 50 for digits; allowed: 0 to 25"),
         (["--data.threshold=1", "--data.divisor=256"], "no grey level reaches; allowed: 0 to 0.99"),
         (["--data.texture-count=1000000000"], "data.texture_count is 1000000000; allowed: 1 to"),
@@ -102,18 +103,19 @@ def test_bad_settings_are_refused_in_one_sentence(tiny_config, flags, message) -
     assert "\n" not in str(refused.value)
 
 
-def test_pictures_that_are_composed_already_are_for_plain(tiny_config, monkeypatch) -> None:
+def test_images_that_are_composed_already_are_for_plain(tiny_config, monkeypatch) -> None:
     known = registry.DATASETS["digits"]
     monkeypatch.setitem(registry.DATASETS, "digits", dataclasses.replace(known, composed=True))
-    with pytest.raises(InputError, match="digits are composed already; allowed for them: plain"):
+    with pytest.raises(InputError, match="digits are composed already; allowed: plain"):
         open_split(tiny_config(*SCATTER), "train")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [
         [*AUGMENTED, *FINISHED, "--train.parallel=pmap"],
-        pytest.param(
+        slow(
             [
                 *AUGMENTED,
                 "--data.target=sum",
@@ -121,13 +123,9 @@ def test_pictures_that_are_composed_already_are_for_plain(tiny_config, monkeypat
                 "1",
                 "2",
                 "--train.steps-per-call=2",
-            ],
-            marks=pytest.mark.slow,
+            ]
         ),
-        pytest.param(
-            [*SCATTER, "--data.target=count", "--data.render=host", "--data.workers=1"],
-            marks=pytest.mark.slow,
-        ),
+        slow([*SCATTER, "--data.target=count", "--data.render=host", "--data.workers=1"]),
     ],
 )
 def test_training_runs_to_its_summary(tiny_config, tmp_path: Path, flags) -> None:
@@ -139,7 +137,7 @@ def test_training_runs_to_its_summary(tiny_config, tmp_path: Path, flags) -> Non
     assert np.isfinite(summary["test"]["loss"])
 
 
-def test_the_label_of_an_augmented_picture_is_that_of_the_plan(tiny_config) -> None:
+def test_the_label_of_an_augmented_image_is_that_of_the_plan(tiny_config) -> None:
     plain, augmented = (open_split(tiny_config(*flags), "train") for flags in (SCATTER, AUGMENTED))
     assert isinstance(plain.compose, Scatter)
     turned_less = dataclasses.replace(plain.compose, rotation=20.0)

@@ -18,8 +18,8 @@ import tensorflow_datasets as tfds
 from jaxres.cli.main import main
 from jaxres.config import Split
 from jaxres.data import prepare
+from jaxres.data.composed import open_split
 from jaxres.data.datasets import cifar10, registry
-from jaxres.data.pictures import open_split
 from jaxres.data.readers import tfds_records
 from jaxres.evaluation import run as runs
 from jaxres.runtime.errors import InputError
@@ -304,7 +304,7 @@ def test_real_cifar10(originals_dir: Path, real_data_dir: Path):
     assert len(validation.labels) == 1_000
     assert test.labels[:5].tolist() == [3, 8, 8, 0, 6]
     assert np.bincount(test.labels).tolist() == [1_000] * 10
-    # The well-known means of the channels, of all 50,000 training pictures.
+    # The well-known means of the channels, of all 50,000 training images.
     mean = np.asarray(train.images).mean((0, 1, 2)) / 255
     np.testing.assert_allclose(mean, [0.4914, 0.4822, 0.4465], atol=5e-3)
     if train_count == 10_000:

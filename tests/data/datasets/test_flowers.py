@@ -16,8 +16,8 @@ import tensorflow_datasets as tfds
 from jaxres.config import Split
 from jaxres.data import prepare
 from jaxres.data.compose import render_device
+from jaxres.data.composed import open_split
 from jaxres.data.datasets import flowers, registry
-from jaxres.data.pictures import open_split
 from jaxres.data.pipeline import train_batches
 from jaxres.data.readers import archives, decoding, tfds_records
 from jaxres.data.readers.encoded import middle
@@ -56,7 +56,7 @@ def archive(flowers_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("layout", ["folders", "folder", "archive", "archive in folder"])
-def test_every_layout_gives_the_same_pictures(
+def test_every_layout_gives_the_same_images(
     flowers_dir: Path, archive: Path, tmp_path: Path, layout: str
 ):
     expected = flowers.read(flowers_dir)
@@ -74,8 +74,8 @@ def test_every_layout_gives_the_same_pictures(
 def test_tfds_opens_the_prepared_set_and_the_bytes_are_the_originals(
     flowers_dir: Path, tmp_path: Path
 ):
-    (flowers_dir / "roses" / "._0_n.jpg").write_bytes(b"what a Mac leaves beside a picture")
-    (flowers_dir / "LICENSE.txt").write_text("not a picture")
+    (flowers_dir / "roses" / "._0_n.jpg").write_bytes(b"what a Mac leaves beside an image")
+    (flowers_dir / "LICENSE.txt").write_text("not an image")
     prepared = prepare_quietly(flowers_dir, tmp_path / "data")
     assert prepared.examples == {"train": sum(FLOWERS.values())}
     assert prepared.partial is None
@@ -86,14 +86,14 @@ def test_tfds_opens_the_prepared_set_and_the_bytes_are_the_originals(
     builder: Any = tfds.builder_from_directory(prepared.folder)
     examples = builder.as_data_source("train")
     assert len(examples) == len(files)
-    assert examples[3]["image"].shape == decoding.read_picture(files[3]).shape
+    assert examples[3]["image"].shape == decoding.read_image(files[3]).shape
 
 
 def test_a_tenth_of_each_class_is_always_for_test(flowers_dir: Path, tmp_path: Path):
     prepare_quietly(flowers_dir, tmp_path)
     test, again = (load("test", tmp_path, split_seed=seed) for seed in (0, 5))
     np.testing.assert_array_equal(np.asarray(test.images), np.asarray(again.images))
-    # 12, 9, 10, 11 and 8 pictures: a tenth, rounded up
+    # 12, 9, 10, 11 and 8 images: a tenth, rounded up
     assert np.bincount(test.labels).tolist() == [2, 1, 1, 2, 1]
     train, validation = (load(split, tmp_path) for split in ("train", "validation"))
     assert len(validation.labels) == 6
@@ -102,10 +102,10 @@ def test_a_tenth_of_each_class_is_always_for_test(flowers_dir: Path, tmp_path: P
     assert pixels(validation) != pixels(load("validation", tmp_path, split_seed=5))
 
 
-def test_pictures_are_squares_of_the_canvas_with_their_labels(flowers_dir: Path, tmp_path: Path):
+def test_images_are_squares_of_the_canvas_with_their_labels(flowers_dir: Path, tmp_path: Path):
     prepare_quietly(flowers_dir, tmp_path)
     expected = {
-        middle(decoding.read_picture(path), 32).tobytes(): path.parent.name
+        middle(decoding.read_image(path), 32).tobytes(): path.parent.name
         for path in flowers_dir.rglob("*.jpg")
     }
     assert len(set(load("train", tmp_path).first(20).labels)) == 5  # not filed by class
@@ -125,16 +125,16 @@ def test_impossible_validation_examples(
         load("train", tmp_path, validation_examples=validation_examples)
 
 
-def test_both_renderers_show_the_same_pictures(tiny_config, flowers_dir: Path, tmp_path: Path):
+def test_both_renderers_show_the_same_images(tiny_config, flowers_dir: Path, tmp_path: Path):
     prepare_quietly(flowers_dir, tmp_path)
     flags = ["--data.dataset=flowers", "--data.composition=plain", f"--data.data-dir={tmp_path}"]
     flags += ["--data.validation-examples=6", "--data.batch-size=8", "--train.epochs=1"]
     config, hosted = tiny_config(*flags), tiny_config(*flags, "--data.render=host")
-    pictures = open_split(config, "train")
-    resident = resident_of(pictures)
+    dataset = open_split(config, "train")
+    resident = resident_of(dataset)
     assert resident is not None
     host = train_batches(open_split(hosted, "train"), hosted)
-    for ours, theirs in zip(train_batches(pictures, config), host, strict=True):
+    for ours, theirs in zip(train_batches(dataset, config), host, strict=True):
         np.testing.assert_array_equal(ours["label"], theirs["label"])
         rendered = render_device.render(ours["plan"], None, resident, data=config.data)
         np.testing.assert_array_equal(rendered, theirs["image"])
@@ -144,7 +144,7 @@ def test_other_counts_than_published_are_refused_or_said(flowers_dir: Path, tmp_
     (flowers_dir / "daisy" / "3_n.jpg").unlink()
     write_photo(flowers_dir / "roses" / "extra.jpg", 999)
     with pytest.raises(
-        InputError, match=rf"{flowers_dir} has not .* \(8 of 9 daisy, 9 of 8 roses\): .* --partial"
+        InputError, match=rf"{flowers_dir} lacks .* \(8 of 9 daisy, 9 of 8 roses\): .* --partial"
     ):
         prepare_quietly(flowers_dir, tmp_path / "data")
     assert not (tmp_path / "data").exists()
@@ -157,18 +157,14 @@ def test_other_counts_than_published_are_refused_or_said(flowers_dir: Path, tmp_
 
 
 @pytest.mark.parametrize("partial", [False, True])
-def test_classes_without_pictures_are_refused(flowers_dir: Path, tmp_path: Path, partial: bool):
+def test_classes_without_images_are_refused(flowers_dir: Path, tmp_path: Path, partial: bool):
     shutil.rmtree(flowers_dir / "tulips")
     for path in (flowers_dir / "daisy").iterdir():
         path.unlink()
-    with pytest.raises(
-        InputError, match=rf"{flowers_dir} has no pictures of daisy, tulips: looked"
-    ):
+    with pytest.raises(InputError, match=rf"{flowers_dir} has no images of daisy, tulips: looked"):
         prepare_quietly(flowers_dir, tmp_path / "data", partial=partial)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        InputError, match="no pictures of dandelion, daisy, tulips, sunflowers, ros"
-    ):
+    with pytest.raises(InputError, match="no images of dandelion, daisy, tulips, sunflowers, ros"):
         prepare_quietly(tmp_path / "empty", tmp_path / "data", partial=partial)
 
 
@@ -177,7 +173,7 @@ def test_a_damaged_photograph_is_refused(
     flowers_dir: Path, tmp_path: Path, damage: Callable[[Path, str], None], how: str
 ):
     damage(flowers_dir / "roses" / "2_n.jpg", how)
-    with pytest.raises(InputError, match=r"roses/2_n\.jpg is not a whole picture"):
+    with pytest.raises(InputError, match=r"roses/2_n\.jpg is not a whole image"):
         prepare_quietly(flowers_dir, tmp_path / "data")
     assert list((tmp_path / "data").iterdir()) == []
 
@@ -197,7 +193,7 @@ def test_another_archive_is_refused_unless_taken_as_it_is(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(flowers, "ARCHIVE_SHA256", "0" * 64)
-    with pytest.raises(InputError, match=r"not the published pictures .*the archive's sha256 is "):
+    with pytest.raises(InputError, match=r"lacks published images .*the archive's sha256 is "):
         prepare_quietly(archive.parent, tmp_path / "data")
     prepared = prepare_quietly(archive, tmp_path / "data", partial=True)
     assert "the archive's sha256 is" in str(prepared.partial)

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from jaxres.cli.main import main
 from jaxres.config import Config, DataConfig, Split, TrainConfig
 from jaxres.data import prepare
+from jaxres.data.composed import open_split
 from jaxres.data.datasets import modified_mnist, registry
-from jaxres.data.pictures import open_split
 from jaxres.data.pipeline import eval_batches
 from jaxres.data.readers.archives import read_bytes
-from jaxres.data.readers.decoding import decode_picture
+from jaxres.data.readers.decoding import decode_image
 from jaxres.runtime.errors import InputError
 from tests.data.conftest import pixels
 
@@ -42,7 +42,7 @@ def write_csv(folder: Path, lines: list[str]) -> Path:
 
 @pytest.fixture(scope="module")
 def contest_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 pictures of 16x16 blocks with the labels of the first few by Id, as published."""
+    """300 images of 16x16 blocks with the labels of the first few by Id, as published."""
     folder = tmp_path_factory.mktemp("contest")
     (folder / "train_max_x").write_bytes(pickle.dumps(IMAGES.astype(np.float32), 4))
     header, *lines = rows(LABELS)
@@ -117,7 +117,7 @@ def test_impossible_validation_examples(contest_data: Path, held_out: int):
 
 
 @pytest.mark.parametrize("canvas", [128, 64])
-def test_the_pictures_are_for_the_plain_composition(contest_data: Path, canvas: int):
+def test_the_images_are_for_the_plain_composition(contest_data: Path, canvas: int):
     data = DataConfig(
         dataset="modified_mnist",
         composition="plain",
@@ -143,7 +143,7 @@ def test_a_test_array_becomes_no_split(contest_dir: Path, tmp_path: Path, capfd)
     words = ["data", "prepare", "modified_mnist", "--from", str(folder)]
     assert main([*words, "--data-dir", str(tmp_path / "data")]) == 0
     said = capfd.readouterr().err
-    assert "test_max_x.npy has no published labels, so it becomes no split: it is for" in said
+    assert "test_max_x.npy has no published labels, so no split is made of it; use it with" in said
     assert f"predict RUN_DIR --submission {folder / 'test_max_x.npy'} -o FILE.csv" in said
     prepared = registry.open_prepared("modified_mnist", tmp_path / "data")
     assert prepared.examples == {"train": 20}
@@ -212,7 +212,7 @@ def with_value(value: float, dtype: str = "float32") -> np.ndarray:
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (IMAGES[:3, :64], r"has shape (3, 64, 128); allowed: (n, 128, 128), n pictures"),
+        (IMAGES[:3, :64], r"has shape (3, 64, 128); allowed: (n, 128, 128), n images"),
         (IMAGES[0], "has shape (128, 128); allowed: (n, 128, 128)"),
         (IMAGES[:2, ..., None], "has shape (2, 128, 128, 1); allowed: (n, 128, 128)"),
         (IMAGES[:0], "has shape (0, 128, 128); allowed: (n, 128, 128)"),
@@ -256,7 +256,7 @@ GOOD = ["Id,Label", "0,9", "1,0", "2,5"]
         (["0,9", "1,0"], "begins with '0,9'; allowed: the header Id,Label"),
         (["Id,Digit", *GOOD[1:]], "begins with 'Id,Digit'; allowed: the header Id,Label"),
         ([*GOOD[:3], "1,5"], "line 4 of PATH repeats Id 1; allowed: each Id once"),
-        (GOOD[:3], "PATH has labels of 2 pictures, the array has 3"),
+        (GOOD[:3], "PATH has labels of 2 images, the array has 3"),
         ([*GOOD, "3,1"], "the Id in line 5 of PATH is '3'; allowed: 0 to 2"),
         ([*GOOD[:3], "-1,5"], "the Id in line 4 of PATH is '-1'; allowed: 0 to 2"),
         ([*GOOD[:3], "2,10"], "the label in line 4 of PATH is '10'; allowed: 0 to 9"),
@@ -314,7 +314,7 @@ def test_the_real_samples_survive_the_way(originals: Path, tmp_path: Path):
     lines = (folder / "labels.csv").read_text().split()[1:]
     wanted = [int(line.partition(",")[2]) for line in lines]
     files = [read_bytes(folder / f"{index:02d}.png") for index in range(8)]
-    images = np.stack([decode_picture(file, folder, grey=True) for file in files])
+    images = np.stack([decode_image(file, folder, grey=True) for file in files])
     (tmp_path / "train_max_x").write_bytes(pickle.dumps(images.astype(np.float32)))
     write_csv(tmp_path, rows(np.array(wanted)))
     prepare.prepare("modified_mnist", from_dir=tmp_path, data_dir=tmp_path / "data", progress=False)

@@ -36,7 +36,7 @@ def test_photos_keep_the_split_of_their_folders(photos_dir: Path, tmp_path: Path
         "test": ["test/g.png", "test/h.jpg"],
     }
     example = builder.as_data_source("test")[0]
-    original = decoding.read_picture(photos_dir / "test" / "g.png")
+    original = decoding.read_image(photos_dir / "test" / "g.png")
     assert original.shape == (48, 64, 3)
     expected = cv2.resize(original, (53, 40), interpolation=cv2.INTER_AREA)
     np.testing.assert_array_equal(example["image"], expected)
@@ -51,7 +51,7 @@ def test_photos_without_split_folders_are_split_by_content(tmp_path: Path):
     assert 60 <= sizes["train"] <= 80
     assert min(sizes.values()) >= 7
 
-    # Renamed, and with more pictures beside them, they stay where they were.
+    # Renamed, and with more images beside them, they stay where they were.
     for seed in range(100, 120):
         write_photo(tmp_path / "all" / "more" / f"{seed}.png", seed)
     (tmp_path / "all" / "album0").rename(tmp_path / "all" / "holidays")
@@ -60,20 +60,20 @@ def test_photos_without_split_folders_are_split_by_content(tmp_path: Path):
         assert {m.sha256 for m in members} <= {m.sha256 for m in later[split]}
 
 
-def test_one_picture_in_two_splits_is_refused(photos_dir: Path, tmp_path: Path):
+def test_one_image_in_two_splits_is_refused(photos_dir: Path, tmp_path: Path):
     shutil.copy(photos_dir / "train" / "a.jpg", photos_dir / "test" / "again.jpg")
-    with pytest.raises(InputError, match=r"again\.jpg .*a\.jpg .*are the same picture"):
+    with pytest.raises(InputError, match=r"again\.jpg .*a\.jpg .*are the same image"):
         prepare_photos(photos_dir, tmp_path / "data")
     assert not list((tmp_path / "data").glob("*"))
 
 
-def test_one_picture_twice_in_a_split_is_kept_once(
+def test_one_image_twice_in_a_split_is_kept_once(
     photos_dir: Path, caplog: pytest.LogCaptureFixture
 ):
     shutil.copy(photos_dir / "train" / "a.jpg", photos_dir / "train" / "again.jpg")
     splits = photos.split_photos(photos_dir, Bad(skip=False), shown=False)
     assert len(splits["train"]) == 4
-    assert "again.jpg is left out: the same picture as" in caplog.text
+    assert "again.jpg is left out: the same image as" in caplog.text
 
 
 def names_of(builder: Any) -> list[str]:
@@ -113,8 +113,8 @@ def test_split_folders_below_folders_that_are_all_there_is(photos_dir: Path, tmp
 def spoil(folder: Path) -> list[str]:
     """Names of six files that cannot be used."""
     text_named_jpg(folder)
-    tiny_picture(folder)
-    picture_outside(folder)
+    tiny_image(folder)
+    image_outside(folder)
     shutil.copy(folder / "test" / "g.png", folder / "train" / "again.png")
     (folder / "val" / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
     cut = (folder / "train" / "b.PNG").read_bytes()[:-30]
@@ -122,10 +122,10 @@ def spoil(folder: Path) -> list[str]:
     return ["x.jpg", "tiny.png", "misc/x.png", "again.png", "phone.HEIC", "cut.png"]
 
 
-def test_all_bad_pictures_are_named_at_once_or_left_out(photos_dir: Path, tmp_path: Path, capfd):
+def test_all_bad_images_are_named_at_once_or_left_out(photos_dir: Path, tmp_path: Path, capfd):
     good = names_of(prepare_photos(photos_dir, tmp_path / "good"))
     bad = spoil(photos_dir)
-    with pytest.raises(InputError, match=r"mend or remove the 6, or .* --skip-bad") as error:
+    with pytest.raises(InputError, match=r"fix or remove the 6, or .* --skip-bad") as error:
         prepare_photos(photos_dir, tmp_path / "data")
     assert all(name in str(error.value) for name in bad)
     assert not list((tmp_path / "data").glob("*"))
@@ -133,11 +133,11 @@ def test_all_bad_pictures_are_named_at_once_or_left_out(photos_dir: Path, tmp_pa
     names = names_of(prepare_photos(photos_dir, tmp_path / "data", skip_bad=True))
     assert names == good
     said = capfd.readouterr().err
-    assert "left out 6 pictures that cannot be used: " in said
+    assert "left out 6 images that cannot be used: " in said
     assert all(name in said for name in bad)
 
 
-def test_skipping_is_for_sets_of_any_pictures(tmp_path: Path):
+def test_skipping_is_for_sets_of_any_images(tmp_path: Path):
     with pytest.raises(InputError, match="--skip-bad is given for mnist; allowed for: flow"):
         prepare.prepare("mnist", from_dir=tmp_path, data_dir=tmp_path, skip_bad=True)
 
@@ -146,15 +146,15 @@ def no_test_folder(folder: Path) -> None:
     shutil.rmtree(folder / "test")
 
 
-def picture_outside(folder: Path) -> None:
+def image_outside(folder: Path) -> None:
     write_photo(folder / "misc" / "x.png", 77)
 
 
 def text_named_jpg(folder: Path) -> None:
-    (folder / "train" / "x.jpg").write_text("not a picture " * 50)
+    (folder / "train" / "x.jpg").write_text("not an image " * 50)
 
 
-def tiny_picture(folder: Path) -> None:
+def tiny_image(folder: Path) -> None:
     write_photo(folder / "val" / "tiny.png", 78, height=31, width=200)
 
 
@@ -166,11 +166,11 @@ def no_pictures(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (no_test_folder, "gives split 'test' none of its 6 pictures"),
-        (picture_outside, r"x\.png is outside the folders train, validation"),
-        (text_named_jpg, r"train/x\.jpg is not a whole picture"),
-        (tiny_picture, r"short side of .*tiny\.png is 31 pixels; allowed: 32"),
-        (no_pictures, "no pictures in"),
+        (no_test_folder, "gives split 'test' none of its 6 images"),
+        (image_outside, r"x\.png is outside the folders train, validation"),
+        (text_named_jpg, r"train/x\.jpg is not a whole image"),
+        (tiny_image, r"short side of .*tiny\.png is 31 pixels; allowed: 32"),
+        (no_pictures, "no images in"),
         (shutil.rmtree, "does not exist"),
     ],
 )

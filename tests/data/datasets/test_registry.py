@@ -45,7 +45,7 @@ def test_digits_are_split_evenly_over_the_classes(tmp_path: Path):
     }
     for split in ("validation", "test"):
         assert np.bincount(parts[split].labels).tolist() == [30] * 10
-    # All 1,797 pictures differ, so none is in two splits.
+    # All 1,797 images differ, so none is in two splits.
     assert len(set.union(*(pixels(part) for part in parts.values()))) == 1797
 
 
@@ -113,15 +113,16 @@ def test_prepared_digits(synthetic_data_dir: Path, digits_dir: Path):
     assert test.labels.dtype == np.int32
 
 
+@pytest.mark.slow
 def test_real_mnist(real_data_dir: Path):
     train, validation, test = (
         load("mnist", split, real_data_dir, validation_examples=10_000) for split in registry.SPLITS
     )
     assert (len(train.labels), len(validation.labels), len(test.labels)) == (50_000, 10_000, 10_000)
-    # MNIST holds no picture twice among its 60,000.
+    # MNIST holds no image twice among its 60,000.
     assert not pixels(train) & pixels(validation)
     assert test.labels[:5].tolist() == [7, 2, 1, 0, 4]
-    # The well-known mean of the training pictures, 0.1307.
+    # The well-known mean of the training images, 0.1307.
     total = sum(np.asarray(part.images).sum(dtype=np.int64) for part in (train, validation))
     assert total / (60_000 * 784 * 255) == pytest.approx(0.1307, abs=5e-5)
 
@@ -133,9 +134,7 @@ def test_impossible_validation_examples(synthetic_data_dir: Path, validation_exa
 
 
 def test_unknown_names(tmp_path: Path):
-    with pytest.raises(
-        InputError, match="unknown data set 'fashion': did you mean 'fashion_mnist'"
-    ):
+    with pytest.raises(InputError, match="unknown dataset 'fashion': did you mean 'fashion_mnist'"):
         load("fashion", "train", tmp_path)
     with pytest.raises(InputError, match="split_seed is -1; allowed: 0 or more"):
         load("digits", "train", tmp_path, split_seed=-1)

@@ -1,4 +1,4 @@
-"""The same pixels for the same picture, in whatever file it comes."""
+"""The same pixels for the same image, in whatever file it comes."""
 
 import itertools
 from pathlib import Path
@@ -34,23 +34,23 @@ def photo() -> np.ndarray:
     return np.stack([9 * columns, 12 * rows, 4 * rows + 5 * columns], -1).astype(np.uint8)
 
 
-def encoded(suffix: str, picture: np.ndarray, block: np.ndarray | None = None) -> bytes:
+def encoded(suffix: str, image: np.ndarray, block: np.ndarray | None = None) -> bytes:
     lossless = [cv2.IMWRITE_WEBP_QUALITY, 101] if suffix == ".webp" else []
     if block is None:
-        return cv2.imencode(suffix, picture, lossless)[1].tobytes()
+        return cv2.imencode(suffix, image, lossless)[1].tobytes()
     kinds = [cv2.IMAGE_METADATA_EXIF]
-    return cv2.imencodeWithMetadata(suffix, picture, kinds, [block], lossless)[1].tobytes()
+    return cv2.imencodeWithMetadata(suffix, image, kinds, [block], lossless)[1].tobytes()
 
 
-def with_alpha(picture: np.ndarray) -> np.ndarray:
-    return np.concatenate([picture, np.full_like(picture[..., :1], np.iinfo(picture.dtype).max)], 2)
+def with_alpha(image: np.ndarray) -> np.ndarray:
+    return np.concatenate([image, np.full_like(image[..., :1], np.iinfo(image.dtype).max)], 2)
 
 
 @pytest.mark.parametrize(
     ("suffix", "order", "orientation"),
     [*itertools.product([".png", ".webp"], ["II", "MM"], ORIENTATIONS)],
 )
-def test_alpha_does_not_turn_a_picture(suffix: str, order: str, orientation: int) -> None:
+def test_alpha_does_not_turn_an_image(suffix: str, order: str, orientation: int) -> None:
     block = exif(orientation, order)
     path = Path("picture")
     opaque = decoding.decode_file(encoded(suffix, photo(), block), path)
@@ -59,7 +59,7 @@ def test_alpha_does_not_turn_a_picture(suffix: str, order: str, orientation: int
     assert opaque.shape == ((28, 20, 3) if orientation > 4 else (20, 28, 3))
 
 
-def test_a_picture_is_the_same_in_every_lossless_file() -> None:
+def test_an_image_is_the_same_in_every_lossless_file() -> None:
     deep = photo().astype(np.uint16) * 257
     files = [
         encoded(".png", photo()),
@@ -72,12 +72,12 @@ def test_a_picture_is_the_same_in_every_lossless_file() -> None:
         encoded(".bmp", with_alpha(photo())),
     ]
     for file in files:
-        for decode in (decoding.decode_file, decoding.decode_picture):
+        for decode in (decoding.decode_file, decoding.decode_image):
             np.testing.assert_array_equal(decode(file, Path("picture")), photo()[..., ::-1])
 
 
 @pytest.mark.parametrize("block", [b"", b"II*\0", b"XX*\0\0\0\0\x08", b"MM\0*\0\0\xff\xff"])
-def test_exif_that_says_nothing_leaves_a_picture_as_it_is(block: bytes) -> None:
+def test_exif_that_says_nothing_leaves_an_image_as_it_is(block: bytes) -> None:
     assert decoding._orientation(block) == 1
 
 
@@ -93,7 +93,7 @@ def pixels(content: bytes) -> Any:
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_what_follows_a_jpegs_end_is_not_its_picture(progressive: bool) -> None:
+def test_what_follows_a_jpegs_end_is_not_its_image(progressive: bool) -> None:
     whole = jpeg(progressive=progressive)
     video = b"\0\0\0\x18ftypmp42" + b"\xff\xda\0\x08\x01" + bytes(1000)
     for after in (video, whole, b"\0" * 7, b"\xff\xd9"):
@@ -107,7 +107,7 @@ def test_a_jpeg_without_its_end_marker_is_whole_if_its_rows_are(progressive: boo
     for cut in (1, 2):
         np.testing.assert_array_equal(pixels(whole[:-cut]), pixels(whole))
     for share in (0.3, 0.6, 0.9, 0.99):
-        with pytest.raises(InputError, match="is not a whole picture"):
+        with pytest.raises(InputError, match="is not a whole image"):
             pixels(whole[: int(len(whole) * share)])
 
 
@@ -118,13 +118,13 @@ def test_a_progressive_jpeg_that_ends_between_two_scans_is_cut() -> None:
     for place in starts[1:]:
         tables = whole.rfind(b"\xff\xc4", 0, place)  # the scan's own
         for end in (place, max(tables, starts[0] + 1)):
-            with pytest.raises(InputError, match="is not a whole picture"):
+            with pytest.raises(InputError, match="is not a whole image"):
                 pixels(whole[:end])
 
 
 @pytest.mark.parametrize("name", ["a.jfif", "b.JPE", "c.jpeg", "d.Jpg"])
 def test_every_name_of_a_jpeg_is_found(tmp_path: Path, name: str) -> None:
-    from jaxres.data.readers.folders import find_pictures
+    from jaxres.data.readers.folders import find_images
 
     (tmp_path / name).write_bytes(jpeg())
-    assert find_pictures(tmp_path) == [tmp_path / name]
+    assert find_images(tmp_path) == [tmp_path / name]

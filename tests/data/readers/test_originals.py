@@ -121,56 +121,56 @@ def test_the_real_files_match_their_published_checksums(originals_dir: Path, nam
             assert set(np.unique(array)) == set(range(10))
 
 
-def test_find_pictures_walks_a_tree(photos_dir: Path):
+def test_find_images_walks_a_tree(photos_dir: Path):
     (photos_dir / "train" / "._a.jpg").write_bytes(b"what a Mac leaves beside a.jpg")
-    (photos_dir / "notes.txt").write_text("not a picture")
-    names = [str(path.relative_to(photos_dir)) for path in folders.find_pictures(photos_dir)]
+    (photos_dir / "notes.txt").write_text("not an image")
+    names = [str(path.relative_to(photos_dir)) for path in folders.find_images(photos_dir)]
     assert names == sorted(names)
     assert len(names) == 8
     assert {"train/b.PNG", "train/sub/c.webp"} < set(names)
 
 
-def test_find_pictures_refuses_a_folder_without_any(tmp_path: Path):
-    with pytest.raises(InputError, match=r"no pictures in .*\.jpg, \.jpeg, \.jpe, \.jfif, \.png"):
-        folders.find_pictures(tmp_path)
+def test_find_images_refuses_a_folder_without_any(tmp_path: Path):
+    with pytest.raises(InputError, match=r"no images in .*\.jpg, \.jpeg, \.jpe, \.jfif, \.png"):
+        folders.find_images(tmp_path)
     with pytest.raises(InputError, match="does not exist"):
-        folders.find_pictures(tmp_path / "absent")
+        folders.find_images(tmp_path / "absent")
 
 
-def test_read_picture_is_rgb(tmp_path: Path):
+def test_read_image_is_rgb(tmp_path: Path):
     red_in_opencv_order = np.zeros((40, 50, 3), np.uint8)
     red_in_opencv_order[..., 2] = 200
     cv2.imwrite(str(tmp_path / "red.png"), red_in_opencv_order)
-    picture = decoding.read_picture(tmp_path / "red.png")
-    assert picture.shape == (40, 50, 3)
-    assert picture[0, 0].tolist() == [200, 0, 0]
+    image = decoding.read_image(tmp_path / "red.png")
+    assert image.shape == (40, 50, 3)
+    assert image[0, 0].tolist() == [200, 0, 0]
 
 
-def test_read_picture_makes_grey_and_16_bit_pictures_rgb(tmp_path: Path):
+def test_read_image_makes_grey_and_16_bit_images_rgb(tmp_path: Path):
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((40, 50), 7, np.uint8))
     cv2.imwrite(str(tmp_path / "deep.png"), np.full((40, 50), 7 * 257, np.uint16))
     for name in ("grey.png", "deep.png"):
-        picture = decoding.read_picture(tmp_path / name)
-        assert picture.shape == (40, 50, 3)
-        assert picture.dtype == np.uint8
-        assert (picture == 7).all()
+        image = decoding.read_image(tmp_path / name)
+        assert image.shape == (40, 50, 3)
+        assert image.dtype == np.uint8
+        assert (image == 7).all()
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.95])
-def test_read_picture_refuses_a_cut_file(tmp_path: Path, suffix: str, share: float):
+def test_read_image_refuses_a_cut_file(tmp_path: Path, suffix: str, share: float):
     path = write_photo(tmp_path / f"photo{suffix}", 0)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(InputError, match="is not a whole picture") as error:
-        decoding.read_picture(path)
+    with pytest.raises(InputError, match="is not a whole image") as error:
+        decoding.read_image(path)
     assert str(path) in str(error.value)
 
 
-def test_read_picture_refuses_a_text_file(tmp_path: Path):
-    path = write(tmp_path / "photo.jpg", b"this is no picture at all\n" * 20)
-    with pytest.raises(InputError, match=r"photo\.jpg is not a whole picture"):
-        decoding.read_picture(path)
+def test_read_image_refuses_a_text_file(tmp_path: Path):
+    path = write(tmp_path / "photo.jpg", b"this is not an image at all\n" * 20)
+    with pytest.raises(InputError, match=r"photo\.jpg is not a whole image"):
+        decoding.read_image(path)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -180,8 +180,8 @@ def test_what_is_transparent_lies_over_black(tmp_path: Path, dtype: type):
     half = np.array([0, most, most, most // 2], dtype)
     path = tmp_path / "picture.png"
     cv2.imwrite(str(path), np.stack([*blue_green_red_alpha, half])[None])
-    picture = decoding.decode_file(path.read_bytes(), path)
-    assert picture.tolist() == [[[255, 0, 255], [0, 0, 0], [127, 127, 0]]]
+    image = decoding.decode_file(path.read_bytes(), path)
+    assert image.tolist() == [[[255, 0, 255], [0, 0, 0], [127, 127, 0]]]
 
 
 @settings(max_examples=100, deadline=None)
@@ -195,7 +195,7 @@ def test_a_png_with_changed_bytes_is_refused(
     changed = content[:place] + bytes([content[place] ^ data.draw(st.integers(1, 255))])
     with pytest.raises(InputError, match=rf"{path} "):
         decoding.decode_file(changed + content[place + 1 :], path)
-    with pytest.raises(InputError, match=r"is not a whole picture"):
+    with pytest.raises(InputError, match=r"is not a whole image"):
         decoding.decode_file(content[:place], path)
 
 
@@ -204,15 +204,15 @@ def test_a_png_with_changed_bytes_is_refused(
     [((100, 150), (40, 60)), ((150, 100), (60, 40)), ((40, 90), (40, 90)), ((20, 30), (20, 30))],
 )
 def test_shrink_is_uniform_and_never_enlarges(shape: tuple[int, int], shrunk: tuple[int, int]):
-    picture = np.full((*shape, 3), 9, np.uint8)
-    result = decoding.shrink(picture, 40)
+    image = np.full((*shape, 3), 9, np.uint8)
+    result = decoding.shrink(image, 40)
     assert result.shape == (*shrunk, 3)
     assert (result == 9).all()
 
 
-def test_pipes_and_devices_are_no_pictures(tmp_path: Path):
+def test_pipes_and_devices_are_no_images(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "endless.jpg").symlink_to("/dev/zero")
     for name in ("pipe.jpg", "endless.jpg"):
-        with pytest.raises(InputError, match=f"{name}: it is no regular file"):
-            decoding.read_picture(tmp_path / name)
+        with pytest.raises(InputError, match=f"{name}: it is not a regular file"):
+            decoding.read_image(tmp_path / name)

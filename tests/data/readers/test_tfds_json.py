@@ -1,4 +1,4 @@
-"""A prepared data set whose metadata says something else than it should."""
+"""A prepared dataset whose metadata says something else than it should."""
 
 import json
 import os
@@ -81,7 +81,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(synthetic_data_dir: Path):
     path = registry.PREPARABLE["mnist"].folder(synthetic_data_dir) / "dataset_info.json"
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(InputError, match=r"dataset_info.json is no regular file"):
+    with pytest.raises(InputError, match=r"dataset_info.json is not a regular file"):
         load(synthetic_data_dir)
 
 
@@ -126,8 +126,8 @@ def test_examples_of_something_else_are_refused(synthetic_data_dir: Path):
         "has not one 'label'": example(png(28), b"3"),
         "a label is 10": example(png(28), 10),
         "a label is 1099511627776": example(png(28), 2**40),
-        r"a picture has shape \(30, 30\), not \(28, 28\)": example(png(30), 3),
-        "is not a whole picture": example(b"no picture", 3),
+        r"an image has shape \(30, 30\), not \(28, 28\)": example(png(30), 3),
+        "is not a whole image": example(b"no picture", 3),
     }
     for reason, stored in cases.items():
         write_test_split(folder, [stored])

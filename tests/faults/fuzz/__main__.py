@@ -27,7 +27,7 @@ def main() -> int:
     seed = random.SystemRandom().randrange(2**32) if given.seed is None else given.seed
     keep = given.keep or Path(tempfile.mkdtemp(prefix="jaxres-fuzz-"))
     environment()
-    from benchmarks.rows import made_by
+    from benchmarks.timing.rows import made_by
     from tests.faults.fuzz.readers import READERS
 
     if given.only and given.only not in READERS:

@@ -107,17 +107,20 @@ def _limits() -> Iterator[None]:
         del number, frame
         raise TimedOut
 
-    before = signal.signal(signal.SIGALRM, ring)
+    before = signal.getsignal(signal.SIGALRM)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    most = int(_status_mib("VmSize") + ADDRESS_SPACE_MIB) << 20
-    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    faulthandler.dump_traceback_later(STUCK_SECONDS, exit=True)
     try:
-        yield
-    finally:
+        signal.signal(signal.SIGALRM, ring)
+        most = int(_status_mib("VmSize") + ADDRESS_SPACE_MIB) << 20
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        faulthandler.dump_traceback_later(STUCK_SECONDS, exit=True)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:  # also if the alarm rings at the last moment: what is compiled later needs the space
         faulthandler.cancel_dump_traceback_later()
-        signal.setitimer(signal.ITIMER_REAL, 0)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
         signal.signal(signal.SIGALRM, before)
 
@@ -137,7 +140,7 @@ def _status_mib(key: str) -> float:
 def leftovers(folder: Path, *, accepted: bool) -> list[str]:
     """What a reader should not have left: anything at all or, where it accepted, anything partial.
 
-    Not the folder of data sets itself, nor an empty one in it.
+    Not the folder of datasets itself, nor an empty one in it.
     """
     found = []
     for parent, folders, files in os.walk(folder):

@@ -2,14 +2,14 @@
 
 from typing import NamedTuple
 
-from tests.faults.fuzz import (
+from tests.faults.fuzz.inputs import (
     checkpoints,
     cifar,
     contest,
     flags,
     hdf5,
     idx,
-    pictures,
+    images,
     prepared,
     recipes,
     weights,
@@ -32,9 +32,9 @@ READERS: dict[str, Entry] = {
     "mnist": Entry(idx.mnist, 4),
     "cifar10": Entry(cifar.batches, 6),
     "contest": Entry(contest.train, 12),
-    "picture": Entry(pictures.predicted, 12),
-    "photos": Entry(pictures.photographs, 3),
-    "flowers": Entry(pictures.flower_folders, 4),
+    "picture": Entry(images.predicted, 12),
+    "photos": Entry(images.photographs, 3),
+    "flowers": Entry(images.flower_folders, 4),
     "prepared-digits": Entry(prepared.digits, 6),
     "prepared-photos": Entry(prepared.photographs, 3),
     "checkpoint": Entry(checkpoints.saved, 6),

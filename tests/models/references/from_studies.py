@@ -46,8 +46,8 @@ class CifarResNet(nn.Module):
         self.layer3 = nn.Sequential(CifarBlock(32, 64), *[CifarBlock(64, 64) for _ in range(n - 1)])
         self.linear = nn.Linear(64, CLASSES)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        maps = functional.relu(self.bn1(self.conv1(pictures)))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = functional.relu(self.bn1(self.conv1(images)))
         maps = self.layer3(self.layer2(self.layer1(maps)))
         return self.linear(maps.mean((2, 3)))
 
@@ -85,8 +85,8 @@ class WideResNet(nn.Module):
         self.bn = nn.BatchNorm2d(64 * k)
         self.fc = nn.Linear(64 * k, CLASSES)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        maps = self.conv4(self.conv3(self.conv2(self.conv1(pictures))))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.conv4(self.conv3(self.conv2(self.conv1(images))))
         maps = functional.relu(self.bn(maps))
         return self.fc(functional.adaptive_avg_pool2d(maps, 1).flatten(1))
 

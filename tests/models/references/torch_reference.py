@@ -35,12 +35,12 @@ class TorchReference:
         """In evaluation."""
         self._load(weights)
         with torch.no_grad():
-            return self.module.eval()(_pictures(images)).numpy()
+            return self.module.eval()(_to_torch(images)).numpy()
 
     def gradients(self, weights: Weights, images: np.ndarray) -> Weights:
         """In training, of the mean cross-entropy."""
         self._load(weights)
-        outputs = self.module.train()(_pictures(images))
+        outputs = self.module.train()(_to_torch(images))
         nn.functional.cross_entropy(outputs, torch.from_numpy(LABELS).long()).backward()
         parameters = dict(self.module.named_parameters())
         found = {}
@@ -61,7 +61,7 @@ class TorchReference:
         self.module.load_state_dict(state, strict=True, assign=True)
 
 
-def _pictures(images: np.ndarray) -> torch.Tensor:
+def _to_torch(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(images.astype(np.float64)).permute(0, 3, 1, 2)
 
 

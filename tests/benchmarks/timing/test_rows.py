@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from benchmarks import rows
-from benchmarks.measure import Spread
-from benchmarks.roof import Roof
+from benchmarks.timing import rows
+from benchmarks.timing.measure import Spread
+from benchmarks.timing.roof import Roof
 
 
 def test_row_has_every_key_of_the_schema_and_plain_values():

@@ -20,7 +20,7 @@ from tests.faults.fuzz.trees import Tree
 
 SIZES = (0, 1, 2, 3, 28, 784, 2**16, 2**20, 2**27, 2**31, 2**32 - 1)
 RANDOM = np.random.default_rng(0)
-PICTURES = RANDOM.integers(0, 256, (5, 28, 28), dtype=np.uint8)
+IMAGES = RANDOM.integers(0, 256, (5, 28, 28), dtype=np.uint8)
 
 
 @st.composite
@@ -51,12 +51,12 @@ def _packed_zeros(count: int) -> bytes:
 def one_file(scratch: Path) -> Iterator[Reader]:
     """`read_idx` of a file whose md5 nobody published."""
     del scratch
-    plain, labels = idx_bytes(PICTURES), idx_bytes(PICTURES[:, 0, 0])
+    plain, labels = idx_bytes(IMAGES), idx_bytes(IMAGES[:, 0, 0])
     packed = gzip.compress(plain, mtime=0)
     contents = st.one_of(
         damaged(plain, (labels, packed)), damaged(packed, (plain,)), damaged(labels), _bombs()
     )
-    known = {fingerprint(PICTURES), fingerprint(PICTURES[:, 0, 0])}
+    known = {fingerprint(IMAGES), fingerprint(IMAGES[:, 0, 0])}
 
     def wrong(tree: Tree, content: np.ndarray) -> str | None:
         given = tree["file"]
@@ -81,7 +81,7 @@ def mnist(scratch: Path) -> Iterator[Reader]:
     del scratch
     tree, files = {}, {}
     for key, file in PUBLISHED["mnist"].files.items():
-        content = idx_bytes(PICTURES if key.endswith("images") else PICTURES[:, 0, 0] % 10)
+        content = idx_bytes(IMAGES if key.endswith("images") else IMAGES[:, 0, 0] % 10)
         tree[f"{file.name}.gz"] = gzip.compress(content, mtime=0)
         files[key] = file._replace(md5=hashlib.md5(content).hexdigest())
 
@@ -90,7 +90,7 @@ def mnist(scratch: Path) -> Iterator[Reader]:
         found = {key: idx.find_idx(source, file.name) for key, file in files.items()}
         return {key: idx.read_idx(path) for key, path in found.items()}
 
-    valid = {key: PICTURES if "images" in key else PICTURES[:, 0, 0] % 10 for key in files}
+    valid = {key: IMAGES if "images" in key else IMAGES[:, 0, 0] % 10 for key in files}
     synthetic = PUBLISHED["mnist"]._replace(files=files)
     with mock.patch.dict(PUBLISHED, mnist=synthetic):
         yield Reader(damaged_tree(tree), read, unless_same(valid))

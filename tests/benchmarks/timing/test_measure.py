@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks import measure
+from benchmarks.timing import measure
 
 
 def test_interleave_takes_turns_after_the_warm_up():

@@ -1,8 +1,8 @@
 import jax
 import pytest
 
-from benchmarks.collectives import KINDS, Collective, summarise
-from jaxres.data.pictures import open_split
+from benchmarks.compiled.collectives import KINDS, Collective, summarise
+from jaxres.data.composed import open_split
 from jaxres.data.pipeline import train_batches
 from jaxres.distributed import strategy
 from jaxres.distributed.mesh import make_mesh, replicate
@@ -65,16 +65,16 @@ def test_kinds_are_added_up():
 
 def test_a_step_on_four_devices_sends_gradients_statistics_and_metrics_once(tiny_config):
     config = tiny_config()
-    pictures = open_split(config, "train")
-    batches = train_batches(pictures, config)
+    dataset = open_split(config, "train")
+    batches = train_batches(dataset, config)
     net = network(config, classes=10)
     optimizer = optim.create(config.optim, 10)
-    way = strategy.Jit(make_mesh(4))
+    parallel = strategy.Jit(make_mesh(4))
     step = make_train_step(net, optimizer, optim.learning_rate(config.optim, 10), config)
-    state = replicate(way.mesh, new_state(net.params, net.stats, optimizer, ema=False))
-    resident = way.put_resident(resident_of(pictures))
-    batch = way.put_batch(next(batches), 1)
-    compiled = way.compile(step, 1).lower(state, resident, batch).compile()
+    state = replicate(parallel.mesh, new_state(net.params, net.stats, optimizer, ema=False))
+    resident = parallel.put_resident(resident_of(dataset))
+    batch = parallel.put_batch(next(batches), 1)
+    compiled = parallel.compile(step, 1).lower(state, resident, batch).compile()
     counted = summarise(compiled.as_text())
     values = sum(leaf.size for leaf in jax.tree.leaves((net.params, net.stats))) + 2
     assert counted["all-reduce"] == Collective(1, 4 * values)

@@ -22,10 +22,10 @@ SECONDS = 3
 @contextlib.contextmanager
 def forked(scratch: Path) -> Iterator[Reader]:
     """`jaxres.weights.hdf5.main` on each file; the HDF5 library may crash or hang, but not grow."""
-    from tests.faults.fuzz.weights import keras_contents
+    from tests.faults.fuzz.inputs.weights import keras_contents
 
     contents = keras_contents(scratch)
-    command = [sys.executable, "-m", "tests.faults.fuzz.hdf5"]
+    command = [sys.executable, "-m", "tests.faults.fuzz.inputs.hdf5"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as server:
         assert server.stdin is not None

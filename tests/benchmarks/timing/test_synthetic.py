@@ -2,18 +2,19 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks.synthetic import Training
+from benchmarks.timing.synthetic import Training
 from jaxres.runtime.errors import InputError
+from tests.marked import slow
 
 
-@pytest.mark.parametrize("way", ["jit", "pmap"])
-def test_every_step_asked_for_is_run(tiny_config, way):
-    config = tiny_config(f"--train.parallel={way}", "--train.steps-per-call=2")
+@pytest.mark.parametrize("parallel", ["jit", slow("pmap")])
+def test_every_step_asked_for_is_run(tiny_config, parallel):
+    config = tiny_config(f"--train.parallel={parallel}", "--train.steps-per-call=2")
     training = Training(config, classes=10, devices=2)
-    before = training.way.leave(training.state)
+    before = training.parallel.leave(training.state)
     training.run(4)
     assert training.dispatch_s() > 0
-    after = training.way.leave(training.state)
+    after = training.parallel.leave(training.state)
     assert (int(before.step), int(after.step)) == (0, 6)
     moved = jax.tree.map(lambda old, new: bool((old != new).any()), before, after)
     assert all(jax.tree.leaves(moved.params))
@@ -23,7 +24,7 @@ def test_every_step_asked_for_is_run(tiny_config, way):
         training.run(3)
 
 
-def test_pictures_are_whole_batches_of_bytes(tiny_config):
+def test_images_are_whole_batches_of_bytes(tiny_config):
     training = Training(tiny_config(), classes=10, devices=1)
     image, label = training.batch["image"], training.batch["label"]
     assert (image.shape, image.dtype) == ((32, 32, 32, 3), np.uint8)

@@ -8,8 +8,8 @@ import jax
 import pytest
 from jax import lax
 
-from benchmarks.hlo import parse
-from benchmarks.kernels import by_class, kernels, scattered_twice
+from benchmarks.compiled.hlo import parse
+from benchmarks.compiled.kernels import by_class, kernels, scattered_twice
 
 TPU = """
 %other (x: f32[8]) -> f32[8] {
@@ -43,7 +43,7 @@ def test_only_main_memory_counts(line, size):
     assert sum(kernel.bytes for kernel in kernels(parse(TPU.replace("LINE", line)))) == size
 
 
-GPU = (Path(__file__).parent / "programs" / "gpu.hlo").read_text()
+GPU = (Path(__file__).parents[1] / "programs" / "gpu.hlo").read_text()
 
 
 def test_kernels_of_a_gpus_program():

@@ -14,7 +14,7 @@ from jaxres.config import Config, recipe, to_dict
 from tests.faults.fuzz.damage import damaged, junk
 from tests.faults.fuzz.reader import Reader
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SETTINGS = to_dict(Config())
 BROKEN = (
     b"",

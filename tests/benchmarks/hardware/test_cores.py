@@ -4,7 +4,7 @@ import threading
 import cv2
 import pytest
 
-from benchmarks import cores
+from benchmarks.hardware import cores
 
 
 @pytest.mark.skipif(not cores.CAN_RESTRICT, reason=cores.WHY_NOT)

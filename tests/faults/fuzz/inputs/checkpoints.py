@@ -52,7 +52,8 @@ def saved(scratch: Path) -> Iterator[Reader]:
     from jax.sharding import NamedSharding
     from jax.sharding import PartitionSpec as P
 
-    from jaxres.checkpoint.manager import abstract_like, open_run
+    from jaxres.checkpoint.reader import open_run
+    from jaxres.checkpoint.shapes import abstract_like
     from jaxres.distributed.mesh import make_mesh
     from jaxres.evaluation.run import open_checkpoint
 
@@ -85,7 +86,7 @@ def saved(scratch: Path) -> Iterator[Reader]:
         return not name.endswith("commit_success.txt")
 
     def wrong(tree: Tree, content: Any) -> str | None:
-        """Right checksums of other values are no damage."""
+        """Right checksums of other values are not damage."""
         sums = [name for name in valid if name.endswith("checksums/metadata")]
         as_saved = all(tree.get(name, valid[name]) == valid[name] for name in sums)
         return unless_same(*expected)(tree, content) if as_saved else None

@@ -2,9 +2,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import opclasses
-from benchmarks.opclasses import Event
-from benchmarks.program import CLASSES, operations
+from benchmarks.compiled.program import CLASSES, operations
+from benchmarks.steps import opclasses
+from benchmarks.steps.opclasses import Event
 from jaxres.ops import pool
 from jaxres.ops.conv import conv2d
 

@@ -18,7 +18,7 @@ from tests.data.conftest import cifar_bytes
 from tests.faults.fuzz.damage import damaged, damaged_tree
 from tests.faults.fuzz.reader import Reader, unless_same
 
-PICTURES = 3
+IMAGES = 3
 
 
 def archive_of(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
@@ -39,8 +39,8 @@ def batches(scratch: Path) -> Iterator[Reader]:
     random = np.random.default_rng(1)
     pickles = {}
     for name in cifar10.BATCHES:
-        data = random.integers(0, 256, (PICTURES, 3072), dtype=np.uint8)
-        pickles[name] = cifar_bytes(data, random.integers(0, 10, PICTURES).tolist())
+        data = random.integers(0, 256, (IMAGES, 3072), dtype=np.uint8)
+        pickles[name] = cifar_bytes(data, random.integers(0, 10, IMAGES).tolist())
     md5 = {name: hashlib.md5(content).hexdigest() for name, content in pickles.items()}
     packed = {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in pickles.items()}
     archive = archive_of({f"{cifar10.FOLDER}/{name}": pickles[name] for name in pickles})

@@ -21,7 +21,7 @@ from tests.faults.fuzz.damage import damaged
 from tests.faults.fuzz.reader import Reader
 from tests.faults.fuzz.trees import Tree
 
-PICTURES = 3
+IMAGES = 3
 # What packed files may hold, lowered from 4 GiB: so small bombs show that the limit holds.
 MAX_UNPACKED_BYTES = 32 << 20
 BOMB_BYTES = 64 << 20
@@ -52,13 +52,13 @@ PACK: tuple[Callable[[bytes], bytes], ...] = (
 
 
 def _valid_arrays() -> list[np.ndarray]:
-    pictures = np.zeros((PICTURES, modified_mnist.SIDE, modified_mnist.SIDE), np.uint8)
-    pictures[:, ::9, ::7] = np.arange(1, PICTURES + 1)[:, None, None] * 60
+    images = np.zeros((IMAGES, modified_mnist.SIDE, modified_mnist.SIDE), np.uint8)
+    images[:, ::9, ::7] = np.arange(1, IMAGES + 1)[:, None, None] * 60
     return [
-        pictures,
-        pictures.astype(np.float32),
-        np.asfortranarray(pictures),
-        pictures.view(">u1"),
+        images,
+        images.astype(np.float32),
+        np.asfortranarray(images),
+        images.view(">u1"),
     ]
 
 
@@ -105,7 +105,7 @@ def _files() -> st.SearchStrategy[bytes]:
 
 
 def _labels() -> st.SearchStrategy[bytes]:
-    valid = b"Id,Label\n" + b"".join(b"%d,%d\n" % (k, k) for k in range(PICTURES))
+    valid = b"Id,Label\n" + b"".join(b"%d,%d\n" % (k, k) for k in range(IMAGES))
     rows = st.lists(st.lists(st.sampled_from(CELLS), max_size=3).map(",".join), max_size=4)
     made = rows.map(lambda lines: "\n".join(["Id,Label", *lines]).encode())
     encodings = st.sampled_from(("utf-16", "utf-8-sig", "utf-32")).map(valid.decode().encode)
@@ -117,7 +117,7 @@ def _labels() -> st.SearchStrategy[bytes]:
 def train(scratch: Path) -> Iterator[Reader]:
     """`contest.read_train`: an array and its labels, of which one or both are damaged."""
     del scratch
-    labels = b"Id,Label\n" + b"".join(b"%d,%d\n" % (k, k) for k in range(PICTURES))
+    labels = b"Id,Label\n" + b"".join(b"%d,%d\n" % (k, k) for k in range(IMAGES))
     array = _npy(_valid_arrays()[0])
     pairs = st.one_of(
         st.tuples(_files(), st.just(labels)),
@@ -135,7 +135,7 @@ def train(scratch: Path) -> Iterator[Reader]:
             modified_mnist.SIDE,
             modified_mnist.SIDE,
         ):
-            return f"pictures of type {images.dtype} and shape {images.shape}"
+            return f"images of type {images.dtype} and shape {images.shape}"
         return None if set(labels.tolist()) <= set(range(10)) else "labels out of range"
 
     with mock.patch.object(arrays, "MAX_UNPACKED_BYTES", MAX_UNPACKED_BYTES):

@@ -5,12 +5,12 @@ from pathlib import Path
 import jax
 import pytest
 
-from benchmarks import beside_roof, opclasses
-from benchmarks.chips import CHIPS, GPUS, of_device
-from benchmarks.opclasses import Profile
-from benchmarks.program import operations
+from benchmarks.compiled.program import operations
+from benchmarks.hardware.chips import CHIPS, GPUS, of_device
+from benchmarks.steps import beside_roof, opclasses
+from benchmarks.steps.opclasses import Profile
 
-PROGRAMS = Path(__file__).parent / "programs"
+PROGRAMS = Path(__file__).parents[1] / "programs"
 PROGRAM = (PROGRAMS / "gpu.hlo").read_text()
 
 

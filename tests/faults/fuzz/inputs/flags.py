@@ -89,15 +89,13 @@ def words(scratch: Path) -> Iterator[Reader]:
         if status == 2:
             raise InputError(told.strip())
 
-    def no_training(config: Any, run_dir: Path, *, profile: bool) -> Any:
-        raise loop.Interrupted("stopped before the first step")
-
+    no_training = loop.Interrupted("stopped before the first step")
     offline = [
         mock.patch.object(dataset, "download", side_effect=InputError("no network here"))
         for dataset in (cifar10, flowers, mnist)
     ]
     stopped = [
-        mock.patch.object(loop, "train", no_training),
+        mock.patch.object(loop, "train", autospec=True, side_effect=no_training),
         *offline,
         mock.patch.object(count, "count", _cheap_count(count.count)),
         mock.patch.dict(os.environ, TFDS_DATA_DIR=str(folder), JAX_ENABLE_COMPILATION_CACHE="0"),

@@ -1,4 +1,4 @@
-"""Picture files: those that `jaxres predict` reads, folders of photographs, flowers' archive."""
+"""Image files: those that `jaxres predict` reads, folders of photographs, flowers' archive."""
 
 import contextlib
 import functools
@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from jaxres.data import prepare
 from jaxres.data.datasets import flowers
 from jaxres.data.readers import archives, decoding, encoded, stated_size
-from tests.faults.fuzz.cifar import archive_of
 from tests.faults.fuzz.damage import damaged, damaged_tree
+from tests.faults.fuzz.inputs.cifar import archive_of
 from tests.faults.fuzz.reader import Reader, fingerprint
 from tests.faults.fuzz.trees import Tree
 
@@ -26,10 +26,10 @@ SIDES = (0, 1, 3, 255, 4096, 16383, 30_000, 65_535, 2**31 - 1)
 
 
 @functools.cache
-def picture(
+def image(
     suffix: str, seed: int = 0, height: int = 36, width: int = 40, channels: int = 3
 ) -> bytes:
-    """A small smooth picture in the format of a suffix."""
+    """A small smooth image in the format of a suffix."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, channels), dtype=np.uint8)
     written, content = cv2.imencode(suffix, cv2.resize(coarse, (width, height)))
     assert written
@@ -49,7 +49,7 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
 
 
 def _with_size(content: bytes, width: int, height: int) -> bytes:
-    """A valid picture whose header says another size."""
+    """A valid image whose header says another size."""
     if content.startswith(stated_size.PNG_MAGIC):
         return png(width, height, 8, 2, bytes(1000))
     if content.startswith(b"BM"):
@@ -79,9 +79,9 @@ OTHER_FORMATS = (
 
 
 def files() -> st.SearchStrategy[bytes]:
-    """Damaged pictures of the five formats, sizes that no content backs, other formats."""
-    valid = [picture(suffix) for suffix in (".png", ".jpg", ".webp", ".bmp")]
-    valid += [picture(".png", channels=4), picture(".png", channels=1)]
+    """Damaged images of the five formats, sizes that no content backs, other formats."""
+    valid = [image(suffix) for suffix in (".png", ".jpg", ".webp", ".bmp")]
+    valid += [image(".png", channels=4), image(".png", channels=1)]
     sizes = st.tuples(st.sampled_from(valid), st.sampled_from(SIDES), st.sampled_from(SIDES))
     made = st.builds(
         png,
@@ -106,15 +106,15 @@ def predicted(scratch: Path) -> Iterator[Reader]:
 
     def read(source: Path, output: Path) -> Any:
         path = source / "picture"
-        encoded.PictureFiles([path], 32)[0]
-        return encoded.PictureFiles([path], None)[0]
+        encoded.ImageFiles([path], 32)[0]
+        return encoded.ImageFiles([path], None)[0]
 
-    valid = [picture(".png"), picture(".png", channels=4), picture(".png", channels=1)]
+    valid = [image(".png"), image(".png", channels=4), image(".png", channels=1)]
     known = {fingerprint(decoding.decode_file(c, Path("valid"))) for c in valid}
 
     def wrong(tree: Tree, content: np.ndarray) -> str | None:
         if content.dtype != np.uint8 or content.ndim != 3 or 0 in content.shape:
-            return f"a picture of type {content.dtype} and shape {content.shape}"
+            return f"an image of type {content.dtype} and shape {content.shape}"
         given = tree["picture"]
         assert isinstance(given, bytes)
         # Of the valid files' size: the made ones are right as they are.
@@ -127,7 +127,7 @@ def predicted(scratch: Path) -> Iterator[Reader]:
 def _photographs() -> dict[str, bytes]:
     suffixes = {"a.png": ".png", "b.jpg": ".jpg", "c.webp": ".webp", "d.bmp": ".bmp"}
     return {
-        f"{split}/{name}": picture(suffix, seed)
+        f"{split}/{name}": image(suffix, seed)
         for seed, split in enumerate(("train", "val", "test"))
         for name, suffix in suffixes.items()
     }
@@ -170,7 +170,7 @@ def _member(kind: bytes, size: int, *, holes: int = 0) -> bytes:
 def flower_folders(scratch: Path) -> Iterator[Reader]:
     """`jaxres data prepare flowers --from DIR --partial`: class folders, or the archive."""
     del scratch
-    valid = {f"{name}/1.jpg": picture(".jpg", k) for k, name in enumerate(flowers.PUBLISHED)}
+    valid = {f"{name}/1.jpg": image(".jpg", k) for k, name in enumerate(flowers.PUBLISHED)}
     plain = archive_of({f"{flowers.FOLDER}/{name}": valid[name] for name in valid}, "w:")
     bomb = archive_of({f"{flowers.FOLDER}/roses/{k}.jpg": bytes(16 << 20) for k in range(6)}, "w:")
     zeros = bytes(80 << 20)

@@ -4,8 +4,8 @@ from functools import partial
 import jax
 import pytest
 
-from benchmarks.bound import flop_of
-from benchmarks.traced import convolutions, first_layer_flop
+from benchmarks.convolutions.bound import flop_of
+from benchmarks.convolutions.traced import convolutions, first_layer_flop
 from jaxres.models import registry
 from jaxres.models.blocks import Conv
 from jaxres.models.count import count
@@ -15,6 +15,7 @@ from jaxres.ops.conv import Geometry
 from jaxres.runtime.errors import InputError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "total"),
     [("resnet18", 20), ("resnet50", 53), ("mobilenet_v2", 52), ("handbook_mlp", 0)],
@@ -52,7 +53,7 @@ def test_geometry_gives_the_arithmetic_that_is_counted():
     assert flop + 2 * 2048 * 1000 == round(count("resnet50", image_size=96).gflop * 1e9)
 
 
-def test_the_layer_that_reads_the_pictures_is_a_convolution_or_a_product():
+def test_the_layer_that_reads_the_images_is_a_convolution_or_a_product():
     stem = next(iter(convolutions("resnet18", 64, 1)))
     assert first_layer_flop("resnet18", 64) == flop_of(stem) == 2 * 32 * 32 * 64 * 7 * 7 * 3
     kernels = [leaf for leaf in _kernels("handbook_mlp") if leaf.shape[0] == 28 * 28 * 3]

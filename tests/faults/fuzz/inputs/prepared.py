@@ -1,4 +1,4 @@
-"""Prepared data sets: TFDS folders of ArrayRecord shards with their JSON files."""
+"""Prepared datasets: TFDS folders of ArrayRecord shards with their JSON files."""
 
 import contextlib
 import gzip
@@ -19,7 +19,7 @@ from jaxres.data.datasets import mnist, registry
 from tests.data.conftest import idx_bytes
 from tests.faults.fuzz import trees
 from tests.faults.fuzz.damage import damaged_json, damaged_tree
-from tests.faults.fuzz.pictures import _photographs
+from tests.faults.fuzz.inputs.images import _photographs
 from tests.faults.fuzz.reader import Reader, fingerprint
 from tests.faults.fuzz.trees import Tree
 
@@ -53,7 +53,7 @@ def _records_of(examples: list[bytes], scratch: Path) -> bytes:
 
 
 def _other_examples() -> st.SearchStrategy[list[bytes]]:
-    """Records that are no examples, or examples of something else."""
+    """Records that are not examples, or examples of something else."""
     from tensorflow_datasets.proto import tf_example_pb2
 
     kinds = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
@@ -144,12 +144,12 @@ def digits(scratch: Path) -> Iterator[Reader]:
     def wrong(tree: Tree, content: Any) -> str | None:
         for images, labels, names in content:
             if images.shape != (len(labels), 28, 28) or images.dtype != np.uint8:
-                return f"pictures of type {images.dtype} and shape {images.shape}"
+                return f"images of type {images.dtype} and shape {images.shape}"
             if labels.size and not 0 <= labels.min() <= labels.max() < len(names) == 10:
                 return f"labels {labels.tolist()} of {len(names)} classes"
         same_shards = all(tree.get(name) == valid[name] for name in valid if "record" in name)
         changed = fingerprint([part[:2] for part in content]) != expected
-        return "the pictures changed unnoticed" if changed and same_shards else None
+        return "the images changed unnoticed" if changed and same_shards else None
 
     sys.path.insert(0, str(scratch))
     try:
