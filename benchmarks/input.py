@@ -25,7 +25,7 @@ from jaxres.config.recipe import split_settings
 from jaxres.data.composed import ComposedDataset, open_split
 from jaxres.distributed import strategy
 from jaxres.distributed.mesh import check_batch, make_mesh
-from jaxres.runtime.errors import InputError, unknown_name
+from jaxres.runtime.errors import InputError, find
 from jaxres.runtime.memory import keep_freed_memory
 from jaxres.runtime.screen import quiet_libraries, say
 
@@ -177,9 +177,7 @@ def _replaced(config: Config, *, render: Any, workers: int) -> Config:
 
 
 def _peer(name: str) -> Any:
-    if name not in PEERS:
-        raise unknown_name("peer in --peer", name, PEERS)
-    peer = PEERS[name]
+    peer = find("peer in --peer", name, PEERS)
     if importlib.util.find_spec(peer.package) is None:
         raise InputError(f"--peer {name} needs {peer.package}, which is not installed here")
     return importlib.import_module(peer.module)

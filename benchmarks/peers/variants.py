@@ -15,7 +15,7 @@ from jaxres.config import Config
 from jaxres.models import blocks
 from jaxres.ops import norm
 from jaxres.ops.conv import prefer_lowering
-from jaxres.runtime.errors import unknown_name
+from jaxres.runtime import errors
 
 
 class Variant(NamedTuple):
@@ -85,6 +85,4 @@ def find(name: str) -> Variant:
     Raises:
         InputError: there is none.
     """
-    if name not in VARIANTS:
-        raise unknown_name("variant", name, VARIANTS)
-    return VARIANTS[name]
+    return errors.find("variant", name, VARIANTS)

@@ -42,8 +42,9 @@ class Checkpoints(CheckpointReader):
             InputError: a file that Orbax reads of every step is damaged.
         """
         self._writes = jax.process_index() == 0
+        by_rank: Any = rank  # declared as giving a float; anything that sorts will do
         best = policies.BestN(
-            get_metric_fn=_rank, n=config.keep_best, keep_checkpoints_without_metrics=False
+            get_metric_fn=by_rank, n=config.keep_best, keep_checkpoints_without_metrics=False
         )
         self._kept = policies.AnyPreservationPolicy([policies.LatestN(config.keep_last), best])
         self._writing = 0
@@ -163,8 +164,3 @@ class Checkpoints(CheckpointReader):
         while step not in self.steps() and time.monotonic() < limit:
             time.sleep(0.05)
             self.reload()
-
-
-def _rank(metrics: Any) -> Any:
-    """As `rank`; Orbax declares a float, but anything that sorts will do."""
-    return rank(metrics)

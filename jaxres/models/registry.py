@@ -10,7 +10,7 @@ from flax import nnx
 from jaxres.models import cifar, cnn, mobilenet, resnet, shufflenet, vgg, xception
 from jaxres.models.network import Network
 from jaxres.models.options import Options
-from jaxres.runtime.errors import InputError, unknown_name
+from jaxres.runtime.errors import InputError, find
 
 Build = type[Network] | partial[Any]  # a network's class, or that and its table line
 
@@ -66,9 +66,7 @@ def family_of(name: str) -> type[Network]:
     Raises:
         InputError: no model has this name.
     """
-    if name not in _MODELS:
-        raise unknown_name("model", name, _MODELS)
-    build = _MODELS[name]
+    build = find("model", name, _MODELS)
     return cast(type[Network], build.func if isinstance(build, partial) else build)
 
 

@@ -15,8 +15,7 @@ def cross_entropy(
 
     On a GPU never by index, whose gradient is a scatter: additions in no fixed order.
     """
-    chex.assert_rank([logits, labels], [2, 1])
-    chex.assert_equal_shape_prefix([logits, labels], 1)
+    _require_rows(logits, labels)
     if smoothing == 0.0 and target.backend() != "gpu":
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return optax.softmax_cross_entropy(logits, _smoothed(labels, logits.shape[-1], smoothing))
@@ -29,10 +28,15 @@ def sigmoid_cross_entropy(
 
     As Beyer et al. 2020, "Are we done with ImageNet?", section 5.
     """
-    chex.assert_rank([logits, labels], [2, 1])
-    chex.assert_equal_shape_prefix([logits, labels], 1)
+    _require_rows(logits, labels)
     targets = _smoothed(labels, logits.shape[-1], smoothing)
     return optax.sigmoid_binary_cross_entropy(logits, targets).sum(-1)
+
+
+def _require_rows(logits: Array, labels: Array) -> None:
+    """Whether there is a label for each row of logits, told while the program is traced."""
+    chex.assert_rank([logits, labels], [2, 1])
+    chex.assert_equal_shape_prefix([logits, labels], 1)
 
 
 def _smoothed(

@@ -1,7 +1,8 @@
 """The one error a user can cause, the nearest-name hint that goes with it, and how a run ends."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 
 class InputError(ValueError):
@@ -20,6 +21,7 @@ class Interrupted(Exception):  # noqa: N818
     """A signal asked the run to stop, and its state is saved."""
 
 
+T = TypeVar("T")
 MOST_CHARACTERS, BRIEF_CHARACTERS = 2000, 300
 
 
@@ -44,3 +46,14 @@ def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f" did you mean '{near[0]}'?" if near else ""
     return InputError(f"unknown {kind} '{given}':{hint} (allowed: {', '.join(names)})")
+
+
+def find(kind: str, name: str, table: Mapping[str, T]) -> T:
+    """What a registry has under a name.
+
+    Raises:
+        InputError: there is none; with the nearest name and all that are allowed.
+    """
+    if name not in table:
+        raise unknown_name(kind, name, table)
+    return table[name]

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from jaxres.runtime.errors import InputError, unknown_name
+from jaxres.runtime.errors import InputError, find, unknown_name
 
 Profile = Literal["mini", "full"]
 FOLDER = Path("studies")
@@ -46,9 +46,7 @@ class Study:
             InputError: there is none.
         """
         found = {row.name: row for row in self.rows}
-        if name not in found:
-            raise unknown_name(f"row of study {self.name}, {self.profile}", name, found)
-        return found[name]
+        return find(f"row of study {self.name}, {self.profile}", name, found)
 
     def with_starts(self, name: str) -> tuple[Row, ...]:
         """A row after those whose weights it starts from, in the order to run them.

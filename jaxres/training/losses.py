@@ -5,7 +5,7 @@ from collections.abc import Callable
 from jaxtyping import Array, Float
 
 from jaxres.ops import losses
-from jaxres.runtime.errors import unknown_name
+from jaxres.runtime.errors import find
 
 # (logits, labels, smoothing=...) -> the loss of each example
 Loss = Callable[..., Float[Array, " n"]]
@@ -37,9 +37,7 @@ def find_loss(name: str) -> Loss:
     Raises:
         InputError: there is none.
     """
-    if name not in _LOSSES:
-        raise unknown_name("train.loss", name, _LOSSES)
-    return _LOSSES[name]
+    return find("train.loss", name, _LOSSES)
 
 
 register_loss("cross_entropy")(losses.cross_entropy)

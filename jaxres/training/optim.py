@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Int32
 
 from jaxres.config import OptimConfig
-from jaxres.runtime.errors import unknown_name
+from jaxres.runtime.errors import find
 
 Schedule = Callable[[Any], Any]
 Optimizer = Callable[[OptimConfig, Schedule], optax.GradientTransformation]
@@ -112,9 +112,8 @@ def unclipped(config: OptimConfig, total_steps: int) -> optax.GradientTransforma
     Raises:
         InputError: the name is not registered.
     """
-    if config.name not in OPTIMIZERS:
-        raise unknown_name("optimiser in optim.name", config.name, OPTIMIZERS)
-    optimizer = OPTIMIZERS[config.name](config, learning_rate(config, total_steps))
+    make = find("optimiser in optim.name", config.name, OPTIMIZERS)
+    optimizer = make(config, learning_rate(config, total_steps))
     return optax.chain(_l1(config), optimizer) if config.l1 else optimizer
 
 

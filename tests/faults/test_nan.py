@@ -20,7 +20,6 @@ from jaxres.training import losses as registered
 from jaxres.training.setup import Setup
 from jaxres.training.state import TrainState
 from tests.faults.runs import rows, weights
-from tests.marked import slow
 
 FLAGS = [
     "--train.devices=1",
@@ -60,13 +59,8 @@ def test_stop_is_the_default(poisoned, tmp_path: pathlib.Path) -> None:
         loop.train(config, tmp_path / "run")
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        slow([]),
-        slow(["--train.steps-per-call=4", "--train.parallel=pmap"]),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["--train.steps-per-call=4", "--train.parallel=pmap"]])
 def test_skip_leaves_out_the_step(
     poisoned,
     tmp_path: pathlib.Path,

@@ -23,7 +23,6 @@ from jaxres.runtime.errors import InputError
 from jaxres.training import loop, optim, transfer
 from jaxres.training.state import new_state
 from jaxres.training.step import make_train_step
-from tests.marked import slow
 from tests.training.unplug import unplugged_at
 
 BODY = {f"conv{k}.{name}" for k in (1, 2) for name in ("conv.kernel", "norm.scale", "norm.bias")}
@@ -232,8 +231,8 @@ def test_parameters_that_start_late_have_an_optimiser_state_of_their_own(tiny_co
     ("mode", "steps"),
     [
         ("jit", [STEPS]),
-        slow("jit", [STEPS + 5, 2 * STEPS]),
-        slow("pmap", [STEPS, STEPS + 5, 2 * STEPS]),
+        ("jit", [STEPS + 5, 2 * STEPS]),
+        ("pmap", [STEPS, STEPS + 5, 2 * STEPS]),
     ],
 )
 @pytest.mark.slow
