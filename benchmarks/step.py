@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     made = rows.parser("step", __doc__)
     add = made.add_argument
     add("--model", type=rows.names, help="models, with commas (default: resnet50)")
-    add("--list", action="store_true", help="print each model and the side of its smallest picture")
+    add("--list", action="store_true", help="print each model and the side of its smallest image")
     add("--image-size", type=rows.numbers, help="sides in pixels, with commas (default: 224)")
     add("--batch-size", type=rows.numbers, help="images per step, with commas (default: 16)")
     add(

@@ -7,7 +7,7 @@ import pathlib
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
@@ -61,12 +61,19 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def originals() -> pathlib.Path:
-    """The folder of published datasets that JAXRES_ORIGINALS names."""
-    folder = os.environ.get("JAXRES_ORIGINALS")
-    if not folder:
-        pytest.skip("JAXRES_ORIGINALS is not set: no real data to test on")
-    return pathlib.Path(folder)
+def original() -> Callable[[str], pathlib.Path]:
+    """`original("mnist")`: that folder of JAXRES_ORIGINALS; without it the test is skipped."""
+
+    def find(name: str) -> pathlib.Path:
+        root = os.environ.get("JAXRES_ORIGINALS")
+        if not root:
+            pytest.skip("JAXRES_ORIGINALS is not set: no real data to test on")
+        folder = pathlib.Path(root) / name
+        if not folder.is_dir():
+            pytest.skip(f"JAXRES_ORIGINALS has no folder '{name}'")
+        return folder
+
+    return find
 
 
 TINY_FLAGS = [

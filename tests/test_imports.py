@@ -86,7 +86,7 @@ def test_folders_and_files_are_small(root: str) -> None:
         if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MOST_LINES
     }
     if root != "tests":
-        assert long == {}
+        assert long == {}, f"files of more than {MOST_LINES} lines: split them"
     folders = {path.parent for path in files}
     crowded = [str(each) for each in folders if len([*each.glob("[!_]*.py")]) > MOST_MODULES]
-    assert crowded == []
+    assert crowded == [], f"folders of more than {MOST_MODULES} modules: split them"

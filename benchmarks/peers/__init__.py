@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from benchmarks.peers.resnets import RESNETS
 from benchmarks.peers.variants import VARIANTS
 from benchmarks.timing.workload import Workload
-from jaxres.models import cnn
+from jaxres.models.families import cnn
 from jaxres.models.registry import list_models
 from jaxres.runtime.errors import InputError, unknown_name
 

@@ -1,4 +1,4 @@
-"""The residual networks every peer builds, as tables of sizes: the same as `models/resnet.py`."""
+"""The residual networks that peers build, as tables of sizes: those of `families/resnet.py`."""
 
 from typing import NamedTuple
 

@@ -2,7 +2,7 @@
 
 from torch import nn  # pyright: ignore[reportMissingImports]
 
-from jaxres.models.cnn import MODELS
+from jaxres.models.families.cnn import MODELS
 from jaxres.models.sequential import ConvLayer, Dropout, MaxPool, SpatialDropout
 
 

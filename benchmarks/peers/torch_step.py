@@ -15,7 +15,7 @@ from torch.nn import functional  # pyright: ignore[reportMissingImports]
 from benchmarks.peers import Peer, torch_cnn, torch_resnet
 from benchmarks.peers.resnets import RESNETS
 from benchmarks.timing.workload import LEARNING_RATE, MEAN, MOMENTUM, STD, Workload
-from jaxres.models import cnn
+from jaxres.models.families import cnn
 
 REGISTRATIONS = "torchvision._meta_registrations"
 

@@ -97,7 +97,7 @@ class Progress:
 
 def rank(metrics: Mapping[str, Any]) -> tuple[float, float, int]:
     """What makes a checkpoint better than another: accuracy, a smaller loss, then a later step."""
-    return metrics["accuracy"], -metrics["loss"], metrics.get("step", 0)  # once it was not kept
+    return metrics["accuracy"], -metrics["loss"], metrics.get("step", 0)  # old runs lack the step
 
 
 def _as_best(row: Row) -> Row:

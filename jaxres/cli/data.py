@@ -55,7 +55,7 @@ def data_list(words: Sequence[str]) -> int:
 class DataPrepare:
     """Make a dataset ready: a TFDS dataset in ArrayRecord files."""
 
-    name: Positional[str]
+    name: Annotated[Positional[str], tyro.conf.arg(metavar="DATASET")]
     """Which (see `jaxres data list`)."""
     from_dir: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Folder with the published files (or their archive); without it they are downloaded."""

@@ -146,17 +146,25 @@ def dispatch(words: list[str]) -> int:
         name = " ".join(words[:length])
         if name in COMMANDS:
             return COMMANDS[name][0](words[length:])
-    second = [name.partition(" ")[2] for name in COMMANDS if name.startswith(f"{words[0]} ")]
+    group = f"{words[0]} "
+    second = [name.removeprefix(group) for name in COMMANDS if name.startswith(group)]
+    if second and not words[1:]:
+        raise InputError(f"jaxres {group}needs a command; allowed: {', '.join(second)}")
+    if second and words[1] in ("-h", "--help", "help"):
+        print_help(sys.stdout, group)
+        return 0
     if second:
-        raise unknown_name(f"command after '{words[0]}'", " ".join(words[1:2]), second)
+        raise unknown_name(f"command after '{words[0]}'", words[1], second)
     raise unknown_name("command", words[0], {name.partition(" ")[0] for name in COMMANDS})
 
 
-def print_help(stream: TextIO) -> None:
-    """The commands, a line each."""
-    print("usage: jaxres COMMAND [--help]\n", file=stream)
+def print_help(stream: TextIO, group: str = "") -> None:
+    """The commands, a line each; of a `group`, such as "data ", its own."""
+    print(f"usage: jaxres {group}COMMAND [--help]\n", file=stream)
     for name, (_, arguments) in COMMANDS.items():
-        print(f"  {name:14} {(arguments.__doc__ or '').splitlines()[0]}", file=stream)
+        if name.startswith(group):
+            first = (arguments.__doc__ or "").splitlines()[0]
+            print(f"  {name.removeprefix(group):14} {first}", file=stream)
 
 
 if __name__ == "__main__":

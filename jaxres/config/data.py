@@ -22,8 +22,7 @@ class DataConfig:
     """The images: which digits, over which backgrounds, composed how, rendered where."""
 
     dataset: str = "digits"
-    """`digits` (embedded), `mnist`, `fashion_mnist`, `modified_mnist`, `cifar10`, `flowers`
-    (`jaxres data list`)."""
+    """A name of `jaxres data list`, as `digits` (embedded), `mnist` or `cifar10`."""
     composition: Literal["scale_blend", "scatter_digits", "plain"] = "scale_blend"
     """`scale_blend`: a scaled digit over a photograph; `scatter_digits`: several turned digits over
     a noisy background; `plain`: the dataset's own image."""

@@ -1,4 +1,4 @@
-"""The section `optim`: optimiser, learning-rate schedule and loss."""
+"""The section `optim`: optimiser, learning-rate schedule, label smoothing."""
 
 import dataclasses
 from typing import Literal
@@ -8,7 +8,7 @@ from jaxres.config.checks import require, require_finite
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """Optimiser, learning-rate schedule and loss."""
+    """Optimiser, learning-rate schedule, label smoothing."""
 
     name: str = "adamw"
     """`adadelta`, `adam`, `adamw`, `sgd` or `nesterov`."""

@@ -166,7 +166,7 @@ def _checked(target: type, words: Sequence[str]) -> list[str]:
             flag, equals, value = word.partition("=")
             name = flag[2:].replace("-", "_")
             if name != "help" and name not in flags:
-                raise _unknown_flag(name, flags)
+                raise _unknown_flag(_dashed(name), map(_dashed, flags))
             takes_words = _takes_words(flags.get(name))
             spelled.append(flag + equals + (SPELLINGS.get(value, value) if takes_words else value))
         else:
@@ -174,13 +174,19 @@ def _checked(target: type, words: Sequence[str]) -> list[str]:
     return spelled
 
 
-def _unknown_flag(name: str, flags: Iterable[str]) -> InputError:
+def _dashed(flag: str) -> str:
+    """A flag's name as help writes it."""
+    return flag.replace("_", "-")
+
+
+def _unknown_flag(name: str, known: Iterable[str]) -> InputError:
+    flags = [*known]
     section = name.partition(".")[0] if "." in name else ""
     if section in _sections():
         allowed = [flag for flag in flags if flag.startswith(f"{section}.")]
         return unknown_name("flag", f"--{name}", (f"--{flag}" for flag in allowed))
     own = [f"--{flag}" for flag in flags if "." not in flag]
-    settings = [f"--{section}.KEY" for section in _sections()] if len(own) < len([*flags]) else []
+    settings = [f"--{section}.KEY" for section in _sections()] if len(own) < len(flags) else []
     return unknown_name("flag", f"--{name}", [*own, *settings, "--help"])
 
 

@@ -13,10 +13,10 @@ from jaxtyping import Float32, Float64, Int32, Int64, UInt32, UInt64
 
 from jaxres.config import Augmenting, Config
 from jaxres.config.data import MAX_ROTATION
+from jaxres.data.datasets.registry import DATASETS
 from jaxres.data.rng import below, quarters, raw_words, swapped, uniform
 from jaxres.runtime.errors import InputError
 
-DIGIT_DATASETS = ("digits", "mnist", "modified_mnist")
 WORDS = 16
 STRETCHED = 4096  # augmentations looked at for how far they stretch an image
 GREY = 128.0  # the grey level that contrast leaves as it is
@@ -131,7 +131,7 @@ def require_labels_kept(config: Config) -> None:
         InputError: they would be mirrored, or turned so far that a 6 looks like a 9.
     """
     data, ranges = config.data, config.augment.resolved()
-    if data.dataset not in DIGIT_DATASETS:
+    if not DATASETS[data.dataset].digits:
         return
     if ranges.flip:
         raise InputError(

@@ -20,13 +20,14 @@ from jaxres.data.datasets.dataset import Content, Example, Request
 from jaxres.data.datasets.registry import PREPARABLE
 from jaxres.data.readers import tfds_records
 from jaxres.data.readers.folders import require_folder
+from jaxres.data.readers.stated_size import stated
 from jaxres.runtime.errors import InputError, unknown_name
 from jaxres.runtime.screen import say, track
 
 STAGING_PREFIX = ".preparing-"
 # No preparation takes a day: an older staging folder is what a killed run left behind.
 STALE_AFTER_S = 24 * 3600
-# TFDS gathers a split in memory up to this size and beyond it reaches for TensorFlow.
+# TFDS gathers a split in memory up to this size and beyond it needs TensorFlow.
 MAX_SPLIT_BYTES = 1000 << 20
 
 
@@ -156,6 +157,7 @@ def _write(request: Request, content: Content, settings: dict[str, Any], stage: 
             size = 0
             tracked = track(examples, count, f"{request.name} {split}", request.progress)
             for key, example in enumerate(tracked):
+                _require_declared(f"image {key} of {request.name} {split}", example, self.info)
                 size += len(example["image"])
                 if size > MAX_SPLIT_BYTES:
                     raise InputError(
@@ -173,6 +175,20 @@ def _write(request: Request, content: Content, settings: dict[str, Any], stage: 
     finally:
         tfds.enable_progress_bar()
     return dataset.open(stage).folder
+
+
+def _require_declared(which: str, example: Example, info: Any) -> None:
+    """Refuse what TFDS would write, and loading would refuse: another size, a label too high."""
+    height, width = info.features["image"].shape[:2]
+    size = stated(example["image"])
+    if height and size and size != (width, height):
+        raise InputError(
+            f"{which} is {size.width} x {size.height} pixels; allowed: {width} x {height}"
+        )
+    if isinstance(label := example.get("label"), int):
+        last = info.features["label"].num_classes - 1
+        if not 0 <= label <= last:
+            raise InputError(f"{which} has the label {label}; allowed: 0 to {last}")
 
 
 @contextlib.contextmanager

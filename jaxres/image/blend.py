@@ -14,7 +14,7 @@ def blend(
     *,
     exact: bool = False,
 ) -> UInt8[Array, "n h w 3"] | Float[Array, "n h w 3"]:
-    """Lay a grey digit over a photograph by normal blending.
+    """Lay a grey digit over a photograph by alpha blending.
 
     (1 - opacity) * photo + opacity * digit, rounded half to even as OpenCV does, unless `exact`.
     Values stay in 0..255. Pixels outside the digit's square are for the caller to mask.

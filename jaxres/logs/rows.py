@@ -9,7 +9,7 @@ from jaxres.runtime.files import write_whole
 
 
 def keep_rows(path: Path, last_step: int, *, evaluated: bool = True) -> None:
-    """Drop rows of `metrics.jsonl` after `last_step`, test rows, and lines that are not whole row.
+    """Drop rows of `metrics.jsonl` after `last_step`, test rows, and incomplete lines.
 
     The evaluation of `last_step` too, unless its checkpoint knows that it was `evaluated`.
 

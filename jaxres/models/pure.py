@@ -40,7 +40,7 @@ def create_net(name: str, *, key: PRNGKeyArray, **options: Any) -> Net:
     """
     asked = Options(**options)
     graph, params, stats = _split(registry.create(name, asked, rngs=nnx.Rngs(params=key)))
-    return Net(params, stats, _apply_of(graph, asked.fold_norm))
+    return Net(params, stats, _apply_of(graph, asked))
 
 
 def abstract_net(name: str, **options: Any) -> Net:
@@ -52,7 +52,7 @@ def abstract_net(name: str, **options: Any) -> Net:
     asked = Options(**options)
     model = nnx.eval_shape(lambda: registry.create(name, asked, rngs=_AnyKey()))
     graph, params, stats = _split(model)
-    return Net(params, stats, _apply_of(graph, asked.fold_norm))
+    return Net(params, stats, _apply_of(graph, asked))
 
 
 class _AnyKey(nnx.Rngs):
@@ -83,7 +83,7 @@ def _split(model: nnx.Module) -> tuple[nnx.GraphDef, PyTree, PyTree]:
     return graph, _plain(params), _plain(stats)
 
 
-def _apply_of(graph: nnx.GraphDef, fold_norm: str) -> Callable[..., tuple[Array, PyTree]]:
+def _apply_of(graph: nnx.GraphDef, options: Options) -> Callable[..., tuple[Array, PyTree]]:
     def apply(
         params: PyTree,
         stats: PyTree,
@@ -98,9 +98,14 @@ def _apply_of(graph: nnx.GraphDef, fold_norm: str) -> Callable[..., tuple[Array,
         for path, module in nnx.iter_modules(model) if train else ():
             if isinstance(module, BatchNorm):
                 module.frozen = ".".join(map(str, path)) in frozen_norms
-                module.fold_rule = fold_norm
+                module.fold_rule = options.fold_norm
         model.see = see
         logits = model(images, train=train, key=key)
+        expected = (len(images), options.classes)
+        if logits.shape != expected:
+            raise TypeError(
+                f"{type(model).__name__} gives logits of shape {logits.shape}, not {expected}"
+            )
         return logits, _plain(nnx.state(model, nnx.BatchStat)) if train else stats
 
     return apply

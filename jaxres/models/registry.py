@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from flax import nnx
 
-from jaxres.models import cifar, cnn, mobilenet, resnet, shufflenet, vgg, xception
+from jaxres.models.families import cifar, cnn, mobilenet, resnet, shufflenet, vgg, xception
 from jaxres.models.network import Network
 from jaxres.models.options import Options
 from jaxres.runtime.errors import InputError, find

@@ -44,8 +44,8 @@ def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> InputError:
     """An error for a name that is in no registry: what was given, the nearest, what is allowed."""
     names = sorted(allowed)
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
-    hint = f" did you mean '{near[0]}'?" if near else ""
-    return InputError(f"unknown {kind} '{given}':{hint} (allowed: {', '.join(names)})")
+    hint = f": did you mean '{near[0]}'?" if near else ""
+    return InputError(f"unknown {kind} '{given}'{hint} (allowed: {', '.join(names)})")
 
 
 def find(kind: str, name: str, table: Mapping[str, T]) -> T:

@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 from jaxres.checkpoint.shapes import abstract_like
+from jaxres.distributed.signals import StopSignal
 from jaxres.evaluation.evaluator import Evaluator, SplitEvaluator
 from jaxres.training.run import Run
-from jaxres.training.signals import StopSignal
 from jaxres.training.state import TrainState
 
 Metrics = dict[str, Any]

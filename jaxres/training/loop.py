@@ -11,6 +11,7 @@ import jax
 from jaxres.config import Config, to_dict
 from jaxres.data.feed import Feed
 from jaxres.distributed import process_group
+from jaxres.distributed.signals import StopSignal
 from jaxres.evaluation.evaluator import Evaluator, resident_of
 from jaxres.logs.summary import summarise
 from jaxres.logs.window import Window
@@ -21,7 +22,6 @@ from jaxres.training.announce import announce
 from jaxres.training.calls import TrainCalls
 from jaxres.training.evaluate import evaluate, evaluate_best
 from jaxres.training.run import Run, roll_back, start_run, unfreeze, write_run_file
-from jaxres.training.signals import StopSignal
 from jaxres.training.state import TrainState
 
 

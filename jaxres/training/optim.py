@@ -70,8 +70,8 @@ OPTIMIZERS: dict[str, Optimizer] = {
 def learning_rate(config: OptimConfig, total_steps: int) -> Schedule:
     """The learning rate as a function of the step.
 
-    `constant` and `cosine` rise over the warm-up in equal steps, of which the first is above 0 and
-    the last is followed by the peak; `cosine` then falls to 0.
+    `constant` and `cosine` rise in equal steps, from above 0 to the peak, which they reach right
+    after the warm-up; `cosine` then falls to 0.
     `one_cycle` is Smith and Topin's (2018) with cosine flanks: from 1/25 of the peak up over the
     warm-up, then down to 1/250,000 of it.
     """

@@ -119,10 +119,10 @@ def batch_loss(
         key=key,
         frozen_norms=frozen_norms,
     )
-    chex.assert_rank(logits, 2)
-    value = loss(logits, labels, smoothing=config.optim.label_smoothing).mean()
+    losses = loss(logits, labels, smoothing=config.optim.label_smoothing)
+    chex.assert_shape(losses, labels.shape)
     accuracy = jnp.mean(logits.argmax(-1) == labels, dtype=jnp.float32)
-    return value, (stats, accuracy)
+    return losses.mean(), (stats, accuracy)
 
 
 def accumulate_gradients(

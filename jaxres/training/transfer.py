@@ -176,6 +176,12 @@ def _grouped(
     groups: Mapping[str, frozenset[str]],
     transforms: Mapping[str, optax.GradientTransformation],
 ) -> optax.GradientTransformation:
+    """An optimiser for each group of parameters, after one clipping of all gradients.
+
+    `optax.partition` does not serve: the state of each of its groups has a place for every
+    parameter that trains, so it would not fit any more when the next group starts to train.
+    """
+
     def init(params: PyTree) -> dict[str, PyTree]:
         return {group: transforms[group].init(split(params, groups[group])[0]) for group in groups}
 
@@ -203,7 +209,10 @@ def _factors(config: TransferConfig, starts: Starts) -> dict[str, float]:
 def _then_scaled(
     optimizer: optax.GradientTransformation, factors: Mapping[str, float]
 ) -> optax.GradientTransformation:
-    """The optimiser, its updates times a factor each: its state stays as it is."""
+    """The optimiser, its updates times a factor each.
+
+    Its state is that of the optimiser, as saved runs have it; `optax.masked` would wrap it.
+    """
 
     def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         updates, state = optimizer.update(updates, state, params)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxres.models import vgg, xception
+from jaxres.models.families import vgg, xception
 from jaxres.weights.layout import Inputs, Layout
 
 # keras.applications' modes "tf", to -1..1, and "caffe", less the mean of values up to 255.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from jaxres.models.vgg import DEPTHS, GRID, WIDTHS
+from jaxres.models.families.vgg import DEPTHS, GRID, WIDTHS
 from jaxres.weights.layout import Inputs, Layout
 
 # Of ImageNet's training images; the CIFAR ResNets were trained with the same.

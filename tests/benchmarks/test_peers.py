@@ -11,7 +11,8 @@ from benchmarks import peers
 from benchmarks.peers import flax_resnet, variants
 from benchmarks.peers.resnets import RESNETS, Residual
 from benchmarks.timing.workload import Workload
-from jaxres.models import cnn, registry, resnet
+from jaxres.models import registry
+from jaxres.models.families import cnn, resnet
 from jaxres.models.pure import abstract_net
 from jaxres.models.registry import list_models
 from jaxres.ops import norm

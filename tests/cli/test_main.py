@@ -42,13 +42,13 @@ def fails(capfd: pytest.CaptureFixture, words: list[str]) -> str:
     ("words", "message"),
     [
         (["trian"], "did you mean 'train'"),
-        (["data"], "prepare"),
+        (["data"], "jaxres data needs a command; allowed: list, prepare, preview"),
         (["data", "perpare"], "did you mean 'prepare'"),
         (["train"], "jaxres train needs PATH: YAML file"),
         (["train", "nowhere.yaml"], "no recipe at 'nowhere.yaml'"),
         (["train", QUICKSTART, "--data.batch-size", "-64"], "data.batch_size is -64; allowed"),
-        (["train", QUICKSTART, "--data.batch-szie", "64"], "did you mean '--data.batch_size'"),
-        (["train", QUICKSTART, "--outptu-dir", "x"], "did you mean '--output_dir'"),
+        (["train", QUICKSTART, "--data.batch-szie", "64"], "did you mean '--data.batch-size'"),
+        (["train", QUICKSTART, "--outptu-dir", "x"], "did you mean '--output-dir'"),
         (["train", QUICKSTART, "--model.name", "resnet81"], "did you mean 'resnet18'"),
         (
             ["train", QUICKSTART, "--stopped-status", "256"],
@@ -223,6 +223,13 @@ def test_help_and_version(capfd: pytest.CaptureFixture) -> None:
     assert all(name in said for name in COMMANDS)
     assert main(["--version"]) == 0
     assert capfd.readouterr().out == f"jaxres {__version__}\n"
+
+
+@pytest.mark.parametrize("group", ["data", "show"])
+def test_a_group_of_commands_has_help(group: str, capfd: pytest.CaptureFixture) -> None:
+    assert main([group, "--help"]) == 0
+    named = [line.split()[0] for line in capfd.readouterr().out.splitlines()[2:]]
+    assert named == [name.split()[1] for name in COMMANDS if name.startswith(f"{group} ")]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -170,7 +170,7 @@ def test_pooling_of_an_image_that_its_windows_do_not_fill(tmp_path: pathlib.Path
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["show"], "unknown command after 'show' ''"),
+        (["show"], "jaxres show needs a command"),
         (["show", "attenton"], "did you mean 'attention'"),
         (["show", "mistakes"], "jaxres show mistakes needs PATH: Run directory"),
         (["show", "mistakes", "nowhere"], "'nowhere' is not a run directory"),

@@ -130,7 +130,7 @@ def test_saved_settings_are_read_back_equal() -> None:
         ("data: {canvas: {a: 1}}", [], "must be a value"),
         ("data: {mean: [[1], 2, 3]}", [], "a plain list"),
         ("data: [canvas", [], "not readable as YAML"),
-        ("{}", ["--data.batch-szie", "3"], "did you mean '--data.batch_size'"),
+        ("{}", ["--data.batch-szie", "3"], "did you mean '--data.batch-size'"),
         ("{}", ["--data.batch-size", "-4"], "data.batch_size is -4; allowed: 1 or more"),
         (
             "model: {sync_batch_norm: true}",

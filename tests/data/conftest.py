@@ -53,36 +53,29 @@ def write_photo(path: Path, seed: int, *, height: int = 48, width: int = 64) -> 
     return path
 
 
-@pytest.fixture(scope="session", name="originals_dir")
-def _originals_dir(originals: Path) -> Path:
-    """The folder of real original files, under a name that is not also a module's."""
-    return originals
-
-
 @pytest.fixture(scope="session")
-def real_data_dir(originals_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every set of the real originals, CIFAR-10 in part, prepared once for all tests."""
+def prepared(
+    original: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """`prepared("mnist")`: a data_dir where it is made of its published files, once for all tests.
+
+    CIFAR-10 is there in part.
+    """
     data_dir = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:  # one for all workers
         data_dir = data_dir.parent
     data_dir /= "prepared"
-    with locked(data_dir):
-        _prepare_all(originals_dir, data_dir)
-    return data_dir
 
+    def find(name: str) -> Path:
+        from_dir = original({"photos": "scenes"}.get(name, name))
+        partial = name == "cifar10"
+        with locked(data_dir / name):
+            prepare.prepare(
+                name, from_dir=from_dir, data_dir=data_dir, partial=partial, progress=False
+            )
+        return data_dir
 
-def _prepare_all(originals_dir: Path, data_dir: Path) -> None:
-    if (data_dir / "flowers").is_dir():
-        return
-    prepare.prepare(
-        "cifar10",
-        from_dir=originals_dir / "cifar10",
-        data_dir=data_dir,
-        partial=True,
-        progress=False,
-    )
-    for name, folder in (("mnist", "mnist"), ("photos", "scenes"), ("flowers", "flowers")):
-        prepare.prepare(name, from_dir=originals_dir / folder, data_dir=data_dir, progress=False)
+    return find
 
 
 @pytest.fixture

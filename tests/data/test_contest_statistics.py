@@ -1,5 +1,6 @@
 """The generator's images against what is known of the contest's (studies S3 and S4)."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -18,10 +19,12 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def dataset(originals: Path, module_patch: pytest.MonkeyPatch) -> composed.ComposedDataset:
+def dataset(
+    original: Callable[[str], Path], module_patch: pytest.MonkeyPatch
+) -> composed.ComposedDataset:
     """The test split of the recipes' settings, over MNIST's published test digits."""
-    images = read_idx(originals / "mnist" / "t10k-images-idx3-ubyte.gz")
-    labels = read_idx(originals / "mnist" / "t10k-labels-idx1-ubyte.gz").astype(np.int32)
+    images = read_idx(original("mnist") / "t10k-images-idx3-ubyte.gz")
+    labels = read_idx(original("mnist") / "t10k-labels-idx1-ubyte.gz").astype(np.int32)
     source = Source(images, labels, tuple("0123456789"))
     module_patch.setattr(composed.registry, "load", lambda *_, **__: source)
     data = DataConfig(dataset="mnist", composition="scatter_digits", canvas=128, render="host")

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import os
 import shutil
@@ -6,7 +7,8 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+import typing
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from tensorflow_datasets.core.units import Size
 
 from jaxres.data import prepare
 from jaxres.data.datasets import mnist, registry
+from jaxres.data.datasets.dataset import Content, Split, png
 from jaxres.data.readers import decoding, idx
 from jaxres.runtime.errors import InputError
 from tests.data.conftest import SYNTHETIC_TEST, SYNTHETIC_TRAIN, Served, write_photo
@@ -64,9 +67,9 @@ def test_tfds_finds_prepared_mnist_by_name(synthetic_data_dir: Path):
 
 
 @pytest.mark.slow
-def test_real_mnist(real_data_dir: Path, originals_dir: Path):
-    builder = open_with_tfds(real_data_dir / "mnist" / "3.0.1")
-    arrays = originals_of(originals_dir / "mnist")
+def test_real_mnist(original: Callable[[str], Path], prepared: Callable[[str], Path]):
+    builder = open_with_tfds(prepared("mnist") / "mnist" / "3.0.1")
+    arrays = originals_of(original("mnist"))
     for split, count in (("train", 60_000), ("test", 10_000)):
         source = builder.as_data_source(split)
         assert len(source) == count
@@ -77,14 +80,14 @@ def test_real_mnist(real_data_dir: Path, originals_dir: Path):
         assert mean == arrays[f"{split}_images"][:100].mean()
 
 
-def test_real_photos(real_data_dir: Path, originals_dir: Path):
-    builder = open_with_tfds(real_data_dir / "photos" / "1.0.0")
+def test_real_photos(original: Callable[[str], Path], prepared: Callable[[str], Path]):
+    builder = open_with_tfds(prepared("photos") / "photos" / "1.0.0")
     sizes = {name: split.num_examples for name, split in builder.info.splits.items()}
     assert sizes == {"train": 200, "validation": 100, "test": 200}
     example = builder.as_data_source("validation")[0]
     assert min(example["image"].shape[:2]) == 256
-    original = decoding.read_image(originals_dir / "scenes" / example["file_name"].decode())
-    np.testing.assert_array_equal(example["image"], original)
+    photo = decoding.read_image(original("scenes") / example["file_name"].decode())
+    np.testing.assert_array_equal(example["image"], photo)
 
 
 def test_nothing_is_printed_on_standard_output(
@@ -185,6 +188,42 @@ def test_unknown_names_and_impossible_sizes_are_refused(tmp_path: Path):
         prepare_quietly("photos", tmp_path, tmp_path, photo_side=31)
     with pytest.raises(InputError, match=r"give a folder of images, .* --from DIR"):
         prepare_quietly("photos", None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "message"),
+    [
+        ((28, 28), 10, r"image 0 of mnist train has the label 10; allowed: 0 to 9"),
+        ((28, 28), -1, r"has the label -1; allowed: 0 to 9"),
+        ((28, 30), 0, r"image 0 of mnist train is 30 x 28 pixels; allowed: 28 x 28"),
+    ],
+)
+def test_what_could_not_be_loaded_is_not_written(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    image: tuple[int, int],
+    label: int,
+    message: str,
+):
+    features = {
+        "image": tfds.features.Image(shape=(28, 28, 1), encoding_format="png"),
+        "label": tfds.features.ClassLabel(num_classes=10),
+    }
+    example = {"image": png(np.zeros(image, np.uint8)), "label": label}
+    content = Content("made here", features, {"train": Split(1, [example])})
+    mine = dataclasses.replace(registry.PREPARABLE["mnist"], prepare=lambda _: content)
+    monkeypatch.setitem(registry.PREPARABLE, "mnist", mine)
+    with pytest.raises(InputError, match=message):
+        prepare_quietly("mnist", tmp_path, tmp_path / "data")
+    assert leftovers(tmp_path / "data") == []
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((8, 8), np.float32), np.zeros((8, 8, 4), np.uint8), np.zeros(8, np.uint8)]
+)
+def test_only_bytes_in_grey_or_colour_become_png(image: np.ndarray):
+    with pytest.raises(InputError, match=r"allowed: uint8, of height and width"):
+        typing.cast(Any, png).__wrapped__(image)  # behind the check of annotations in tests
 
 
 @pytest.mark.parametrize("folder", ["mnist/3.0.1", "photos/1.0.0"])

@@ -73,6 +73,8 @@ FAMILIES = (
     Case("handbook_cnn", 28, "from_studies"),
     Case("handbook_mlp", 28, "from_studies"),
 )
+# Networks that nobody else has written: add a name with its reason.
+WITHOUT_REFERENCE = frozenset[str]()
 # The others, other sizes and other heads, compared in evaluation.
 VARIANTS = (
     Case("resnet18", 33, "from_torchvision", {"stem": "small", "head": "max"}),

@@ -21,7 +21,7 @@ def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def weights(net: Net) -> Weights:
     """Weights of a net's shapes; none of them is what training starts from.
 
-    Kernels have He's variance, scales and variances lie in 0.5..1.5, biases and means in -0.5..0.5.
+    Kernels have He's variance, scales and variances lie in 0.5..1.5, all others in -0.5..0.5.
     """
     shapes = flatten(net.params) | flatten(net.stats)
     return {path: _weight(path, leaf.shape) for path, leaf in shapes.items()}
@@ -34,7 +34,5 @@ def _weight(path: str, shape: tuple[int, ...]) -> np.ndarray:
             return values * np.float32(math.sqrt(6 / math.prod(shape[:-1])))
         case "scale" | "var":
             return 1 + values / 2
-        case "bias" | "mean":
+        case _:  # biases, means and whatever else
             return values / 2
-        case kind:
-            raise ValueError(f"no weights are known to be named '{kind}'")

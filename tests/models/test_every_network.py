@@ -1,6 +1,5 @@
 """Every network of the registry trains one step and evaluates on four devices."""
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -19,24 +18,19 @@ from jaxres.ops.conv import force_lowering
 from jaxres.training import optim
 from jaxres.training.state import new_state
 from jaxres.training.step import make_train_step
-from tests.marked import slow
+from tests.marked import networks
 from tests.models import drawn
 
 DEVICES, CLASSES = 4, 10
 BATCH = 2 * DEVICES
 # Networks that compile soon. The others run with `-m slow` and are traced always, but for those
-# that are others of more blocks or channels; `test_golden.py` runs one of each family always.
+# like others; `test_golden.py` runs one of each family always.
 FAST = (
     "all_cnn_small",
     "two_conv_cnn",
     "handbook_mlp",
 )
 SLOW = [name for name in registry.list_models() if name not in FAST]
-LIKE_OTHERS = (
-    *("resnet34", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2"),
-    *("vgg13", "vgg19", "vgg13_bn", "vgg19_bn", "shufflenet_v2_x1_0", "cifar_resnet32"),
-    *("cifar_resnet44", "cifar_resnet56", "cifar_resnet110", "cifar_wide_resnet28_10"),
-)
 
 
 class Run:
@@ -71,12 +65,7 @@ class Run:
         return new_state(params, stats, self.optimizer, ema=False)
 
 
-def slow_among(names: Sequence[str], long: Sequence[str]) -> list[Any]:
-    """Test cases of which some are marked as slow."""
-    return [slow(x) if x in long else x for x in names]
-
-
-@pytest.mark.parametrize("name", slow_among([*FAST, *SLOW], SLOW))
+@pytest.mark.parametrize("name", networks([*FAST, *SLOW], SLOW))
 def test_trains_and_evaluates(name: str) -> None:
     # VGG's own head has 100 million weights.
     run = Run(name, head="flatten" if name.startswith("vgg") else None)
@@ -104,7 +93,7 @@ def test_trains_and_evaluates(name: str) -> None:
     assert all(path.endswith("conv.bias") for path in still)
 
 
-@pytest.mark.parametrize("name", slow_among(SLOW, LIKE_OTHERS))
+@pytest.mark.parametrize("name", networks(SLOW))
 def test_the_step_of_a_large_network_is_traced(name: str) -> None:
     run = Run(name)
     before = jax.eval_shape(run.state, run.net.params, run.net.stats)

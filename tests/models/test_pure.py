@@ -1,5 +1,7 @@
 """Models as plain dicts and a pure function: dtypes, statistics, dropout, synchronisation."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +56,17 @@ def test_initial_values(net):
     assert np.abs(params["head"]["linear"]["kernel"]).max() <= 512**-0.5
     first, second = (params["stages"]["0"]["0"][name]["kernel"] for name in ("conv1", "conv2"))
     assert not np.array_equal(first, second)
+
+
+def test_logits_of_another_shape_are_told(monkeypatch: pytest.MonkeyPatch):
+    class Seven(tiny.Tiny):
+        def __init__(self, options, *, rngs):
+            super().__init__(dataclasses.replace(options, classes=7), rngs=rngs)
+
+    monkeypatch.setitem(registry._MODELS, "tiny", Seven)
+    net = create_net("tiny", key=jax.random.key(0), classes=10, image_size=32)
+    with pytest.raises(TypeError, match=r"Seven gives logits of shape \(2, 7\), not \(2, 10\)"):
+        net.apply(net.params, net.stats, jnp.ones((2, 32, 32, 3)), train=False)
 
 
 def test_training_moves_the_statistics_and_evaluation_does_not(net, images):

@@ -1,13 +1,12 @@
 """Names of models, and what every network has to be able to do."""
 
-import re
-
 import pytest
 
-from jaxres.models import registry, resnet
+from jaxres.models import registry
+from jaxres.models.families import resnet
 from jaxres.models.pure import abstract_net
 from jaxres.runtime.errors import InputError
-from tests.marked import slow
+from tests.marked import networks
 
 
 def test_names_and_patterns():
@@ -36,10 +35,7 @@ def test_a_duplicate_is_refused():
 
 @pytest.mark.parametrize(
     "name",
-    [
-        slow(name) if re.search("101|110|152|44|56|_2$", name) else name
-        for name in registry.list_models()
-    ],
+    networks(registry.list_models()),
 )
 def test_an_image_too_small_is_named_and_the_smallest_is_taken(name):
     smallest = registry.smallest_image(name)

@@ -1,15 +1,13 @@
 """Numbers of parameters: those published, and those of the studies' networks counted by hand."""
 
 import itertools
-import re
 
 import jax
 import pytest
 
 from jaxres.models.pure import abstract_net
-from tests.marked import slow
+from tests.marked import LIKE_OTHERS, slow
 
-LIKE_OTHERS = re.compile("13|16|19|44|56|110|_2$")  # of more blocks or channels
 # Of 1000 classes, those of CIFAR of 10.
 PUBLISHED = {
     "vgg11": 132_863_336,
@@ -44,7 +42,7 @@ def parameters(name, **options):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [slow(*each) if LIKE_OTHERS.search(each[0]) else each for each in PUBLISHED.items()],
+    [slow(*each) if each[0] in LIKE_OTHERS else each for each in PUBLISHED.items()],
 )
 def test_published(name, expected):
     sizes = (32, 10) if name.startswith("cifar") else (224, 1000)

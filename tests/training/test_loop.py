@@ -20,6 +20,7 @@ import yaml
 from jaxres.checkpoint.reader import open_run
 from jaxres.cli.main import main
 from jaxres.config import to_dict
+from jaxres.distributed.signals import StopSignal
 from jaxres.evaluation import run as runs
 from jaxres.evaluation.evaluator import SplitEvaluator
 from jaxres.logs.rows import keep_rows
@@ -27,7 +28,6 @@ from jaxres.runtime.errors import InputError, Interrupted, TrainingFailed
 from jaxres.training import loop
 from jaxres.training.loop import call_lengths
 from jaxres.training.run import Run, start_run, write_run_file
-from jaxres.training.signals import StopSignal
 from tests.faults.runs import run
 from tests.marked import slow
 from tests.training import unplug

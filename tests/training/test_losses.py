@@ -1,9 +1,14 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import Array
 
+from jaxres.models.build import network
+from jaxres.ops.losses import cross_entropy
 from jaxres.runtime.errors import InputError
 from jaxres.training.losses import find_loss, register_loss
+from jaxres.training.step import batch_loss
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -21,6 +26,19 @@ def test_sigmoid_cross_entropy_asks_one_question_per_class(smoothing: float) -> 
 def test_a_name_that_is_not_there_is_told_with_those_that_are() -> None:
     with pytest.raises(InputError, match=r"unknown train.loss 'sigmoid'.*cross_entropy"):
         find_loss("sigmoid")
+
+
+def test_a_loss_that_is_not_one_per_image_is_refused(tiny_config) -> None:
+    config = tiny_config()
+    net = network(config, classes=10)
+    images, labels = jnp.zeros((4, 32, 32, 3), jnp.uint8), jnp.zeros(4, jnp.int32)
+
+    def mean(logits: Array, labels: Array, *, smoothing: float) -> Array:
+        return cross_entropy(logits, labels, smoothing=smoothing).mean()
+
+    weights = (frozenset(), {}, net.params, net.stats)
+    with pytest.raises(AssertionError, match="shape"):
+        batch_loss(net, config, mean, *weights, images, labels, jax.random.key(0))
 
 
 def test_a_name_is_taken_once() -> None:

@@ -1,6 +1,7 @@
 """Imported weights as a run directory: written whole, evaluated, trained on."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -122,16 +123,16 @@ def test_other_depths_of_the_cifar_networks(tmp_path: Path, depth: int):
 
 
 @pytest.mark.slow
-def test_the_published_accuracy(originals: Path, tmp_path: Path):
+def test_the_published_accuracy(original: Callable[[str], Path], tmp_path: Path):
     """Published test error 8.27 %."""
     prepare.prepare(
         "cifar10",
-        from_dir=originals / "cifar10",
+        from_dir=original("cifar10"),
         data_dir=tmp_path / "data",
         partial=True,
         progress=False,
     )
-    file = originals / "weights" / "resnet20-12fca82f.th"
+    file = original("weights") / "resnet20-12fca82f.th"
     import_weights(file, MODEL, tmp_path / "out")
     result = run.evaluate(tmp_path / "out", flags=["--data.data-dir", str(tmp_path / "data")])
     assert result["examples"] == 10_000

@@ -397,8 +397,8 @@ def test_what_is_no_file_is_refused(tmp_path: Path):
     assert "no file" in refusal(tmp_path / "absent.pth")
 
 
-def test_the_published_cifar_weights(originals: Path):
-    found = foreign.read(originals / "weights" / "resnet20-12fca82f.th").arrays
+def test_the_published_cifar_weights(original: Callable[[str], Path]):
+    found = foreign.read(original("weights") / "resnet20-12fca82f.th").arrays
     assert sum(array.size for name, array in found.items() if "running" not in name) == 269_722
     assert found["conv1.weight"].shape == (16, 3, 3, 3)
     assert found["linear.weight"].shape == (10, 64)

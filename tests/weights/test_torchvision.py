@@ -1,6 +1,5 @@
 """Names and layouts of torchvision's state dicts, and of the published CIFAR ResNets."""
 
-import re
 import sys
 import types
 from pathlib import Path
@@ -12,10 +11,9 @@ from jaxres.models import registry
 from jaxres.models.pure import abstract_net, flatten
 from jaxres.weights import torchvision
 from jaxres.weights.fit import fit
-from tests.marked import slow
+from tests.marked import networks, slow
 from tests.weights import written
 
-DEEP = re.compile("101|110|152|56|44|32|_2$|13|16|19")
 MODELS = [name for name in registry.list_models() if torchvision.layout(name)]
 
 # A layer of every kind, as published files have them.
@@ -84,7 +82,7 @@ def test_names_are_the_published_ones(model: str):
 
 @pytest.mark.parametrize(
     "model",
-    [slow(name) if DEEP.search(name) else name for name in MODELS],
+    networks(MODELS),
 )
 def test_every_array_has_a_name_of_its_own(model: str):
     net = abstract_net(model, classes=10, image_size=32)

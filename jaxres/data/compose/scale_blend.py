@@ -89,7 +89,7 @@ class ScaleBlendPlan(NamedTuple):
 class ScaleBlend(OfExamples):
     """The composition of study S1: one scaled digit blended over a crop of a photograph.
 
-    `sides` are the sides (pixels) a image draws from, each as likely as the others. `photos`
+    `sides` are the sides (pixels) of which each digit draws one, all equally likely. `photos`
     and `photo_side` are the number of squares in the background bank and their side (pixels).
     """
 

@@ -13,6 +13,7 @@ from jaxres.config import Split as SplitName
 from jaxres.data.datasets.bad import Bad
 from jaxres.data.readers import tfds_records
 from jaxres.data.readers.encoded import Images
+from jaxres.runtime.errors import InputError
 
 Example = dict[str, Any]  # "image" holds encoded bytes
 
@@ -94,6 +95,7 @@ class Dataset:
     features: frozenset[str] = frozenset({"image", "label"})  # what an example must have
     photographs: bool = False  # of differing sizes, cut to squares
     composed: bool = False  # its images are finished: nothing to lay over a background
+    digits: bool = False  # mirrored, or turned far, they are no digits: augmentation may not do it
     embedded_examples: dict[str, int] | None = None  # None: has to be prepared
     # Fields of the request that change what is written; noted in the dataset's metadata.
     settings: tuple[str, ...] = ()
@@ -120,7 +122,16 @@ class Dataset:
 
 
 def png(image: UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """A grey or RGB image as PNG."""
+    """A grey or RGB image as PNG.
+
+    Raises:
+        InputError: it has other values than bytes, or another number of channels.
+    """
+    if image.dtype != np.uint8 or not (image.ndim == 2 or image.shape[2:] == (3,)):
+        raise InputError(
+            f"an image is an array of {image.dtype} of shape {image.shape}; allowed: uint8, of "
+            "height and width, or of height, width and 3"
+        )
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)  # pyright: ignore[reportAssignmentType]
     return cv2.imencode(".png", image)[1].tobytes()

@@ -37,5 +37,6 @@ DIGITS = Dataset(
     title="scikit-learn's handwritten digits, 8x8",
     class_names=tuple("0123456789"),
     load=load,
+    digits=True,
     embedded_examples={"train": 1197, "validation": 300, "test": 300},
 )

@@ -129,6 +129,7 @@ MNIST, FASHION_MNIST = (
         load=load_published,
         prepare=prepare,
         version="3.0.1",
+        digits=name == "mnist",
     )
     for name, published in PUBLISHED.items()
 )

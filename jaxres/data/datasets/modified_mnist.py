@@ -181,4 +181,5 @@ MODIFIED_MNIST = Dataset(
     prepare=prepare,
     version="1.0.0",
     composed=True,
+    digits=True,
 )

@@ -96,8 +96,9 @@ def test_photographs_are_shrunk_to_the_smallest_of_the_split(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_real_photos(real_data_dir: Path):
-    banks = {split: load("photos", split, real_data_dir, canvas=224) for split in SPLITS}
+def test_real_photos(prepared: Callable[[str], Path]):
+    data_dir = prepared("photos")
+    banks = {split: load("photos", split, data_dir, canvas=224) for split in SPLITS}
     assert {split: bank.shape for split, bank in banks.items()} == {
         "train": (400, 256, 256, 3),
         "validation": (200, 256, 256, 3),

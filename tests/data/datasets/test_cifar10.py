@@ -294,11 +294,12 @@ def test_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         prepare_quietly(None, tmp_path / "data")
 
 
-def test_real_cifar10(originals_dir: Path, real_data_dir: Path):
-    there = {path.name.partition(".")[0] for path in (originals_dir / "cifar10").iterdir()}
+def test_real_cifar10(original: Callable[[str], Path], prepared: Callable[[str], Path]):
+    there = {path.name.partition(".")[0] for path in original("cifar10").iterdir()}
+    data_dir = prepared("cifar10")
     train_count = 10_000 * len(there & set(cifar10.TRAIN))
     train, validation, test = (
-        load(split, real_data_dir, validation_examples=1_000) for split in registry.SPLITS
+        load(split, data_dir, validation_examples=1_000) for split in registry.SPLITS
     )
     assert len(train.labels) == train_count - 1_000
     assert len(validation.labels) == 1_000
@@ -309,4 +310,4 @@ def test_real_cifar10(originals_dir: Path, real_data_dir: Path):
     np.testing.assert_allclose(mean, [0.4914, 0.4822, 0.4465], atol=5e-3)
     if train_count == 10_000:
         with pytest.raises(InputError, match="is 10000; allowed for cifar10: 1 to 9999"):
-            load("train", real_data_dir, validation_examples=10_000)
+            load("train", data_dir, validation_examples=10_000)

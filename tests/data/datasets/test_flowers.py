@@ -248,11 +248,12 @@ def test_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         prepare_quietly(None, tmp_path / "data")
 
 
-def test_real_flowers(real_data_dir: Path):
-    prepared = registry.open_prepared("flowers", real_data_dir)
-    assert (prepared.examples, prepared.partial) == ({"train": 3670}, None)
+def test_real_flowers(prepared: Callable[[str], Path]):
+    data_dir = prepared("flowers")
+    found = registry.open_prepared("flowers", data_dir)
+    assert (found.examples, found.partial) == ({"train": 3670}, None)
     train, validation, test = (
-        load(split, real_data_dir, validation_examples=300) for split in registry.SPLITS
+        load(split, data_dir, validation_examples=300) for split in registry.SPLITS
     )
     assert (len(train.labels), len(validation.labels), len(test.labels)) == (3001, 300, 369)
     # A tenth of 898, 633, 799, 699 and 641, rounded up.

@@ -308,9 +308,9 @@ def test_a_cut_array_is_refused(tmp_path: Path, damage: Callable[[Path, str], No
     assert "only 32" in prepare_refused(tmp_path)
 
 
-def test_the_real_samples_survive_the_way(originals: Path, tmp_path: Path):
+def test_the_real_samples_survive_the_way(original: Callable[[str], Path], tmp_path: Path):
     """Eight published samples as an array: what comes out of the prepared set is what went in."""
-    folder = originals / "modified_mnist"
+    folder = original("modified_mnist")
     lines = (folder / "labels.csv").read_text().split()[1:]
     wanted = [int(line.partition(",")[2]) for line in lines]
     files = [read_bytes(folder / f"{index:02d}.png") for index in range(8)]

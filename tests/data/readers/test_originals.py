@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -112,9 +113,10 @@ def test_read_idx_refuses_what_cannot_be_opened(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
-def test_the_real_files_match_their_published_checksums(originals_dir: Path, name: str):
+def test_the_real_files_match_their_published_checksums(original: Callable[[str], Path], name: str):
+    folder = original(name)
     for key, file in mnist.PUBLISHED[name].files.items():
-        array = idx.read_idx(idx.find_idx(originals_dir / name, file.name), md5=file.md5)
+        array = idx.read_idx(idx.find_idx(folder, file.name), md5=file.md5)
         count = 60_000 if key.startswith("train") else 10_000
         assert array.shape == ((count, 28, 28) if key.endswith("images") else (count,))
         if key.endswith("labels"):

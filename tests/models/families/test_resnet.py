@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxres.models import registry, resnet
+from jaxres.models import registry
+from jaxres.models.families import resnet
 from jaxres.models.pure import Net, abstract_net, create_net
 from jaxres.ops.target import target_backend
 from jaxres.runtime.errors import InputError

@@ -1,0 +1,1 @@
+"""One file per family of networks, with a table of its members: `MODELS`."""
