@@ -1,6 +1,7 @@
 """Where a step's time goes: a trace of a few steps, by class of operation and by line of ours."""
 
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -132,6 +133,20 @@ def of_kernel(name: str) -> Operation:
 
 def _events(data: Any, known: Mapping[str, Operation]) -> Iterator[Event]:
     """The operations of the first device."""
+    # Reading makes types of jaxlib's, with a warning: as an error (-W error) it aborts the process.
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        found, ends = _read(data, known)
+    for name, start, duration, producer in found:
+        if name in known and known[name].container:
+            continue
+        end = start + duration
+        yield Event(name, start, end, ends.get(producer, end) if producer is not None else end)
+
+
+def _read(
+    data: Any, known: Mapping[str, Operation]
+) -> tuple[list[tuple[str, float, float, Any]], dict[Any, float]]:
+    """Name, start, duration (ns) and producer of each operation; when a producer's work ended."""
     planes = {plane.name: plane for plane in data.planes}
     devices = sorted(name for name in planes if re.match(r"/device:(GPU|TPU)", name))
     plane = planes[devices[0]] if devices else planes["/host:CPU"]
@@ -148,11 +163,7 @@ def _events(data: Any, known: Mapping[str, Operation]) -> Iterator[Event]:
         elif devices or ("hlo_op" in stats and stats.get("device_ordinal", 0) == 0):
             name = _name(event.name, stats, known)
             found.append((name, event.start_ns, event.duration_ns, stats.get("_p")))
-    for name, start, duration, producer in found:
-        if name in known and known[name].container:
-            continue
-        end = start + duration
-        yield Event(name, start, end, ends.get(producer, end) if producer is not None else end)
+    return found, ends
 
 
 def _name(shown: str, stats: Mapping[str, Any], known: Mapping[str, Operation]) -> str:

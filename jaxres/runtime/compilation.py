@@ -21,7 +21,7 @@ from jaxres.runtime.errors import InputError
 from jaxres.runtime.files import lock, locks_work
 from jaxres.runtime.paths import require_path
 
-OFF = ("", "off")
+OFF = ("", "off", "none")
 MAX_BYTES = 2 * 2**30  # a ResNet-50 step takes 3 MiB, so hundreds of programs; the oldest go first
 # Quicker programs are not worth a file: compiling them all again takes 1 s of a start.
 MIN_COMPILE_S = 0.1
@@ -50,7 +50,7 @@ def use_cache(setting: str) -> None:
     """
     compilation_cache.reset_cache()  # JAX decides once per process, at its first compilation
     jax.config.update("jax_compilation_cache_dir", None)
-    if setting in OFF or not _config("jax_enable_compilation_cache"):
+    if setting.lower() in OFF or not _config("jax_enable_compilation_cache"):
         return
     named = setting != "default"
     try:

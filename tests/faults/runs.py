@@ -22,6 +22,7 @@ from jax.sharding import SingleDeviceSharding
 from benchmarks.timing import rows as results
 from jaxres.checkpoint.reader import open_run
 from jaxres.distributed.process_group import VARIABLES
+from tests.conftest import QUICKLY
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LONGEST_S = 3600  # of a run of thousands of steps, on such a machine
@@ -59,7 +60,7 @@ class Run:
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), **variables},
+                env={**os.environ, **QUICKLY, "JAX_NUM_CPU_DEVICES": str(devices), **variables},
             )
             # Through a pipe, so that what limits the process does not limit this.
             copier = threading.Thread(target=_copy, args=(process.stdout, log), daemon=True)

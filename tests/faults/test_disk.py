@@ -128,7 +128,7 @@ def test_a_really_full_disk(
     small_disk: pathlib.Path, tmp_path: pathlib.Path, tiny_flags: list[str]
 ) -> None:
     with run(
-        small_disk / "run", [*tiny_flags, *FLAGS, "--train.epochs=16"], log_dir=tmp_path
+        small_disk / "run", [*tiny_flags, *FLAGS, "--train.epochs=8"], log_dir=tmp_path
     ) as full:
         full.wait_for_step(22)
         ballast = small_disk / "ballast"
@@ -136,4 +136,4 @@ def test_a_really_full_disk(
         wait_for(full, "could not be saved (No space left on device)")
         ballast.unlink()
         full.finish()
-    assert open_run(small_disk / "run").latest() == 160
+    assert open_run(small_disk / "run").latest() == 80
