@@ -21,6 +21,7 @@ def test_two_processes_of_two_devices_train_as_one_of_four(
 ) -> None:
     # SGD: Adam divides by the gradient's size, so that rounding decides where a gradient is tiny.
     flags = [*tiny_flags, *FLAGS, f"--train.parallel={mode}", "--optim.name=sgd"]
+    flags += ["--train.epochs=1"]
     with run(tmp_path / "two", flags, processes=2, devices=2) as two:
         two.finish()
         assert "test accuracy" in two.said(0)

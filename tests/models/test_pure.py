@@ -69,7 +69,9 @@ def test_logits_of_another_shape_are_told(monkeypatch: pytest.MonkeyPatch):
         net.apply(net.params, net.stats, jnp.ones((2, 32, 32, 3)), train=False)
 
 
-def test_training_moves_the_statistics_and_evaluation_does_not(net, images):
+def test_training_moves_the_statistics_and_evaluation_does_not(images):
+    net = create_net("tiny", key=jax.random.key(0), **OPTIONS)
+
     @jax.jit
     def evaluate(params, stats, images):
         logits, same = net.apply(params, stats, images, train=False)
@@ -83,11 +85,11 @@ def test_training_moves_the_statistics_and_evaluation_does_not(net, images):
     assert logits.dtype == evaluated.dtype == jnp.float32
     assert jax.tree.structure(moved) == jax.tree.structure(net.stats)
     assert all(np.any(np.asarray(m) != 0) for m in jax.tree.leaves(moved))
-    stem = moved["stem"]["norm"]
-    # The stem's inputs are known, so its statistics are too: a tenth of the way from (0, 1).
-    kernel = net.params["stem"]["conv"]["kernel"]
+    stem = moved["conv1"]["norm"]
+    # The first layer's inputs are known, so its statistics are too: a tenth of the way from (0, 1).
+    kernel = net.params["conv1"]["conv"]["kernel"]
     outputs = jax.lax.conv_general_dilated(
-        images, kernel, (2, 2), ((3, 3), (3, 3)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        images, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     outputs = np.asarray(outputs, np.float64)
     np.testing.assert_allclose(stem["mean"], 0.1 * outputs.mean((0, 1, 2)), atol=1e-6)
