@@ -19,13 +19,13 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import cv2
-import jaxlib
 import pytest
+from jaxlib.version import __version__ as jaxlib_version
 
 cv2.setNumThreads(1)
 COMPILE_QUICKLY = "jax_disable_most_optimizations"
 # XLA's older code generator takes half the time. jaxlib 0.11 has it no more.
-OLD_EMITTERS = "--xla_cpu_use_fusion_emitters=false" if jaxlib.__version__ < "0.11" else ""
+OLD_EMITTERS = "--xla_cpu_use_fusion_emitters=false" if jaxlib_version < "0.11" else ""
 QUICKLY = {
     "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {OLD_EMITTERS}".strip(),
     COMPILE_QUICKLY.upper(): "true",
