@@ -1,6 +1,6 @@
 """One step function, compiled either way, on one device and on four."""
 
-from typing import Any
+from typing import Any, Literal
 
 import chex
 import jax
@@ -12,6 +12,7 @@ from benchmarks.convolutions.traced import equations
 from jaxres.config import Config
 from jaxres.config.train import TrainConfig
 from jaxres.data.composed import open_split
+from jaxres.data.feed import Feed
 from jaxres.data.pipeline import train_batches
 from jaxres.distributed import strategy
 from jaxres.distributed.mesh import check_batch, make_mesh, replicate
@@ -104,28 +105,28 @@ def test_statistics_are_per_device_unless_shared(tiny_config) -> None:
     assert abs(own["loss"][0] - shared["loss"][0]) > 1e-4
 
 
-def test_several_steps_per_call_equal_single_steps(tiny_config) -> None:
-    from jaxres.data.feed import Feed
-
+@pytest.mark.parametrize("mode", ["jit", slow("pmap")])
+def test_several_steps_per_call_equal_single_steps(
+    tiny_config, mode: Literal["jit", "pmap"]
+) -> None:
     config = tiny_config("--model.dropout=0.3", "--optim.name=sgd")
     _, straight = run(config, devices=4, steps=6)
     dataset = open_split(config, "train")
-    for mode in ("jit", "pmap"):
-        batches = train_batches(dataset, config)
-        net = network(config, classes=10)
-        optimizer = optim.create(config.optim, 20)
-        parallel = strategy.create(TrainConfig(parallel=mode), make_mesh(4))
-        start = new_state(net.params, net.stats, optimizer, ema=False)
-        state = parallel.enter(replicate(parallel.mesh, start))
-        rate = optim.learning_rate(config.optim, 20)
-        call = parallel.compile(step.make_train_step(net, optimizer, rate, config), 3)
-        resident = parallel.put_resident(resident_of(dataset))
-        for batch, _ in Feed(batches, [3, 3], parallel.put_batch, depth=1):
-            state, metrics = call(state, resident, batch)
-            assert parallel.fetch(metrics)["loss"].shape == (3,)
-        chex.assert_trees_all_close(
-            jax.device_get(parallel.leave(state)), straight, rtol=1e-5, atol=1e-6
-        )
+    batches = train_batches(dataset, config)
+    net = network(config, classes=10)
+    optimizer = optim.create(config.optim, 20)
+    parallel = strategy.create(TrainConfig(parallel=mode), make_mesh(4))
+    start = new_state(net.params, net.stats, optimizer, ema=False)
+    state = parallel.enter(replicate(parallel.mesh, start))
+    rate = optim.learning_rate(config.optim, 20)
+    call = parallel.compile(step.make_train_step(net, optimizer, rate, config), 3)
+    resident = parallel.put_resident(resident_of(dataset))
+    for batch, _ in Feed(batches, [3, 3], parallel.put_batch, depth=1):
+        state, metrics = call(state, resident, batch)
+        assert parallel.fetch(metrics)["loss"].shape == (3,)
+    chex.assert_trees_all_close(
+        jax.device_get(parallel.leave(state)), straight, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_accumulated_gradients_are_the_mean_over_the_parts(tiny_config) -> None:
