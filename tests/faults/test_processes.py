@@ -9,7 +9,6 @@ import chex
 import numpy as np
 import pytest
 
-from jaxres.training import loop
 from tests.faults.runs import LONGEST_S, ROOT, Run, rows, run, variables, weights
 from tests.marked import slow
 
@@ -18,15 +17,17 @@ FLAGS = ["--train.join-timeout-s=60", "--train.peer-timeout-s=10", "--train.log-
 
 @pytest.mark.parametrize("mode", ["jit", slow("pmap")])
 def test_two_processes_of_two_devices_train_as_one_of_four(
-    tmp_path: pathlib.Path, tiny_flags: list[str], tiny_config, mode: str
+    tmp_path: pathlib.Path, tiny_flags: list[str], mode: str
 ) -> None:
     # SGD: Adam divides by the gradient's size, so that rounding decides where a gradient is tiny.
-    flags = [*FLAGS, f"--train.parallel={mode}", "--optim.name=sgd", "--train.epochs=1"]
-    with run(tmp_path / "two", [*tiny_flags, *flags], processes=2, devices=2) as two:
+    flags = [*tiny_flags, *FLAGS, f"--train.parallel={mode}", "--optim.name=sgd"]
+    flags += ["--train.epochs=1"]
+    with run(tmp_path / "two", flags, processes=2, devices=2) as two:
         two.finish()
         assert "test accuracy" in two.said(0)
         assert "epoch" not in two.said(1)
-    loop.train(tiny_config(*flags), tmp_path / "one")
+    with run(tmp_path / "one", flags, devices=4) as one:
+        one.finish()
     for left, right in zip(weights(tmp_path / "two"), weights(tmp_path / "one"), strict=True):
         # The sums over devices are taken in another order.
         np.testing.assert_allclose(left, right, rtol=2e-5, atol=2e-6)
