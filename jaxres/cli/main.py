@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[Command, type]] = {
     "data prepare": (data.data_prepare, data.DataPrepare),
     "data preview": (data.data_preview, data.DataPreview),
 }
+HELP = ("-h", "--help", "help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,7 +135,7 @@ def dispatch(words: list[str]) -> int:
     if not words:
         print_help(sys.stderr)
         return 2
-    if words[0] in ("-h", "--help", "help"):
+    if words[0] in HELP:
         print_help(sys.stdout)
         return 0
     if words[0] == "--version":
@@ -150,7 +151,7 @@ def dispatch(words: list[str]) -> int:
     second = [name.removeprefix(group) for name in COMMANDS if name.startswith(group)]
     if second and not words[1:]:
         raise InputError(f"jaxres {group}needs a command; allowed: {', '.join(second)}")
-    if second and words[1] in ("-h", "--help", "help"):
+    if second and words[1] in HELP:
         print_help(sys.stdout, group)
         return 0
     if second:

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +157,8 @@ def _write(request: Request, content: Content, settings: dict[str, Any], stage: 
             size = 0
             tracked = track(examples, count, f"{request.name} {split}", request.progress)
             for key, example in enumerate(tracked):
-                _require_declared(f"image {key} of {request.name} {split}", example, self.info)
+                which = f"image {key} of {request.name} {split}"
+                _require_declared(which, example, content.features)
                 size += len(example["image"])
                 if size > MAX_SPLIT_BYTES:
                     raise InputError(
@@ -177,16 +178,16 @@ def _write(request: Request, content: Content, settings: dict[str, Any], stage: 
     return dataset.open(stage).folder
 
 
-def _require_declared(which: str, example: Example, info: Any) -> None:
+def _require_declared(which: str, example: Example, features: Mapping[str, Any]) -> None:
     """Refuse what TFDS would write, and loading would refuse: another size, a label too high."""
-    height, width = info.features["image"].shape[:2]
+    height, width = features["image"].shape[:2]
     size = stated(example["image"])
     if height and size and size != (width, height):
         raise InputError(
             f"{which} is {size.width} x {size.height} pixels; allowed: {width} x {height}"
         )
     if isinstance(label := example.get("label"), int):
-        last = info.features["label"].num_classes - 1
+        last = features["label"].num_classes - 1
         if not 0 <= label <= last:
             raise InputError(f"{which} has the label {label}; allowed: 0 to {last}")
 

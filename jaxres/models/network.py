@@ -1,7 +1,7 @@
 """What every network is: a body that gives feature maps, and a head that makes logits of them."""
 
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -86,6 +86,7 @@ class Network(nnx.Module):
     published: ClassVar[Published] = Published(None, 224, 1000)  # ImageNet
     own_options: ClassVar[tuple[str, ...]] = ()  # of those that only some networks take
     head: Head
+    stages: nnx.List[Any]  # of lists of blocks, in networks that have them
     see: See | None = None  # for one call: set by `Net.apply`
 
     def seen(self, name: str, maps: Array) -> Array:
@@ -95,6 +96,16 @@ class Network(nnx.Module):
         in `params`; of a stage of blocks, what the last block gives.
         """
         return maps if self.see is None else self.see(name, maps)
+
+    def through_stages(
+        self, maps: Float[Array, "n h w ci"], *, train: bool
+    ) -> Float[Array, "n oh ow co"]:
+        """What the blocks of `stages` make of the maps, one after another."""
+        for place, stage in enumerate(self.stages):
+            for block in stage:
+                maps = block(maps, train=train)
+            maps = self.seen(f"stages.{place}", maps)
+        return maps
 
     def features(
         self, images: Float[Array, "n h w 3"], *, train: bool, key: PRNGKeyArray | None

@@ -67,11 +67,7 @@ class CifarResNet(Network):
         """The last feature maps, a quarter of the image's side."""
         del key
         maps = self.seen("stem", self.stem(images, train=train, rectify=True))
-        for place, stage in enumerate(self.stages):
-            for block in stage:
-                maps = block(maps, train=train)
-            maps = self.seen(f"stages.{place}", maps)
-        return maps
+        return self.through_stages(maps, train=train)
 
 
 class PreActivationBlock(nnx.Module):
@@ -129,10 +125,7 @@ class CifarWideResNet(Network):
         """The last feature maps, a quarter of the image's side."""
         del key
         maps = self.seen("stem", self.stem(images))
-        for place, stage in enumerate(self.stages):
-            for block in stage:
-                maps = block(maps, train=train)
-            maps = self.seen(f"stages.{place}", maps)
+        maps = self.through_stages(maps, train=train)
         return self.seen("norm", self.norm(maps, train=train, rectify=True))
 
 

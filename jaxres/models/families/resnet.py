@@ -179,11 +179,7 @@ class ResNet(Network):
             maps = self.seen("stem", self.stem(images, train=train, rectify=True))
             if self.pools_stem:
                 maps = pool.max_pool(maps, window=3, stride=2, padding=1)
-        for place, stage in enumerate(self.stages):
-            for block in stage:
-                maps = block(maps, train=train)
-            maps = self.seen(f"stages.{place}", maps)
-        return maps
+        return self.through_stages(maps, train=train)
 
 
 def _halve(size: int) -> int:

@@ -99,10 +99,7 @@ class ShuffleNetV2(Network):
         del key
         maps = self.seen("stem", self.stem(images, train=train, rectify=True))
         maps = pool.max_pool(maps, window=3, stride=2, padding=1)
-        for place, stage in enumerate(self.stages):
-            for block in stage:
-                maps = block(maps, train=train)
-            maps = self.seen(f"stages.{place}", maps)
+        maps = self.through_stages(maps, train=train)
         return self.seen("last", self.last(maps, train=train, rectify=True))
 
 
