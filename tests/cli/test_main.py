@@ -1,6 +1,8 @@
 """What a user meets: one clear line and status 2 for every mistake, clean JSON, help."""
 
+import contextlib
 import errno
+import io
 import json
 import os
 import pathlib
@@ -302,18 +304,27 @@ def test_preview_writes_a_sheet(render: str, tmp_path: pathlib.Path, capfd) -> N
     assert image[4:68, 4:68].std() > 10  # a photograph, not an empty cell
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder to be copied: a recipe, its finished run, and what that printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "configs").mkdir()
+    (folder / "configs" / "mine.yaml").write_text("{}")
+    printed = io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+        assert main(["train", "configs/mine.yaml", *TINY_FLAGS]) == 0
+    (folder / "printed").write_text(printed.getvalue())
+    return folder
+
+
 def test_train_evaluate_and_override(
-    tmp_path: pathlib.Path, tiny_flags: list[str], capfd, monkeypatch: pytest.MonkeyPatch
+    trained: pathlib.Path, capfd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = tmp_path / "configs" / "mine.yaml"
-    recipe.parent.mkdir()
-    recipe.write_text("{}")
-    monkeypatch.chdir(tmp_path)
-    assert main(["train", str(recipe), *tiny_flags]) == 0
-    out = capfd.readouterr().out.splitlines()
+    monkeypatch.chdir(trained)
+    out = pathlib.Path("printed").read_text().splitlines()
     assert out[0].startswith("test accuracy 0.")
     assert out[1] == f"run directory: {pathlib.Path('runs/mine')}"
-    summary = json.loads((tmp_path / "runs/mine/summary.json").read_text())
+    summary = json.loads(pathlib.Path("runs/mine/summary.json").read_text())
 
     assert main(["evaluate", "runs/mine", "--json"]) == 0
     result = json.loads(capfd.readouterr().out)
@@ -329,22 +340,8 @@ def test_train_evaluate_and_override(
     )
     assert "dropuot" in fails(capfd, ["evaluate", "runs/mine", "--model.dropuot", "0"])
     assert "other settings" in fails(
-        capfd, ["train", str(recipe), *tiny_flags, "--train.seed", "9"]
+        capfd, ["train", "configs/mine.yaml", *TINY_FLAGS, "--train.seed", "9"]
     )
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A folder with a recipe and its finished run of two checkpoints, to be copied."""
-    folder = tmp_path_factory.mktemp("trained")
-    (folder / "recipe.yaml").write_text("{}")
-    assert (
-        main(
-            ["train", str(folder / "recipe.yaml"), *TINY_FLAGS, "--output-dir", str(folder / "run")]
-        )
-        == 0
-    )
-    return folder
 
 
 def damage(path: pathlib.Path) -> None:
@@ -363,9 +360,10 @@ def test_a_damaged_checkpoint_is_reported_and_the_other_one_offered(
     what: str, trained: pathlib.Path, tmp_path: pathlib.Path, capfd
 ) -> None:
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    train = ["train", str(tmp_path / "recipe.yaml"), "--output-dir", str(tmp_path / "run")]
+    run_dir = tmp_path / "runs" / "mine"
+    train = ["train", str(tmp_path / "configs" / "mine.yaml"), "--output-dir", str(run_dir)]
     train += TINY_FLAGS
-    newest = tmp_path / "run" / "checkpoints" / "20"
+    newest = run_dir / "checkpoints" / "20"
     if what == "arrays":
         for path in (newest / "variables").rglob("d/*"):
             damage(path)
@@ -386,7 +384,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_other_one_offered(
     else:
         damage(newest / "variables" / "_METADATA")
     capfd.readouterr()
-    for words in (train, ["evaluate", str(tmp_path / "run"), "--checkpoint", "last"]):
+    for words in (train, ["evaluate", str(run_dir), "--checkpoint", "last"]):
         if what == "progress" and words[0] == "evaluate":
             continue  # evaluation does not read it
         assert main(words) == 2
@@ -400,7 +398,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_other_one_offered(
 
 def test_a_checkpoint_of_another_network_is_refused(trained: pathlib.Path, capfd) -> None:
     capfd.readouterr()
-    said = fails(capfd, ["evaluate", str(trained / "run"), "--model.head", "flatten"])
+    said = fails(capfd, ["evaluate", str(trained / "runs" / "mine"), "--model.head", "flatten"])
     assert (
         "params.head.linear.kernel has shape (16, 10), but the settings ask for (1024, 10)" in said
     )
