@@ -23,6 +23,8 @@ import pytest
 from jaxlib.version import __version__ as jaxlib_version
 
 cv2.setNumThreads(1)
+# What is imported lives to the end: looking through it again and again takes a tenth of the time.
+gc.set_threshold(100_000, 50, 100)
 COMPILE_QUICKLY = "jax_disable_most_optimizations"
 # XLA's older code generator takes half the time. jaxlib 0.11 has it no more.
 OLD_EMITTERS = "--xla_cpu_use_fusion_emitters=false" if jaxlib_version < "0.11" else ""
@@ -47,9 +49,7 @@ def compiled_once() -> None:
         jax.jit(lambda x: x + 1)(1)  # XLA reads the flags once
     compilation.use_cache("default")
     jax.config.update(COMPILE_QUICKLY, True)
-    # What has been imported lives to the end: looking through it again and again takes 7 % longer.
     gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.fixture

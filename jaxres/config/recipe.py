@@ -8,6 +8,7 @@ through as a string.)
 
 import contextlib
 import dataclasses
+import functools
 import io
 import re
 import reprlib
@@ -129,20 +130,25 @@ def parse(target: type[T], words: Sequence[str], *, prog: str) -> T:
         InputError: in one sentence, whatever is wrong.
         SystemExit: with status 0 after `--help`.
     """
-    spelled = _checked(target, words)
+    parsed = _parse(target, tuple(_checked(target, words)), prog)
+    _require_usable_paths(parsed)
+    return parsed
+
+
+@functools.lru_cache(maxsize=256)
+def _parse(target: type[T], words: tuple[str, ...], prog: str) -> T:
+    """The same words give the same object; tyro takes 50 ms, and a study reads its rows often."""
     markers: Any = [tyro.conf.FlagCreatePairsOff]
     if target is Config:
         markers.append(tyro.conf.FlagConversionOff)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            parsed = tyro.cli(target, args=spelled, prog=prog, config=markers)
+            return tyro.cli(target, args=words, prog=prog, config=markers)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         raise InputError(_one_sentence(said.getvalue())) from None
-    _require_usable_paths(parsed)
-    return parsed
 
 
 def _require_usable_paths(parsed: Any) -> None:

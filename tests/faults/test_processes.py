@@ -12,7 +12,7 @@ import pytest
 from tests.faults.runs import LONGEST_S, ROOT, Run, rows, run, variables, weights
 from tests.marked import slow
 
-FLAGS = ["--train.join-timeout-s=60", "--train.peer-timeout-s=10", "--train.log-every-steps=1"]
+FLAGS = ["--train.join-timeout-s=60", "--train.log-every-steps=1"]
 
 
 @pytest.mark.parametrize("mode", ["jit", slow("pmap")])
@@ -113,7 +113,7 @@ def test_a_signal_to_one_process_saves_and_ends_all_and_the_run_goes_on_with_few
 def test_the_others_stop_when_a_process_is_lost(
     tmp_path: pathlib.Path, tiny_flags: list[str], number: signal.Signals, process: int
 ) -> None:
-    flags = [*tiny_flags, *FLAGS, "--train.epochs=4000"]
+    flags = [*tiny_flags, *FLAGS, "--train.epochs=4000", "--train.peer-timeout-s=10"]
     with run(tmp_path / "run", flags, processes=2) as several:
         several.wait_for_step(12)
         several.send(number, process)

@@ -89,9 +89,11 @@ def test_a_run_writes_what_the_design_names(tiny_config, tmp_path: pathlib.Path)
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 
 
-@pytest.mark.parametrize("mode", ["jit", slow("pmap")])
+@pytest.mark.parametrize(
+    ("mode", "ends"), [("jit", (14,)), slow("jit", (5, 14)), slow("pmap", (5, 14))]
+)
 def test_a_resumed_run_ends_as_a_straight_one_bit_for_bit(
-    tiny_config, tmp_path: pathlib.Path, mode: str
+    tiny_config, tmp_path: pathlib.Path, mode: str, ends: tuple[int, ...]
 ) -> None:
     config = tiny_config(
         f"--train.parallel={mode}",
@@ -103,7 +105,7 @@ def test_a_resumed_run_ends_as_a_straight_one_bit_for_bit(
     )
     loop.train(config, tmp_path / "straight")
 
-    for step in (5, 14):
+    for step in ends:
         with unplugged_at(step):
             loop.train(config, tmp_path / "broken")
     loop.train(config, tmp_path / "broken")
