@@ -22,7 +22,7 @@ ROWS = {
         ("training",),
         ("explain", "report", "weights"),
         ("studies",),
-        ("cli",),
+        ("api", "cli"),
     ),
     "benchmarks": (
         ("hardware", "timing"),

@@ -101,7 +101,7 @@ class DataPreview:
     """Draw a contact sheet of a recipe's images with their labels."""
 
     recipe: Positional[Path]
-    """YAML file of differences from the defaults."""
+    """YAML file of differences from the defaults, or the name of a recipe (`jaxres recipes`)."""
     output: Annotated[Path, ShortO] = Path("preview.png")
     """PNG file to write."""
     split: Split = "train"

@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 from jaxres.config import recipe as recipes
 from jaxres.config.recipe import DEFAULTS, Settings, split_settings
+from jaxres.config.shipped import find_recipe
 from jaxres.runtime.errors import InputError, Interrupted
 from jaxres.runtime.screen import quiet_libraries, say
 
@@ -17,7 +18,8 @@ class Train:
     """Train by a recipe, or resume a run of it, then evaluate the best checkpoint."""
 
     recipe: Positional[Path]
-    """YAML file of differences from the defaults below."""
+    """YAML file of differences from the defaults below, or the name of a recipe that comes with
+    JaxRes (`jaxres recipes`)."""
     output_dir: Path | None = None
     """Run directory; default: runs/ and the recipe's name. If it holds a run, resume it."""
     profile: bool = False
@@ -37,7 +39,7 @@ def train(words: Sequence[str]) -> int:
     if not 0 <= args.stopped_status <= 255:
         raise InputError(f"--stopped-status is {args.stopped_status}; allowed: 0 to 255")
     config = recipes.load(args.recipe, flags)
-    run_dir = args.output_dir or default_run_dir(args.recipe)
+    run_dir = args.output_dir or default_run_dir(find_recipe(args.recipe))
     quiet_libraries()
     from jaxres.training import loop
 

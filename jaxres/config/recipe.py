@@ -22,6 +22,7 @@ import tyro
 import yaml
 
 from jaxres.config import Config, as_made, flatten
+from jaxres.config.shipped import find_recipe
 from jaxres.runtime.errors import InputError, unknown_name
 from jaxres.runtime.paths import require_path
 
@@ -238,13 +239,13 @@ def _sections() -> dict[str, type]:
     return {field.name: typing.cast(type, field.type) for field in dataclasses.fields(Config)}
 
 
-def load(recipe: Path, flags: Sequence[str] = (), *, prog: str = "jaxres train") -> Config:
-    """The settings of a recipe with flags on top.
+def load(recipe: str | Path, flags: Sequence[str] = (), *, prog: str = "jaxres train") -> Config:
+    """The settings of a recipe, a file or the name of one that is shipped, with flags on top.
 
     Raises:
         InputError: unknown keys, wrong types, values out of range, in one sentence.
     """
-    return parse(Config, [*to_flags(read_recipe(recipe)), *flags], prog=prog)
+    return parse(Config, [*to_flags(read_recipe(find_recipe(recipe))), *flags], prog=prog)
 
 
 def load_saved(path: Path) -> Config:

@@ -148,16 +148,17 @@ class SplitEvaluator:
 
     def __call__(self, variables: dict[str, Any]) -> dict[str, Any]:
         """The metrics of `classification_metrics` for weights (`params`, `stats`)."""
-        return self._metrics(self.predict(variables))
+        return self.metrics(self.predict(variables))
 
     def unless(
         self, stopped: Callable[[], bool], variables: dict[str, Any]
     ) -> dict[str, Any] | None:
         """The same, or nothing if it was `stopped`, as is asked after each batch."""
         results = self._predict(variables, stopped)
-        return None if results is None else self._metrics(results)
+        return None if results is None else self.metrics(results)
 
-    def _metrics(self, results: dict[str, np.ndarray]) -> dict[str, Any]:
+    def metrics(self, results: dict[str, np.ndarray]) -> dict[str, Any]:
+        """The metrics of what `predict` gave."""
         return classification_metrics(
             results["label"], results["predicted"], results["loss"], self._dataset.class_names
         )

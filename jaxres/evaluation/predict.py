@@ -78,7 +78,7 @@ def write_submission(
     """
     require_writable(output)
     images = modified_mnist.read_images(array)
-    run = _load_images(open_checkpoint(run_dir, which), images)
+    run = on_images(open_checkpoint(run_dir, which), images)
     theirs, ours = len(modified_mnist.CLASS_NAMES), len(run.dataset.class_names)
     if ours != theirs:
         raise InputError(f"'{run_dir}' has {ours} classes; allowed for a submission: {theirs}")
@@ -113,23 +113,31 @@ def load_files(
     Raises:
         InputError: the checkpoint is damaged, or does not fit the settings.
     """
-    data = opened.config.data
-    described = DATASETS.get(data.dataset)
-    side = data.canvas if described and described.photographs else None
-    return _load_images(opened, ImageFiles(files, side, problems))
+    return on_images(opened, ImageFiles(files, square_side(opened.config), problems))
 
 
-def _load_images(opened: Opened, images: Images) -> Loaded:
-    """Images that are brought to the run's size, as `plain` does.
+def square_side(config: Config) -> int | None:
+    """Side of the squares that photographs are cut to, pixels; None if a run's images are not."""
+    described = DATASETS.get(config.data.dataset)
+    return config.data.canvas if described and described.photographs else None
+
+
+def on_images(opened: Opened, images: Images) -> Loaded:
+    """A checkpoint and images that are brought to the run's size, as `plain` does.
 
     What a recipe composes (digits on photographs) is taken to be in the images already. They are
     rendered on the host, which takes images of any size.
     """
+    dataset = as_dataset(opened, images)
+    return restored(opened, dataclasses.replace(opened.config, data=dataset.data), dataset)
+
+
+def as_dataset(opened: Opened, images: Images) -> ComposedDataset:
+    """Images as a split of a run's dataset, labels unknown; see `on_images`."""
     data = dataclasses.replace(opened.config.data, composition="plain", render="host", workers=0)
-    config = dataclasses.replace(opened.config, data=data)
     classes = opened.weights["params"]["head"]["linear"]["kernel"].shape[-1]
     source = Source(images, np.zeros(len(images), np.int32), _class_names(opened.config, classes))
-    dataset = ComposedDataset(
+    return ComposedDataset(
         split="test",
         source=source,
         resident=Resident(images, np.empty((0, 0, 0, 3), np.uint8)),
@@ -139,7 +147,6 @@ def _load_images(opened: Opened, images: Images) -> Loaded:
         seed=data.eval_seed,
         examples=len(images),
     )
-    return restored(opened, config, dataset)
 
 
 def predict_all(run: Loaded, *, shown: bool = False) -> dict[str, np.ndarray]:

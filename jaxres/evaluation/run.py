@@ -20,6 +20,7 @@ from jaxres.data.composed import ComposedDataset, open_split
 from jaxres.data.inputs import normalisation
 from jaxres.distributed.mesh import make_mesh, replicate
 from jaxres.evaluation.evaluator import Evaluator, SplitEvaluator
+from jaxres.evaluation.step import make_eval_step, make_outputs_step
 from jaxres.models.build import abstract_network
 from jaxres.models.pure import Net
 from jaxres.runtime import compilation
@@ -128,19 +129,30 @@ def _tell_other_data(opened: Opened, dataset: ComposedDataset) -> None:
 
 
 def evaluate(
-    run_dir: Path, *, which: str = "best", split: Split = "test", flags: Sequence[str] = ()
+    run_dir: Path,
+    *,
+    which: str = "best",
+    split: Split = "test",
+    flags: Sequence[str] = (),
+    outputs: bool = False,
 ) -> dict[str, Any]:
     """Metrics of a checkpoint on a split; arguments as of `load`.
 
-    Gives what `SplitEvaluator` gives and `checkpoint` (the step), `split` and `dataset`.
+    Gives what `SplitEvaluator` gives and `checkpoint` (the step), `split` and `dataset`; with
+    `outputs` these too, under that key: `logits`, `label`, `predicted` and `loss` by example.
 
     Raises:
         InputError: what `load` refuses, or weights that give no finite loss.
     """
     run = load(run_dir, which=which, split=split, flags=flags)
-    evaluator = Evaluator(run.net, run.config, run.mesh)
-    metrics = _metrics(evaluator.on(run.dataset), run)
-    return {**metrics, "checkpoint": run.step, "split": split, "dataset": run.config.data.dataset}
+    make_step = make_outputs_step if outputs else make_eval_step
+    evaluator = Evaluator(run.net, run.config, run.mesh, make_step).on(run.dataset)
+    with jax.transfer_guard("disallow"):
+        found = evaluator.predict(run.variables)
+    metrics = evaluator.metrics(found)
+    _require_finite_loss(metrics, run)
+    about = {"checkpoint": run.step, "split": split, "dataset": run.config.data.dataset}
+    return {**metrics, **about, **({"outputs": found} if outputs else {})}
 
 
 def sweep(
@@ -207,9 +219,14 @@ def _metrics(evaluator: SplitEvaluator, run: Loaded) -> dict[str, Any]:
     """
     with jax.transfer_guard("disallow"):
         found = evaluator(run.variables)
-    if not math.isfinite(found["loss"]):
-        raise _unusable(run, "a loss that is")
+    _require_finite_loss(found, run)
     return found
+
+
+def _require_finite_loss(metrics: dict[str, Any], run: Loaded) -> None:
+    """Raises InputError where the loss is not finite."""
+    if not math.isfinite(metrics["loss"]):
+        raise _unusable(run, "a loss that is")
 
 
 def require_finite(probabilities: Float32[np.ndarray, "n classes"], run: Loaded) -> None:

@@ -1,4 +1,4 @@
-"""The evaluation step: a pure function of one device's part of a batch."""
+"""Evaluation steps: each a pure function of one device's part of a batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,23 +11,53 @@ from jaxres.data.inputs import normalise
 from jaxres.models.pure import Net
 from jaxres.ops.losses import cross_entropy
 
-
-def make_eval_step(
-    net: Net, config: Config
-) -> Callable[
+EvalStep = Callable[
     [dict[str, Any], UInt8[Array, "n side side 3"], Int32[Array, " n"]], dict[str, Array]
-]:
+]
+
+
+def make_eval_step(net: Net, config: Config) -> EvalStep:
     """A step from one device's part of a batch to per-example `loss` and `predicted` class.
 
     `loss` is the plain cross-entropy, without label smoothing.
     """
+    outputs = make_outputs_step(net, config)
+
+    def step(variables: dict[str, Any], images: Array, labels: Array) -> dict[str, Array]:
+        results = outputs(variables, images, labels)
+        return {key: results[key] for key in ("loss", "predicted")}
+
+    return step
+
+
+def make_outputs_step(net: Net, config: Config) -> EvalStep:
+    """A step that gives the `logits` (float32, n classes) as well."""
 
     def step(variables: dict[str, Any], images: Array, labels: Array) -> dict[str, Array]:
         params, stats = variables["params"], variables["stats"]
         logits, _ = net.apply(params, stats, normalise(config, images), train=False)
         return {
+            "logits": logits,
             "loss": cross_entropy(logits, labels),
             "predicted": logits.argmax(-1).astype(jnp.int32),
         }
+
+    return step
+
+
+def make_features_step(net: Net, config: Config) -> EvalStep:
+    """A step that gives the `features`: the maps that the head reads (float32, n h w channels)."""
+
+    def step(variables: dict[str, Any], images: Array, labels: Array) -> dict[str, Array]:
+        del labels
+        maps: dict[str, Array] = {}
+
+        def see(name: str, seen: Array) -> Array:
+            maps[name] = seen
+            return seen
+
+        params, stats = variables["params"], variables["stats"]
+        net.apply(params, stats, normalise(config, images), train=False, see=see)
+        return {"features": maps["features"].astype(jnp.float32)}
 
     return step

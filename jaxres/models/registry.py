@@ -1,9 +1,9 @@
 """Models by name."""
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from flax import nnx
 
@@ -13,6 +13,7 @@ from jaxres.models.options import Options
 from jaxres.runtime.errors import InputError, find
 
 Build = type[Network] | partial[Any]  # a network's class, or that and its table line
+Model = TypeVar("Model", bound=Build)
 
 
 def merged(*tables: Mapping[str, Build]) -> dict[str, Build]:
@@ -39,6 +40,24 @@ _MODELS = merged(
     cifar.MODELS,
     cnn.MODELS,
 )
+
+
+def register_model(name: str) -> Callable[[Model], Model]:
+    """Decorator that makes a `Network` available as `model.name: NAME`.
+
+    It is built by `Build(options, rngs=rngs)`; see CONTRIBUTING.md for an example.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(build: Model) -> Model:
+        if name in _MODELS:
+            raise ValueError(f"a model '{name}' is already registered")
+        _MODELS[name] = build
+        return build
+
+    return register
 
 
 def create(name: str, options: Options, *, rngs: nnx.Rngs) -> Network:

@@ -27,6 +27,13 @@ MAX_BYTES = 2 * 2**30  # a ResNet-50 step takes 3 MiB, so hundreds of programs; 
 MIN_COMPILE_S = 0.1
 LOCK_TIMEOUT_S = 10
 
+SETTINGS = (
+    "jax_compilation_cache_dir",
+    "jax_compilation_cache_max_size",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
+
 Outcome = Literal["hit", "miss", "off"]
 
 
@@ -71,10 +78,20 @@ def use_cache(setting: str) -> None:
             flush=True,
         )
         return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_S)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    for name, value in zip(SETTINGS, (str(folder), MAX_BYTES, MIN_COMPILE_S, 0), strict=True):
+        jax.config.update(name, value)
+
+
+@contextlib.contextmanager
+def kept_settings() -> Iterator[None]:
+    """Give the process, at the end, the cache back that it had."""
+    before = {name: _config(name) for name in SETTINGS}
+    try:
+        yield
+    finally:
+        compilation_cache.reset_cache()
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 def folder_in_use() -> str | None:

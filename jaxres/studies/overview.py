@@ -22,7 +22,7 @@ numbers, of its full size, are shown beside it for direction, not as equals.
 """
 
 
-def write(results: Path, folder: Path = study.FOLDER) -> Path:
+def write(results: Path, folder: Path | None = None) -> Path:
     """Write `studies.md` in the folder of results, of every study of `folder`; gives its path.
 
     Raises:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
+from jaxres.config.shipped import shipped
 from jaxres.runtime.errors import InputError, find, unknown_name
 
 Profile = Literal["mini", "full"]
@@ -67,29 +68,36 @@ class Study:
         return tuple({row.name: row for row in each}.values())
 
 
-def names(folder: Path = FOLDER) -> list[str]:
+def home() -> Path:
+    """Where the studies are: the folder `studies` here, or those that come with JaxRes."""
+    return FOLDER if FOLDER.is_dir() else shipped("studies")
+
+
+def names(folder: Path | None = None) -> list[str]:
     """The studies there are."""
+    folder = folder or home()
     return sorted(each.stem for each in folder.glob("*.yaml"))
 
 
-def read_all(name: str, folder: Path = FOLDER) -> list[Study]:
+def read_all(name: str, folder: Path | None = None) -> list[Study]:
     """Every profile that a study has; errors as of `read`."""
-    path = folder / f"{name}.yaml"
+    path = (folder or home()) / f"{name}.yaml"
     content = _content(path)
     there = content.get("profiles") or {}
     return [_profile(each, path, content) for each in get_args(Profile) if each in there]
 
 
-def read(name: str, profile: Profile, folder: Path = FOLDER) -> Study:
+def read(name: str, profile: Profile, folder: Path | None = None) -> Study:
     """A study's profile.
 
     Raises:
         InputError: there is no such study, or its file is not made as it should be.
     """
+    folder = folder or home()
     path = folder / f"{name}.yaml"
     if not path.is_file():
         if not names(folder):
-            raise InputError(f"no studies in '{folder}'; allowed: the folder of a source checkout")
+            raise InputError(f"no studies in '{folder}'")
         raise unknown_name("study", name, names(folder))
     return _profile(profile, path, _content(path))
 

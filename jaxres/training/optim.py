@@ -67,6 +67,25 @@ OPTIMIZERS: dict[str, Optimizer] = {
 }
 
 
+def register_optimizer(name: str) -> Callable[[Optimizer], Optimizer]:
+    """Decorator that makes an optimiser available as `optim.name: NAME`.
+
+    It takes the section `optim` of the settings and the learning rate as a function of the step,
+    and gives an Optax transformation.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(make: Optimizer) -> Optimizer:
+        if name in OPTIMIZERS:
+            raise ValueError(f"an optimiser '{name}' is already registered")
+        OPTIMIZERS[name] = make
+        return make
+
+    return register
+
+
 def learning_rate(config: OptimConfig, total_steps: int) -> Schedule:
     """The learning rate as a function of the step.
 

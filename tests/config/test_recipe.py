@@ -10,6 +10,7 @@ import yaml
 
 from jaxres import config as settings
 from jaxres.config import Config, DataConfig, TrainConfig, differing_keys, recipe, to_dict
+from jaxres.config.shipped import about, find_recipe, recipe_names
 from jaxres.models.build import abstract_network
 from jaxres.runtime.errors import InputError
 from jaxres.training import transfer
@@ -266,3 +267,26 @@ def test_runs_from_before_data_eval_seed_were_tested_by_their_seed(tmp_path: pat
     assert differing_keys(ours, theirs) == {"data.eval_seed": (0, 3)}
     ours["data"]["composition"] = theirs["data"]["composition"] = "plain"
     assert differing_keys(ours, theirs) == {}
+
+
+def test_a_recipe_is_found_by_its_name_from_anywhere(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped_one = find_recipe("quickstart")
+    assert shipped_one.is_file()
+    assert find_recipe("configs/quickstart.yaml") == shipped_one
+    assert find_recipe("scaled_mnist/mini_200pct").name == "mini_200pct.yaml"
+    assert recipe.load("quickstart") == recipe.load(shipped_one)
+    (tmp_path / "quickstart").write_text("{}")
+    assert find_recipe("quickstart") == pathlib.Path("quickstart")  # what is here comes first
+    for wrong, near in (("quickstrt", "quickstart"), ("configs/mnist_sped.yaml", "mnist_speed")):
+        with pytest.raises(InputError, match=f"unknown recipe .* did you mean '{near}'"):
+            find_recipe(wrong)
+    with pytest.raises(InputError, match=r"no recipe at 'mine\.yaml'"):
+        recipe.load("mine.yaml")
+
+
+def test_every_shipped_recipe_says_what_it_is() -> None:
+    assert "quickstart" in recipe_names()
+    assert all(about(name) for name in recipe_names())

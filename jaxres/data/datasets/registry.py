@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jaxres.config import Split
 from jaxres.data.datasets.cifar10 import CIFAR10
-from jaxres.data.datasets.dataset import Selection, Source
+from jaxres.data.datasets.dataset import Dataset, Selection, Source
 from jaxres.data.datasets.digits import DIGITS
 from jaxres.data.datasets.flowers import FLOWERS
 from jaxres.data.datasets.mnist import FASHION_MNIST, MNIST
@@ -17,6 +17,21 @@ from jaxres.runtime.errors import InputError, unknown_name
 _ALL = (DIGITS, MNIST, FASHION_MNIST, CIFAR10, FLOWERS, MODIFIED_MNIST, PHOTOS)
 DATASETS = {each.name: each for each in _ALL if each.load is not None}
 PREPARABLE = {each.name: each for each in _ALL if each.prepare is not None}
+
+
+def register_dataset(dataset: Dataset) -> Dataset:
+    """Make a dataset available as `data.dataset: NAME` and, if it has `prepare`, to be prepared.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if dataset.name in DATASETS or dataset.name in PREPARABLE:
+        raise ValueError(f"a dataset '{dataset.name}' is already registered")
+    if dataset.load is not None:
+        DATASETS[dataset.name] = dataset
+    if dataset.prepare is not None:
+        PREPARABLE[dataset.name] = dataset
+    return dataset
 
 
 def load(

@@ -96,7 +96,30 @@ class ImageFiles:
         return image if self.side is None else middle(image, self.side)
 
 
-Images = UInt8[np.ndarray, "images h w *rgb"] | EncodedImages | ImageFiles
+@dataclasses.dataclass(frozen=True)
+class ImageArrays:
+    """RGB images in memory, of any sizes; with a `side` the squares that `EncodedImages` gives."""
+
+    arrays: Sequence[np.ndarray]  # uint8, each h w 3
+    side: int | None
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    @overload
+    def __getitem__(self, index: int) -> UInt8[np.ndarray, "h w 3"]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "ImageArrays": ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return dataclasses.replace(self, arrays=self.arrays[index])
+        image = self.arrays[index]
+        return image if self.side is None else middle(image, self.side)
+
+
+Images = UInt8[np.ndarray, "images h w *rgb"] | EncodedImages | ImageFiles | ImageArrays
 
 
 def middle(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "{side} {side} 3"]:
