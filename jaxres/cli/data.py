@@ -25,6 +25,8 @@ class DataList:
     """Folder of prepared datasets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     json: bool = False
     """Print one JSON object and nothing else."""
+    imports: tuple[str, ...] = ()
+    """Modules of your own to import first."""
 
 
 def data_list(words: Sequence[str]) -> int:
@@ -69,6 +71,8 @@ class DataPrepare:
     """Leave out photographs or flowers that cannot be used, and say which."""
     overwrite: bool = False
     """Replace the dataset if it is already prepared."""
+    imports: tuple[str, ...] = ()
+    """Modules of your own to import first."""
 
 
 def data_prepare(words: Sequence[str]) -> int:

@@ -25,6 +25,8 @@ class Models:
     """Outputs of the last layer."""
     json: bool = False
     """Print one JSON object and nothing else."""
+    imports: tuple[str, ...] = ()
+    """Modules of your own to import first."""
 
 
 def models(words: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ from jaxres.config.checks import MAX_SEED, require
 from jaxres.config.data import DataConfig
 from jaxres.config.model import ModelConfig
 from jaxres.config.optim import OptimConfig
+from jaxres.config.plugins import PluginsConfig
 from jaxres.config.train import CheckpointConfig, TrainConfig
 from jaxres.config.transfer import TransferConfig
 
@@ -25,6 +26,7 @@ __all__ = [
     "DataConfig",
     "ModelConfig",
     "OptimConfig",
+    "PluginsConfig",
     "Split",
     "TrainConfig",
     "TransferConfig",
@@ -51,6 +53,7 @@ class Config:
     transfer: TransferConfig = dataclasses.field(default_factory=TransferConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    plugins: PluginsConfig = dataclasses.field(default_factory=PluginsConfig)
 
     def __post_init__(self) -> None:
         """Check combinations of sections."""
@@ -84,6 +87,7 @@ FREE_KEYS = frozenset(
         "checkpoint.every_steps",
         "checkpoint.keep_last",
         "checkpoint.keep_best",
+        "plugins.imports",
     }
 )
 

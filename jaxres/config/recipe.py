@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import tyro
 import yaml
 
-from jaxres.config import Config, as_made, flatten
+from jaxres.config import Config, as_made, flatten, plugins
 from jaxres.config.shipped import find_recipe
 from jaxres.runtime.errors import InputError, unknown_name
 from jaxres.runtime.paths import require_path
@@ -77,8 +77,13 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise InputError(f"recipe '{path}' is not readable as YAML: {detail}") from None
     except RecursionError:
         raise InputError(f"recipe '{path}' is nested too deeply") from None
-    check_keys(recipe or {}, where=f"recipe '{path}'")
-    return recipe or {}
+    recipe = recipe or {}
+    if isinstance(recipe, dict) and "imports" in recipe:
+        if "plugins" in recipe:
+            raise InputError(f"recipe '{path}' has imports and plugins; allowed: one of them")
+        recipe = {"plugins": {"imports": recipe.pop("imports")}, **recipe}
+    check_keys(recipe, where=f"recipe '{path}'")
+    return recipe
 
 
 def check_keys(nested: Any, *, where: str) -> None:
@@ -128,9 +133,11 @@ def parse(target: type[T], words: Sequence[str], *, prog: str) -> T:
     """Read command-line words into a dataclass, whose field of type `Settings` takes every key.
 
     Raises:
-        InputError: in one sentence, whatever is wrong.
+        InputError: in one sentence, whatever is wrong, with a plugin too.
         SystemExit: with status 0 after `--help`.
     """
+    plugins.load_installed()
+    plugins.import_all(plugins.imports_among(words))
     parsed = _parse(target, tuple(_checked(target, words)), prog)
     _require_usable_paths(parsed)
     return parsed

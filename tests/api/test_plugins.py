@@ -1,0 +1,144 @@
+"""A user's own networks, datasets, losses and optimisers: those in `examples`, and bad ones."""
+
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from jaxres.cli.main import main
+from jaxres.config import plugins, recipe
+from jaxres.data.datasets import registry as datasets
+from jaxres.models import registry as models
+from jaxres.runtime.errors import InputError
+from jaxres.training import losses, optim
+
+ROOT = pathlib.Path(__file__).parents[2]
+OWN = str(ROOT / "examples" / "own.yaml")
+REGISTRIES = (
+    (models, "_MODELS"),
+    (optim, "OPTIMIZERS"),
+    (losses, "_LOSSES"),
+    (datasets, "DATASETS"),
+)
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is registered, and the path, are as before; the modules are imported anew next time."""
+    for module, name in REGISTRIES:
+        monkeypatch.setattr(module, name, dict(getattr(module, name)))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] in ("examples", "mine"):
+            del sys.modules[name]
+
+
+def test_the_examples_train_and_their_run_is_evaluated(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    monkeypatch.chdir(ROOT)
+    run_dir = str(tmp_path / "run")
+    assert main(["train", OWN, "--output-dir", run_dir, "--train.epochs", "3"]) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["test"]["accuracy"] > 0.9
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert saved["plugins"]["imports"][0] == "examples.small_net"
+    capfd.readouterr()
+    assert main(["evaluate", run_dir, "--json"]) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert [row["class"] for row in result["per_class"]] == ["lying", "standing", "leaning"]
+    assert result["accuracy"] == summary["test"]["accuracy"]
+    assert main(["models", "small*", "--imports", "examples.small_net", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["models"][0]["name"] == "small_net"
+
+
+@pytest.mark.slow
+def test_another_process_knows_a_runs_plugins(tmp_path: pathlib.Path) -> None:
+    jaxres = [sys.executable, "-m", "jaxres"]
+    words = ["--output-dir", str(tmp_path / "run"), "--train.epochs=1", "--data.workers=2"]
+    subprocess.check_call([*jaxres, "train", OWN, *words, "--data.render=host"], cwd=ROOT)
+    again = subprocess.run(
+        [*jaxres, "evaluate", str(tmp_path / "run")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 2
+    assert "plugins.imports has 'examples.small_net', which is no module here" in again.stderr
+    subprocess.check_call([*jaxres, "evaluate", str(tmp_path / "run")], cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "raise RuntimeError('no luck')",
+            "module 'mine' cannot be imported: RuntimeError: no luck",
+        ),
+        ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
+        ("exit(3)", "module 'mine' cannot be imported: SystemExit: 3"),
+        ("def (", "module 'mine' cannot be imported: SyntaxError: "),
+        (
+            "import jaxres\njaxres.register_loss('cross_entropy')(len)",
+            "ValueError: a loss 'cross_entropy' is already registered",
+        ),
+        (None, "plugins.imports has 'mine', which is no module here; allowed: modules that"),
+    ],
+)
+def test_a_plugin_that_fails_is_one_sentence(
+    text: str | None, problem: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        (tmp_path / "mine.py").write_text(text)
+    (tmp_path / "r.yaml").write_text("imports: [mine]\n")
+    with pytest.raises(InputError) as raised:
+        recipe.load("r.yaml")
+    assert problem in str(raised.value)
+
+
+def test_an_installed_plugin_is_known_to_every_command(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mine.py").write_text("raise KeyError('gone')")
+    (tmp_path / "mine-1.dist-info").mkdir()
+    described = tmp_path / "mine-1.dist-info" / "entry_points.txt"
+    described.write_text("[jaxres.plugins]\nown = mine\n")
+    plugins.load_installed.cache_clear()
+    try:
+        assert main(["models"]) == 2
+    finally:
+        plugins.load_installed.cache_clear()
+    said = capfd.readouterr().err
+    assert said == (
+        "error: the installed plugin 'own' (mine) cannot be imported: KeyError: 'gone'\n"
+    )
+
+
+def test_the_last_imports_count_and_one_key_is_enough(tmp_path: pathlib.Path) -> None:
+    words = [
+        "--plugins.imports",
+        "a",
+        "b",
+        "--x",
+        "c",
+        "--plugins.imports=d",
+        "--y",
+        "--imports",
+        "e",
+    ]
+    assert plugins.imports_among(words) == ["e"]
+    assert plugins.imports_among(words[:-2]) == ["d"]
+    assert plugins.imports_among(words[:5]) == ["a", "b"]
+    (tmp_path / "r.yaml").write_text("imports: [os]\nplugins: {imports: [os]}\n")
+    with pytest.raises(InputError, match="has imports and plugins; allowed: one of them"):
+        recipe.load(tmp_path / "r.yaml")
