@@ -63,15 +63,6 @@ def test_another_process_knows_a_runs_plugins(tmp_path: pathlib.Path) -> None:
     jaxres = [sys.executable, "-m", "jaxres"]
     words = ["--output-dir", str(tmp_path / "run"), "--train.epochs=1", "--data.workers=2"]
     subprocess.check_call([*jaxres, "train", OWN, *words, "--data.render=host"], cwd=ROOT)
-    again = subprocess.run(
-        [*jaxres, "evaluate", str(tmp_path / "run")],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert again.returncode == 2
-    assert "plugins.imports has 'examples.small_net', which is no module here" in again.stderr
     subprocess.check_call([*jaxres, "evaluate", str(tmp_path / "run")], cwd=ROOT)
 
 
