@@ -8,7 +8,7 @@ import venv
 
 import pytest
 
-from jaxres.config.shipped import recipe_names
+from jaxres.config.shipped import shipped_recipes
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = [
@@ -50,7 +50,7 @@ def test_the_wheel_brings_recipes_and_studies(tmp_path: pathlib.Path) -> None:
     assert pathlib.Path(found.strip()).is_relative_to(site)
     listed = run("recipes")
     assert listed.returncode == 0, listed.stderr
-    assert len(listed.stdout.splitlines()) == len(recipe_names()) + 1
+    assert len(listed.stdout.splitlines()) == len(shipped_recipes()) + 1
     trained = run("train", "quickstart", *SMALL)
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.endswith("run directory: runs/quickstart\n")

@@ -19,6 +19,7 @@ from jaxres.evaluation.run import open_checkpoint, require_finite
 from jaxres.evaluation.step import make_features_step, make_outputs_step
 from jaxres.runtime.errors import InputError
 
+STEPS = {"logits": make_outputs_step, "features": make_features_step}
 Images = np.ndarray | Sequence[np.ndarray] | str | Path | Sequence[str | Path]
 
 
@@ -175,6 +176,3 @@ def _as_rgb(k: int, image: Any) -> UInt8[np.ndarray, "h w 3"]:
             "(height, width, 3), or (height, width) if grey"
         )
     return array
-
-
-STEPS = {"logits": make_outputs_step, "features": make_features_step}

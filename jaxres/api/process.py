@@ -6,15 +6,13 @@ import warnings
 from collections.abc import Iterator
 
 from jaxres.runtime import compilation
-
-# Orbax and TFDS tell of their own affairs as warnings; absl is where Orbax writes them.
-TALKATIVE = ("absl", "jax", "orbax", "tensorflow_datasets")
+from jaxres.runtime.screen import TALKATIVE
 
 
 @contextlib.contextmanager
 def left_as_it_was() -> Iterator[None]:
     """Restore JAX's compilation cache, and keep libraries from warning meanwhile."""
-    loggers = [logging.getLogger(name) for name in TALKATIVE]
+    loggers = [logging.getLogger(name) for name in ("absl", *TALKATIVE)]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

@@ -22,8 +22,9 @@ def as_flags(settings: Settings | None) -> list[str]:
         if not isinstance(key, str) or key.count(".") != 1:
             raise InputError(f"settings have the key {key!r}; allowed: 'section.key'")
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
-    check_keys(unflatten(plain), where="the settings")
-    return to_flags(unflatten(plain))
+    nested = unflatten(plain)
+    check_keys(nested, where="the settings")
+    return to_flags(nested)
 
 
 def as_config(given: str | Path | Config, settings: Settings | None) -> Config:

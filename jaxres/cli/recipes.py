@@ -25,14 +25,14 @@ class Recipes:
 def recipes(words: Sequence[str]) -> int:
     """`jaxres recipes`: a table or JSON."""
     args = recipe.parse(Recipes, words, prog="jaxres recipes")
-    every = shipped.recipe_names()
-    names = [name for name in every if fnmatch.fnmatchcase(name, args.pattern)]
-    if not names:
-        raise unknown_name("recipe", args.pattern, every)
+    every = shipped.shipped_recipes()
     found = [
-        {"name": name, "about": shipped.about(name), "file": str(shipped.find_recipe(name))}
-        for name in names
+        {"name": name, "about": shipped.about(path), "file": str(path)}
+        for name, path in every.items()
+        if fnmatch.fnmatchcase(name, args.pattern)
     ]
+    if not found:
+        raise unknown_name("recipe", args.pattern, every)
     if args.json:
         print(json.dumps({"recipes": found}))
     else:

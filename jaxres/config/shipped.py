@@ -1,14 +1,15 @@
 """The recipes and studies that come with JaxRes, found by name from any folder."""
 
-import difflib
+import itertools
 import os
 import re
 from pathlib import Path
 
-from jaxres.runtime.errors import InputError
+from jaxres.runtime.errors import unknown_name
 
 PACKAGE = Path(__file__).parents[1]
 SUFFIX = ".yaml"
+IN_CHECKOUT = "configs/"
 
 
 def shipped(folder: str) -> Path:
@@ -17,14 +18,11 @@ def shipped(folder: str) -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / folder
 
 
-def recipe_names() -> list[str]:
-    """Names of the recipes that come with JaxRes, such as `scaled_mnist/mini_200pct`, sorted."""
+def shipped_recipes() -> dict[str, Path]:
+    """The files of the recipes by their names, such as `scaled_mnist/mini_200pct`, sorted."""
     root = shipped("configs")
-    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in _recipes(root))
-
-
-def _recipes(root: Path) -> list[Path]:
-    return [*root.glob(f"**/*{SUFFIX}")]
+    files = sorted(root.glob(f"**/*{SUFFIX}"))
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in files}
 
 
 def find_recipe(recipe: str | Path) -> Path:
@@ -35,29 +33,25 @@ def find_recipe(recipe: str | Path) -> Path:
     Raises:
         InputError: there is none; with the nearest name.
     """
-    root, given = shipped("configs"), Path(recipe)
+    given = Path(recipe)
     # Path.exists raises where a folder may not be entered; whoever reads the file says so.
     if os.path.exists(given) or given.is_absolute() or ".." in given.parts:
         return given
-    for path in (root.parent / given, root / given.with_name(given.name + SUFFIX)):
-        if os.path.isfile(path) and path.is_relative_to(root):
-            return path
-    if given.suffix == SUFFIX and given.parts[0] != root.name:
+    name = given.as_posix()
+    if name.startswith(IN_CHECKOUT):
+        name = name.removeprefix(IN_CHECKOUT).removesuffix(SUFFIX)
+    elif given.suffix == SUFFIX:
         return given  # whoever reads it says that it is not there
-    name = given.as_posix().removeprefix(f"{root.name}/").removesuffix(SUFFIX)
-    near = difflib.get_close_matches(name, recipe_names(), n=1, cutoff=0.5)
-    hint = f": did you mean '{near[0]}'?" if near else ""
-    raise InputError(
-        f"unknown recipe '{name}'{hint} (allowed: a YAML file, or a name from 'jaxres recipes')"
-    )
+    recipes = shipped_recipes()
+    if name not in recipes:
+        allowed = "a YAML file, or a name from 'jaxres recipes'"
+        raise unknown_name("recipe", name, recipes, shown=allowed)
+    return recipes[name]
 
 
-def about(name: str) -> str:
-    """The first sentence of a shipped recipe's opening comment, if there is one."""
-    text = (shipped("configs") / f"{name}{SUFFIX}").read_text(encoding="utf-8")
-    lines = []
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.removeprefix("#").strip())
-    return re.split(r"[.](?= [A-Z]|$)", " ".join(lines))[0]
+def about(recipe: Path) -> str:
+    """The first sentence of a recipe's opening comment, if there is one."""
+    lines = recipe.read_text(encoding="utf-8").splitlines()
+    comment = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    text = " ".join(line.removeprefix("#").strip() for line in comment)
+    return re.split(r"[.](?= [A-Z]|$)", text)[0]

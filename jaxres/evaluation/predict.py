@@ -15,11 +15,11 @@ from jaxres.data.compose.plain import Plain
 from jaxres.data.composed import ComposedDataset
 from jaxres.data.datasets import modified_mnist
 from jaxres.data.datasets.registry import DATASETS, Source
-from jaxres.data.inputs import normalise
 from jaxres.data.readers import folders
 from jaxres.data.readers.encoded import ImageFiles, Images
 from jaxres.evaluation.evaluator import Evaluator
 from jaxres.evaluation.run import Loaded, Opened, open_checkpoint, require_finite, restored
+from jaxres.evaluation.step import make_outputs_step
 from jaxres.models.pure import Net
 from jaxres.runtime.errors import InputError
 from jaxres.runtime.files import refusing, require_writable, write_whole
@@ -170,11 +170,10 @@ def make_probability_step(
 ) -> Callable[[dict[str, Any], Array, Array], dict[str, Float[Array, "n classes"]]]:
     """A step from one device's part of a batch to `probabilities`; labels are ignored."""
 
+    outputs = make_outputs_step(net, config)
+
     def step(variables: dict[str, Any], images: Array, labels: Array) -> dict[str, Array]:
-        del labels
-        params, stats = variables["params"], variables["stats"]
-        logits, _ = net.apply(params, stats, normalise(config, images), train=False)
-        return {"probabilities": jax.nn.softmax(logits)}
+        return {"probabilities": jax.nn.softmax(outputs(variables, images, labels)["logits"])}
 
     return step
 

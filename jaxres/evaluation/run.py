@@ -147,10 +147,7 @@ def evaluate(
     run = load(run_dir, which=which, split=split, flags=flags)
     make_step = make_outputs_step if outputs else make_eval_step
     evaluator = Evaluator(run.net, run.config, run.mesh, make_step).on(run.dataset)
-    with jax.transfer_guard("disallow"):
-        found = evaluator.predict(run.variables)
-    metrics = evaluator.metrics(found)
-    _require_finite_loss(metrics, run)
+    metrics, found = _measured(evaluator, run)
     about = {"checkpoint": run.step, "split": split, "dataset": run.config.data.dataset}
     return {**metrics, **about, **({"outputs": found} if outputs else {})}
 
@@ -204,29 +201,27 @@ def sweep(
             loaded = restored(opened, config, dataset)
             evaluator = Evaluator(loaded.net, config, loaded.mesh)
         last = seen, loaded, evaluator
-        found = _metrics(evaluator.on(dataset, config), loaded)
+        found, _ = _measured(evaluator.on(dataset, config), loaded)
         rows.append({"value": value, **{key: found[key] for key in SWEPT}})
     name = opened.config.data.dataset
     common = {"checkpoint": opened.step, "split": split, "dataset": name}
     return {"sweep": setting, **common, "results": rows}
 
 
-def _metrics(evaluator: SplitEvaluator, run: Loaded) -> dict[str, Any]:
-    """What an evaluator finds of a checkpoint.
+def _measured(
+    evaluator: SplitEvaluator, run: Loaded
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The metrics of a checkpoint, and what they are of, by example.
 
     Raises:
         InputError: the loss is not finite.
     """
     with jax.transfer_guard("disallow"):
-        found = evaluator(run.variables)
-    _require_finite_loss(found, run)
-    return found
-
-
-def _require_finite_loss(metrics: dict[str, Any], run: Loaded) -> None:
-    """Raises InputError where the loss is not finite."""
+        found = evaluator.predict(run.variables)
+    metrics = evaluator.metrics(found)
     if not math.isfinite(metrics["loss"]):
         raise _unusable(run, "a loss that is")
+    return metrics, found
 
 
 def require_finite(probabilities: Float32[np.ndarray, "n classes"], run: Loaded) -> None:

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxres.models.families import cifar, cnn, mobilenet, resnet, shufflenet, vgg, xception
 from jaxres.models.network import Network
 from jaxres.models.options import Options
-from jaxres.runtime.errors import InputError, find
+from jaxres.runtime.errors import InputError, find, registering
 
 Build = type[Network] | partial[Any]  # a network's class, or that and its table line
 Model = TypeVar("Model", bound=Build)
@@ -50,14 +50,7 @@ def register_model(name: str) -> Callable[[Model], Model]:
     Raises:
         ValueError: the name is taken.
     """
-
-    def register(build: Model) -> Model:
-        if name in _MODELS:
-            raise ValueError(f"a model '{name}' is already registered")
-        _MODELS[name] = build
-        return build
-
-    return register
+    return registering("a model", name, _MODELS)
 
 
 def create(name: str, options: Options, *, rngs: nnx.Rngs) -> Network:

@@ -89,9 +89,10 @@ def kept_settings() -> Iterator[None]:
     try:
         yield
     finally:
-        compilation_cache.reset_cache()
-        for name, value in before.items():
-            jax.config.update(name, value)
+        if before != {name: _config(name) for name in SETTINGS}:
+            compilation_cache.reset_cache()
+            for name, value in before.items():
+                jax.config.update(name, value)
 
 
 def folder_in_use() -> str | None:

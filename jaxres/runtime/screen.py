@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+# Loggers of libraries that tell of their own affairs as warnings, beside absl's.
+TALKATIVE = ("jax", "orbax", "tensorflow_datasets")
 TOLD = ("_SignalingThread", "Handler Commit")  # of writes that failed; the run tells it once
 
 
@@ -19,7 +21,7 @@ def quiet_libraries() -> None:
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.ERROR)
-    for name in ("jax", "orbax", "tensorflow_datasets"):
+    for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.ERROR)
     _silence_stragglers()
 

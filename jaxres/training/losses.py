@@ -5,7 +5,7 @@ from collections.abc import Callable
 from jaxtyping import Array, Float
 
 from jaxres.ops import losses
-from jaxres.runtime.errors import find
+from jaxres.runtime.errors import find, registering
 
 # (logits, labels, smoothing=...) -> the loss of each example
 Loss = Callable[..., Float[Array, " n"]]
@@ -21,14 +21,7 @@ def register_loss(name: str) -> Callable[[Loss], Loss]:
     Raises:
         ValueError: the name is taken.
     """
-
-    def register(loss: Loss) -> Loss:
-        if name in _LOSSES:
-            raise ValueError(f"a loss '{name}' is already registered")
-        _LOSSES[name] = loss
-        return loss
-
-    return register
+    return registering("a loss", name, _LOSSES)
 
 
 def find_loss(name: str) -> Loss:

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Int32
 
 from jaxres.config import OptimConfig
-from jaxres.runtime.errors import find
+from jaxres.runtime.errors import find, registering
 
 Schedule = Callable[[Any], Any]
 Optimizer = Callable[[OptimConfig, Schedule], optax.GradientTransformation]
@@ -76,14 +76,7 @@ def register_optimizer(name: str) -> Callable[[Optimizer], Optimizer]:
     Raises:
         ValueError: the name is taken.
     """
-
-    def register(make: Optimizer) -> Optimizer:
-        if name in OPTIMIZERS:
-            raise ValueError(f"an optimiser '{name}' is already registered")
-        OPTIMIZERS[name] = make
-        return make
-
-    return register
+    return registering("an optimiser", name, OPTIMIZERS)
 
 
 def learning_rate(config: OptimConfig, total_steps: int) -> Schedule:

@@ -10,7 +10,7 @@ import yaml
 
 from jaxres import config as settings
 from jaxres.config import Config, DataConfig, TrainConfig, differing_keys, recipe, to_dict
-from jaxres.config.shipped import about, find_recipe, recipe_names
+from jaxres.config.shipped import about, find_recipe, shipped_recipes
 from jaxres.models.build import abstract_network
 from jaxres.runtime.errors import InputError
 from jaxres.training import transfer
@@ -288,5 +288,5 @@ def test_a_recipe_is_found_by_its_name_from_anywhere(
 
 
 def test_every_shipped_recipe_says_what_it_is() -> None:
-    assert "quickstart" in recipe_names()
-    assert all(about(name) for name in recipe_names())
+    assert "quickstart" in shipped_recipes()
+    assert all(about(path) for path in shipped_recipes().values())
