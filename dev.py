@@ -37,7 +37,10 @@ def set_up() -> None:
     stamp = VENV / "jaxres-setup"
     if stamp.is_file() and stamp.read_text() == wanted:
         return
-    if not (BIN / "python").exists() and subprocess.call([sys.executable, "-m", "venv", VENV]):
+    has_pip = (BIN / "python").exists() and not subprocess.call(
+        [BIN / "python", "-c", "import pip"], stderr=subprocess.DEVNULL
+    )  # not if setting up was interrupted
+    if not has_pip and subprocess.call([sys.executable, "-m", "venv", VENV]):
         shutil.rmtree(VENV, ignore_errors=True)
         sys.exit("dev.py: this Python cannot make environments; on Debian install python3-venv")
     pip = [BIN / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]

@@ -90,11 +90,15 @@ class Classifier:
     def predict(self, images: Images) -> Prediction:
         """The class of each image, and the probabilities of all classes (the softmax).
 
+        Of multi-label data they are of each class by itself (the sigmoid), and the class is the
+        likeliest.
+
         Raises:
             InputError: an image cannot be used, or a probability is not finite.
         """
         logits = self.logits(images)
-        probabilities = np.asarray(jax.nn.softmax(logits))
+        of_all = jax.nn.sigmoid if self._opened.multi_label else jax.nn.softmax
+        probabilities = np.asarray(of_all(logits))
         require_finite(probabilities, self._loaded)
         labels = probabilities.argmax(-1).astype(np.int32)
         return Prediction(labels, [self.class_names[k] for k in labels], probabilities)

@@ -19,7 +19,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from jaxres.checkpoint import checksum
 from jaxres.checkpoint.damage import reason
-from jaxres.checkpoint.progress import Row, rank
+from jaxres.checkpoint.progress import Row, rank, score
 from jaxres.checkpoint.reader import WEIGHTS, CheckpointReader, by_itself, optimizer_item
 from jaxres.config import CheckpointConfig
 from jaxres.runtime.files import write_whole
@@ -58,7 +58,7 @@ class Checkpoints(CheckpointReader):
             return super()._options()
         return ocp.CheckpointManagerOptions(
             preservation_policy=self._kept,
-            best_fn=lambda metrics: metrics["accuracy"],
+            best_fn=score,
             # A killed run's unfinished checkpoints carry a temporary name; remove them.
             cleanup_tmp_directories=True,
             enable_async_checkpointing=True,

@@ -11,6 +11,7 @@ Row = dict[str, Any]
 
 LATER_TOTALS = ("evaluate_s", "checkpoint_s")  # that older checkpoints lack
 TOTALS = ("pictures", "seconds", "wait_s", "compile_s", *LATER_TOTALS)
+SCORE = "mean_average_precision"  # of multi-label data, by which evaluations are compared
 BEST = ("step", "epoch", "accuracy", "loss")  # what is kept of the best evaluation
 
 
@@ -21,7 +22,8 @@ class Progress:
     `iterator` is the state of the training batches; `totals` are sums over all processes that
     worked on the run; `compile_cache` tells how the last of them came by its training step;
     `rollbacks` are steps whose state was given up, and the checkpoints taken instead; `data` are
-    the `ComposedDataset.facts` of each split, and `devices` how many there were.
+    the `ComposedDataset.facts` of each split, `classes` the names of the labels, `multi_label`
+    whether an image may be of several, and `devices` how many there were.
     """
 
     iterator: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -32,6 +34,8 @@ class Progress:
     rollbacks: list[dict[str, int]] = dataclasses.field(default_factory=list)
     data: dict[str, Row] = dataclasses.field(default_factory=dict)
     devices: int | None = None
+    classes: list[str] = dataclasses.field(default_factory=list)
+    multi_label: bool = False
 
     @contextlib.contextmanager
     def timed(self, total: str) -> Iterator[None]:
@@ -88,6 +92,8 @@ class Progress:
             "compile_cache": lambda each: each is None or isinstance(each, str),
             "rollbacks": lambda each: isinstance(each, list) and all(map(_is_rollback, each)),
             "devices": lambda each: each is None or (type(each) is int and each > 0),
+            "classes": lambda each: isinstance(each, list) and all(type(x) is str for x in each),
+            "multi_label": lambda each: isinstance(each, bool),
             "data": lambda each: isinstance(each, dict) and all(map(_is_facts, each.values())),
         }.items():
             if not is_right(made[key]):
@@ -96,17 +102,23 @@ class Progress:
 
 
 def rank(metrics: Mapping[str, Any]) -> tuple[float, float, int]:
-    """What makes a checkpoint better than another: accuracy, a smaller loss, then a later step."""
-    return metrics["accuracy"], -metrics["loss"], metrics.get("step", 0)  # old runs lack the step
+    """What makes a checkpoint better than another: its score, a smaller loss, then a later step."""
+    return score(metrics), -metrics["loss"], metrics.get("step", 0)  # old runs lack the step
+
+
+def score(metrics: Mapping[str, Any]) -> float:
+    """Accuracy, or of multi-label data mean average precision."""
+    return metrics.get(SCORE, metrics["accuracy"])
 
 
 def _as_best(row: Row) -> Row:
-    return {key: row[key] for key in BEST}
+    return {key: row[key] for key in (*BEST, SCORE) if key in row}
 
 
 def is_row(value: Any) -> bool:
     """Whether it tells of an evaluation."""
-    return _is_numbers(value, BEST) and type(value["step"]) is int
+    scored = isinstance(value, dict) and SCORE in value
+    return _is_numbers(value, (*BEST, SCORE) if scored else BEST) and type(value["step"]) is int
 
 
 def _is_rollback(value: Any) -> bool:

@@ -58,9 +58,16 @@ class DataPrepare:
     """Make a dataset ready: a TFDS dataset in ArrayRecord files."""
 
     name: Annotated[Positional[str], tyro.conf.arg(metavar="DATASET")]
-    """Which (see `jaxres data list`)."""
+    """Which (see `jaxres data list`); with --layout a name of your own."""
     from_dir: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Folder with the published files (or their archive); without it they are downloaded."""
+    layout: str | None = None
+    """How your own images lie in --from: `image-folder` (a folder per class, below train, val and
+    test if there are such; archives too) or `csv` (a file of file names and labels)."""
+    short_side: int | None = None
+    """Shrink your own larger images to this short side in pixels, as JPEG."""
+    quality: int = 90
+    """Quality of that JPEG, 1 to 100."""
     data_dir: str = ""
     """Folder of prepared datasets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     photo_side: int = 256
@@ -68,7 +75,7 @@ class DataPrepare:
     partial: bool = False
     """Accept an incomplete cifar10 or flowers; the dataset is then marked partial."""
     skip_bad: bool = False
-    """Leave out photographs or flowers that cannot be used, and say which."""
+    """Leave out flowers, photographs or images of your own that cannot be used, and say which."""
     overwrite: bool = False
     """Replace the dataset if it is already prepared."""
     imports: tuple[str, ...] = ()
@@ -95,6 +102,9 @@ def data_prepare(words: Sequence[str]) -> int:
         partial=args.partial,
         skip_bad=args.skip_bad,
         overwrite=args.overwrite,
+        layout=args.layout,
+        short_side=args.short_side,
+        quality=args.quality,
     )
     print(f"ready: {path}")
     return 0

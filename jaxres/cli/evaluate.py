@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional
 
+from jaxres.checkpoint.progress import SCORE
 from jaxres.config import Split
 from jaxres.config import recipe as recipes
 from jaxres.config.recipe import DEFAULTS, Settings, ShortO, split_settings
@@ -66,12 +67,15 @@ def evaluate(words: Sequence[str]) -> int:
 
 def _print(result: dict[str, Any]) -> None:
     """One evaluation as tables."""
+    scored = f"mAP {result[SCORE]:.4f}  " if SCORE in result else ""
     print(
         f"{result['dataset']} {result['split']}: accuracy {result['accuracy']:.4f}  "
-        f"loss {result['loss']:.4f}  ({result['examples']} examples, "
+        f"loss {result['loss']:.4f}  {scored}({result['examples']} examples, "
         f"checkpoint of step {result['checkpoint']})\n"
     )
     columns = ("class", "precision", "recall", "f1", "support")
+    if scored:
+        columns = (*columns[:4], "average_precision", "support")
     print_table(columns, ([entry[key] for key in columns] for entry in result["per_class"]))
     print("\nconfusion (row: true class, column: predicted)")
     names = [entry["class"] for entry in result["per_class"]]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from jaxres.checkpoint.progress import SCORE
 from jaxres.config import recipe as recipes
 from jaxres.config.recipe import DEFAULTS, Settings, split_settings
 from jaxres.config.shipped import find_recipe
@@ -53,8 +54,9 @@ def train(words: Sequence[str]) -> int:
     if not summary:  # the first of several processes speaks for all
         return 0
     test = summary["test"]
+    scored = f"mAP {test[SCORE]:.4f}  " if SCORE in test else ""
     print(
-        f"test accuracy {test['accuracy']:.4f}  loss {test['loss']:.4f}  "
+        f"test accuracy {test['accuracy']:.4f}  loss {test['loss']:.4f}  {scored}"
         f"({test['examples']} examples, checkpoint of step {test['checkpoint']})"
     )
     print(f"run directory: {run_dir}")

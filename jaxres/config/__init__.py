@@ -152,6 +152,8 @@ def differing_keys(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, tu
     if ours["data"]["composition"] == "plain":
         left_open.add("data.eval_seed")
     flat_ours, flat_theirs = flatten(ours), flatten(to_dict(Config())) | flatten(as_made(theirs))
+    for flat in (flat_ours, flat_theirs):  # its default had a number
+        flat["data.validation_examples"] = flat["data.validation_examples"] or 10_000
     return {
         key: (flat_ours.get(key), flat_theirs.get(key))
         for key in sorted(flat_ours.keys() | flat_theirs.keys())

@@ -22,7 +22,9 @@ class DataConfig:
     """The images: which digits, over which backgrounds, composed how, rendered where."""
 
     dataset: str = "digits"
-    """A name of `jaxres data list`, as `digits` (embedded), `mnist` or `cifar10`."""
+    """A name of `jaxres data list`, as `digits` (embedded) or `mnist`, that of a dataset you
+    prepared, `folder:DIR` (a folder of images per class), `csv:FILE` or
+    `tfds:NAME[/CONFIG][:VERSION]`."""
     composition: Literal["scale_blend", "scatter_digits", "plain"] = "scale_blend"
     """`scale_blend`: a scaled digit over a photograph; `scatter_digits`: several turned digits over
     a noisy background; `plain`: the dataset's own image."""
@@ -75,8 +77,15 @@ class DataConfig:
     """Subtracted from red, green, blue after that division; default: model.init_from's, or 0."""
     std: tuple[float, float, float] | None = None
     """The values are then divided by this; default: that of model.init_from, or 1."""
-    validation_examples: int = 10_000
-    """Training examples held out for validation (without effect on digits)."""
+    validation_examples: int | None = None
+    """Training examples held out for validation (without effect on digits); default: 10,000, of a
+    dataset of your own at most a tenth."""
+    train_split: str = ""
+    """Of a dataset of your own, the split to train on in TFDS's syntax, as `train[:90%]`."""
+    validation_split: str = ""
+    """Likewise that for validation; default: `validation`, or held-out training examples."""
+    test_split: str = ""
+    """Likewise that for test; default: `test`, `validation`, or a tenth of each class."""
     split_seed: int = 0
     """Seed of the split into training and validation."""
     eval_seed: int = 0
@@ -152,7 +161,7 @@ class DataConfig:
             f"data.std is {self.std}; allowed: values above 0",
         )
         require(
-            self.validation_examples >= 1,
+            self.validation_examples is None or self.validation_examples >= 1,
             f"data.validation_examples is {self.validation_examples}; allowed: 1 or more",
         )
         require_seed("data.split_seed", self.split_seed)

@@ -13,7 +13,6 @@ from jaxtyping import Float32, Float64, Int32, Int64, UInt32, UInt64
 
 from jaxres.config import Augmenting, Config
 from jaxres.config.data import MAX_ROTATION
-from jaxres.data.datasets.registry import DATASETS
 from jaxres.data.rng import below, quarters, raw_words, swapped, uniform
 from jaxres.runtime.errors import InputError
 
@@ -124,14 +123,14 @@ class Augment:
 CORNERS = np.array([(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)])  # (column, row)
 
 
-def require_labels_kept(config: Config) -> None:
-    """Refuse what would break the labels of digits.
+def require_labels_kept(config: Config, *, digits: bool) -> None:
+    """Refuse what would break the labels of digits, if the dataset's images are such.
 
     Raises:
         InputError: they would be mirrored, or turned so far that a 6 looks like a 9.
     """
     data, ranges = config.data, config.augment.resolved()
-    if not DATASETS[data.dataset].digits:
+    if not digits:
         return
     if ranges.flip:
         raise InputError(

@@ -15,12 +15,12 @@ from jaxres.data.compose import render_host
 from jaxres.data.compose.composition import Composition, Resident
 from jaxres.data.compose.compositions import compose
 from jaxres.data.datasets import registry
+from jaxres.data.datasets.dataset import Asked, Source
 from jaxres.data.datasets.paths import data_dir
-from jaxres.data.datasets.registry import Source
-from jaxres.data.readers.encoded import EncodedImages
 from jaxres.runtime.errors import InputError
 
 Batch = dict[str, Any]
+MOST_ON_DEVICE = 8 << 30  # bytes of the images from which a device renders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,11 @@ class ComposedDataset:
         return self.examples
 
     @property
+    def multi_label(self) -> bool:
+        """Whether labels say 0 or 1 for each class."""
+        return self.source.labels.ndim == 2
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """What the labels, 0 and up, stand for."""
         return self.compose.class_names(self.source.class_names)
@@ -48,8 +53,9 @@ class ComposedDataset:
     def batch(self, examples: Int32[np.ndarray, " n"], *, epoch: int, first: int) -> Batch:
         """The batch that shows `examples` at positions first, first + 1, ... of an epoch.
 
-        Holds `label` (int32, n) and either `plan` and, of training images that are augmented,
-        `augmentation` (fields of n), or `image` (uint8, n h w 3).
+        Holds `label` (int32, n, or of multi-label data uint8, n classes) and either `plan` and, of
+        training images that are augmented, `augmentation` (fields of n), or `image` (uint8, n h w
+        3).
         """
         plan = self._plan(examples, epoch=epoch, first=first)
         labels = self.compose.labels(plan, self.source.labels[examples])
@@ -70,10 +76,11 @@ class ComposedDataset:
     def facts(self) -> dict[str, int | str]:
         """By what the data of a split are known: `examples` in an epoch and `checksum`.
 
-        That is the CRC-32, in hex, of labels and backgrounds and of the images, decoded or not.
+        That is the CRC-32, in hex, of labels and backgrounds and of the images, decoded or not, or
+        of what tells images in files from others.
         """
         images = self.resident.images
-        stored = images.encoded if isinstance(images, EncodedImages) else [images]
+        stored = [images] if isinstance(images, np.ndarray) else images.identity()
         crc = 0
         for values in (self.source.labels[: self.examples], self.resident.photos, *stored):
             plain = isinstance(values, bytes)
@@ -109,20 +116,21 @@ def open_split(config: Config, split: Split) -> ComposedDataset:
         validation_examples=data.validation_examples,
         split_seed=data.split_seed,
         canvas=data.canvas,
+        asked=Asked(data.train_split, data.validation_split, data.test_split),
     )
     limit = (
         config.train.limit_train_examples if split == "train" else config.train.limit_eval_examples
     )
     augment = None
     if split == "train" and (ranges := config.augment.resolved()).active:
-        require_labels_kept(config)
+        require_labels_kept(config, digits=registry.find(data.dataset, folder).digits)
         augment = Augment(ranges, data.canvas)
     if data.composition != "plain" and not source.grey:
         raise InputError(
             f"data.composition is {data.composition}, which takes grey digits, but "
             f"the images of data.dataset {data.dataset} have colours; allowed: plain"
         )
-    if data.composition != "plain" and registry.DATASETS[data.dataset].composed:
+    if data.composition != "plain" and registry.find(data.dataset, folder).composed:
         raise InputError(
             f"data.composition is {data.composition}, but the images of data.dataset "
             f"{data.dataset} are composed already; allowed: plain"
@@ -131,6 +139,7 @@ def open_split(config: Config, split: Split) -> ComposedDataset:
     composed = compose(data, split, source, augment, folder)
     if not composed.whole_source:
         source = source.first(limit)
+    _require_room(data, source)
     return ComposedDataset(
         split=split,
         source=source,
@@ -141,3 +150,29 @@ def open_split(config: Config, split: Split) -> ComposedDataset:
         seed=config.train.seed if split == "train" else data.eval_seed,
         examples=examples,
     )
+
+
+def require_one_class(dataset: ComposedDataset) -> None:
+    """Refuse data whose images may be of several classes.
+
+    Raises:
+        InputError: the dataset is such.
+    """
+    if dataset.multi_label:
+        raise InputError(
+            f"an image of {dataset.data.dataset} may be of several classes; allowed here: datasets "
+            "with one class per image"
+        )
+
+
+def _require_room(data: DataConfig, source: Source) -> None:
+    """Refuse to decode into every device's memory what does not fit there."""
+    if data.render == "host" or isinstance(source.images, np.ndarray):
+        return
+    size = len(source.labels) * data.canvas**2 * 3
+    if size > MOST_ON_DEVICE:
+        raise InputError(
+            f"data.render is device, where the {len(source.labels):,} images of {data.dataset} "
+            f"take {size >> 30} GiB at data.canvas {data.canvas}; allowed: "
+            f"{MOST_ON_DEVICE >> 30} GiB, or host, which reads them when they are needed"
+        )

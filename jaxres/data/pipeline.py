@@ -17,7 +17,9 @@ from typing import Any
 
 import cv2
 import grain
+import jax
 import numpy as np
+from grain.multiprocessing import SharedMemoryArray
 
 from jaxres.config import Config
 from jaxres.data.composed import Batch, ComposedDataset
@@ -120,7 +122,7 @@ class Batches:
         Raises:
             TrainingFailed: they die again and again.
         """
-        made = self._supervised() if self._workers else next(self._batches)
+        made = _held(self._supervised()) if self._workers else next(self._batches)
         self._next += 1
         return made
 
@@ -263,6 +265,18 @@ def _require_shared_memory(make: TrainBatch | EvalBatch, workers: int) -> None:
 def _remedy(workers: int) -> str:
     fewer = "fewer data.workers" if workers > 1 else "data.workers 0"
     return f"give it more (docker run --shm-size), or {fewer} or a smaller data.batch_size"
+
+
+def _held(element: Any) -> Any:
+    """What a worker handed over in shared memory, which is free when nobody has it any more.
+
+    Grain gives it up when its array goes, and cannot while JAX still reads from there.
+    """
+    for leaf in jax.tree.leaves(element):
+        if isinstance(leaf, SharedMemoryArray) and leaf.shm is not None:
+            leaf.shm.unlink()
+            leaf._unlink_on_del = False
+    return element
 
 
 def _init_worker(index: int, count: int) -> None:

@@ -1,34 +1,32 @@
-"""Preparing datasets: original files in, a TFDS dataset of ArrayRecord files out.
-
-What is written opens with `tfds.builder_from_directory` and `tfds.data_source`. Images reach
-TFDS as PNG bytes: raw arrays it would encode with TensorFlow, which is not needed here.
-"""
+"""Preparing datasets: original files in, a TFDS dataset of ArrayRecord files out."""
 
 import contextlib
-import io
-import os
+import hashlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
+
+from jaxres.data import writing
 from jaxres.data.datasets import photos
 from jaxres.data.datasets.bad import Bad
-from jaxres.data.datasets.dataset import Content, Example, Request
-from jaxres.data.datasets.registry import PREPARABLE
+from jaxres.data.datasets.dataset import Content, Dataset, Items, Request
+from jaxres.data.datasets.registry import DATASETS, PREPARABLE
+from jaxres.data.own import layouts
 from jaxres.data.readers import tfds_records
 from jaxres.data.readers.folders import require_folder
-from jaxres.data.readers.stated_size import stated
 from jaxres.runtime.errors import InputError, unknown_name
-from jaxres.runtime.screen import say, track
+from jaxres.runtime.files import lock
+from jaxres.runtime.screen import say
 
 STAGING_PREFIX = ".preparing-"
 # No preparation takes a day: an older staging folder is what a killed run left behind.
 STALE_AFTER_S = 24 * 3600
-# TFDS gathers a split in memory up to this size and beyond it needs TensorFlow.
-MAX_SPLIT_BYTES = 1000 << 20
+MOST_QUALITY = 100
 
 
 def prepare(
@@ -41,13 +39,17 @@ def prepare(
     partial: bool = False,
     skip_bad: bool = False,
     overwrite: bool = False,
+    layout: str | None = None,
+    short_side: int | None = None,
+    quality: int = 90,
 ) -> Path:
     """Write a dataset to DATA_DIR/NAME/VERSION and return that folder.
 
-    It appears there whole or not at all. One that is there already is left as it is.
+    It appears there whole or not at all. One that is there already is left as it is. With a layout,
+    what was done when it is interrupted is kept, and the next preparation continues from there.
 
     Args:
-        name: A key of `PREPARABLE`.
+        name: A key of `PREPARABLE`, or with a layout a name of the user's own.
         from_dir: Folder (or archive) of the original files; None downloads them through TFDS.
         data_dir: Where prepared datasets live.
         progress: Report on standard error: a bar on a terminal, plain lines elsewhere.
@@ -55,12 +57,18 @@ def prepare(
         partial: Take what is there of an incomplete dataset; its metadata then says so.
         skip_bad: Leave out images that cannot be used, and say which, instead of refusing all.
         overwrite: Replace a dataset that is there, once the new one is whole.
+        layout: How images of the user's own lie there, a key of `layouts.LAYOUTS`.
+        short_side: With a layout, shrink larger images to this short side, in pixels.
+        quality: Of the JPEG that such images become, 1 to 100.
     """
-    if name not in PREPARABLE:
-        raise unknown_name("dataset to prepare", name, PREPARABLE)
+    dataset = _dataset(name, layout)
+    if short_side is not None and (layout is None or short_side < photos.MIN_SIDE):
+        allowed = f"{photos.MIN_SIDE} pixels or more, with --layout"
+        raise InputError(f"short_side is {short_side}; allowed: {allowed}")
+    if not 1 <= quality <= MOST_QUALITY:
+        raise InputError(f"quality is {quality}; allowed: 1 to {MOST_QUALITY}")
     if photo_side < photos.MIN_SIDE:
         raise InputError(f"photo_side is {photo_side}; allowed: {photos.MIN_SIDE} pixels or more")
-    dataset = PREPARABLE[name]
     if partial and not dataset.may_be_partial:
         allowed = ", ".join(key for key, other in PREPARABLE.items() if other.may_be_partial)
         raise InputError(f"--partial is given for {name}; allowed for: {allowed}")
@@ -69,6 +77,8 @@ def prepare(
         raise InputError(f"--skip-bad is given for {name}; allowed for: {allowed}")
     bad = Bad(skip=skip_bad)
     request = Request(name, from_dir, data_dir, progress, photo_side, partial, bad)
+    if layout is not None:
+        request = request._replace(layout=layout, short_side=short_side, quality=quality)
     settings = {key: getattr(request, key) for key in dataset.settings}
 
     if from_dir is not None and not from_dir.is_file():
@@ -80,10 +90,14 @@ def prepare(
         return folder
 
     assert dataset.prepare is not None
-    content = dataset.prepare(request)
-    with _writing_to(data_dir, name), _staging(data_dir, name) as stage:
+    content = dataset.prepare(request) if layout is None else None
+    with _writing_to(data_dir, name), _staging(data_dir, name, kept=layout is not None) as stage:
+        if content is None:
+            content = dataset.prepare(request._replace(stage=stage))
+        metadata = settings | ({"partial": content.partial} if content.partial else {})
+        _forget_others(content, settings, stage)
         try:
-            written = _write(request, content, settings, stage)
+            written = writing.write(dataset, content, metadata, stage, shown=progress)
         except Exception:  # as of a split of which no image is left
             bad.finish()
             raise
@@ -91,6 +105,32 @@ def prepare(
         folder.parent.mkdir(exist_ok=True)
         _put_in_place(written, folder, aside=stage / "replaced")
     return folder
+
+
+def _dataset(name: str, layout: str | None) -> Dataset:
+    """One of JaxRes's own, or with a layout one of the user's."""
+    if layout is None:
+        if name not in PREPARABLE:
+            allowed = f"{', '.join(PREPARABLE)}, or a name of your own with --layout"
+            raise unknown_name("dataset to prepare", name, PREPARABLE, shown=allowed)
+        return PREPARABLE[name]
+    if layout not in layouts.LAYOUTS:
+        raise unknown_name("layout", layout, layouts.LAYOUTS)
+    if name in DATASETS or name in PREPARABLE:
+        raise InputError(f"--layout is given for {name}, which JaxRes has; choose another name")
+    return layouts.dataset(name, layout)
+
+
+def _forget_others(content: Content, settings: dict[str, Any], stage: Path) -> None:
+    """Remove what an interrupted preparation wrote, if it was of other images."""
+    told = hashlib.sha256(repr(settings).encode())
+    for name, split in content.splits.items():
+        items = split.examples.items if isinstance(split.examples, Items) else ()
+        told.update(repr((name, items)).encode(errors="replace"))
+    noted = stage / "items"
+    if not noted.is_file() or noted.read_text() != told.hexdigest():
+        shutil.rmtree(stage / "parts", ignore_errors=True)
+        noted.write_text(told.hexdigest())
 
 
 def _put_in_place(written: Path, folder: Path, *, aside: Path) -> None:
@@ -122,80 +162,22 @@ def _require_as_asked(
             )
 
 
-def _write(request: Request, content: Content, settings: dict[str, Any], stage: Path) -> Path:
-    """Have TFDS write the dataset below `stage`; returns its folder there."""
-    import tensorflow_datasets as tfds
-
-    dataset = PREPARABLE[request.name]
-    metadata = settings | ({"partial": content.partial} if content.partial else {})
-
-    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        name = request.name
-        VERSION = tfds.core.Version(dataset.version)
-        # TFDS would search this package for a checksum file, with a module (importlib_resources)
-        # that it does not require. Checksums are checked on reading the originals.
-        url_infos = None
-
-        def _info(self) -> tfds.core.DatasetInfo:
-            return tfds.core.DatasetInfo(
-                builder=self,
-                description=content.description,
-                features=tfds.features.FeaturesDict(content.features),
-                supervised_keys=content.supervised_keys,
-                homepage=content.homepage,
-                citation=content.citation,
-                metadata=tfds.core.MetadataDict(metadata) if metadata else None,
-                # Example i is then image i of the originals.
-                disable_shuffling=True,
-            )
-
-        def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, Example]]]:
-            return {split: self._generate_examples(split) for split in content.splits}
-
-        def _generate_examples(self, split: str) -> Iterator[tuple[int, Example]]:
-            count, examples = content.splits[split]
-            size = 0
-            tracked = track(examples, count, f"{request.name} {split}", request.progress)
-            for key, example in enumerate(tracked):
-                which = f"image {key} of {request.name} {split}"
-                _require_declared(which, example, content.features)
-                size += len(example["image"])
-                if size > MAX_SPLIT_BYTES:
-                    raise InputError(
-                        f"the images of split '{split}' of {request.name} are larger than "
-                        f"{MAX_SPLIT_BYTES >> 20} MiB: give fewer, or choose a smaller photo_side"
-                    )
-                yield key, {**example, "image": io.BytesIO(example["image"])}
-
-    builder = Builder(data_dir=os.fspath(stage), file_format="array_record")
-    # TFDS prints to standard output, which belongs to the caller, and draws bars of its own.
-    tfds.disable_progress_bar()
+@contextlib.contextmanager
+def _staging(data_dir: Path, name: str, *, kept: bool) -> Iterator[Path]:
+    """A folder beside the datasets that is gone afterwards, unless it is `kept` by an interrupt."""
+    is_new = not data_dir.exists()
+    data_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare()
+        with _kept_stage(data_dir, name) if kept else _new_stage(data_dir, name) as stage:
+            yield stage
     finally:
-        tfds.enable_progress_bar()
-    return dataset.open(stage).folder
-
-
-def _require_declared(which: str, example: Example, features: Mapping[str, Any]) -> None:
-    """Refuse what TFDS would write, and loading would refuse: another size, a label too high."""
-    height, width = features["image"].shape[:2]
-    size = stated(example["image"])
-    if height and size and size != (width, height):
-        raise InputError(
-            f"{which} is {size.width} x {size.height} pixels; allowed: {width} x {height}"
-        )
-    if isinstance(label := example.get("label"), int):
-        last = features["label"].num_classes - 1
-        if not 0 <= label <= last:
-            raise InputError(f"{which} has the label {label}; allowed: 0 to {last}")
+        if is_new:
+            with contextlib.suppress(OSError):  # there is something in it
+                data_dir.rmdir()
 
 
 @contextlib.contextmanager
-def _staging(data_dir: Path, name: str) -> Iterator[Path]:
-    """A folder beside the datasets that is gone afterwards, whatever happens."""
-    data_dir.mkdir(parents=True, exist_ok=True)
+def _new_stage(data_dir: Path, name: str) -> Iterator[Path]:
     for leftover in data_dir.glob(f"{STAGING_PREFIX}*"):
         with contextlib.suppress(FileNotFoundError):  # its own run is removing it
             if time.time() - leftover.stat().st_mtime > STALE_AFTER_S:
@@ -205,6 +187,26 @@ def _staging(data_dir: Path, name: str) -> Iterator[Path]:
         yield stage
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _kept_stage(data_dir: Path, name: str) -> Iterator[Path]:
+    """One of this name that an interrupted preparation may have left, held by this process."""
+    stage = data_dir / f"{STAGING_PREFIX}{name}"
+    stage.mkdir(exist_ok=True)
+    try:
+        with lock(stage / "lock", timeout_s=0):
+            try:
+                yield stage
+            except KeyboardInterrupt:
+                say(f"interrupted: what is done is kept in {stage}; the same command continues")
+                raise
+            except BaseException:
+                shutil.rmtree(stage, ignore_errors=True)
+                raise
+            shutil.rmtree(stage, ignore_errors=True)
+    except filelock.Timeout:
+        raise InputError(f"another process is preparing {name} in {data_dir}") from None
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from jaxres.data.composed import ComposedDataset
 from jaxres.data.inputs import images_of
 from jaxres.data.pipeline import eval_batches
 from jaxres.distributed.mesh import AXIS, put_batch, replicate
-from jaxres.evaluation.metrics import classification_metrics
+from jaxres.evaluation.metrics import metrics_of
 from jaxres.evaluation.step import make_eval_step
 from jaxres.models.pure import Net
 from jaxres.ops import target
@@ -147,7 +147,7 @@ class SplitEvaluator:
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *done)
 
     def __call__(self, variables: dict[str, Any]) -> dict[str, Any]:
-        """The metrics of `classification_metrics` for weights (`params`, `stats`)."""
+        """The metrics of `metrics_of` for weights (`params`, `stats`)."""
         return self.metrics(self.predict(variables))
 
     def unless(
@@ -159,6 +159,4 @@ class SplitEvaluator:
 
     def metrics(self, results: dict[str, np.ndarray]) -> dict[str, Any]:
         """The metrics of what `predict` gave."""
-        return classification_metrics(
-            results["label"], results["predicted"], results["loss"], self._dataset.class_names
-        )
+        return metrics_of(results, self._dataset.class_names)

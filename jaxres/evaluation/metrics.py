@@ -1,10 +1,20 @@
 """Classification metrics from per-example results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Int32
+from jaxtyping import Bool, Float, Int, Int32, UInt8
+
+from jaxres.checkpoint.progress import SCORE
+
+
+def metrics_of(results: Mapping[str, np.ndarray], class_names: Sequence[str]) -> dict[str, Any]:
+    """The metrics of what an evaluation step gave by example."""
+    labels, losses = results["label"], results["loss"]
+    if labels.ndim == 2:
+        return multi_label_metrics(labels, results["logits"], losses, class_names)
+    return classification_metrics(labels, results["predicted"], losses, class_names)
 
 
 def confusion_matrix(
@@ -45,3 +55,54 @@ def classification_metrics(
         "per_class": per_class,
         "confusion": confusion.tolist(),
     }
+
+
+def multi_label_metrics(
+    labels: UInt8[np.ndarray, "n classes"],
+    logits: Float[np.ndarray, "n classes"],
+    losses: Float[np.ndarray, " n"],
+    class_names: Sequence[str],
+) -> dict[str, Any]:
+    """Mean average precision over the classes that occur, and each class by itself.
+
+    `accuracy` is the share of right answers, class by class, where a logit above 0 says yes.
+    `confusion` counts an image once for each pair of a class that it has (row) and one that is
+    seen in it (column). The rest is as in `classification_metrics`.
+    """
+    said, true = logits > 0, labels > 0
+    both = (said & true).sum(0)
+    support, guessed = true.sum(0), said.sum(0)
+    per_class = [
+        {
+            "class": name,
+            "precision": float(both[k] / max(guessed[k], 1)),
+            "recall": float(both[k] / max(support[k], 1)),
+            "f1": float(2 * both[k] / max(guessed[k] + support[k], 1)),
+            "average_precision": average_precision(true[:, k], logits[:, k]),
+            "support": int(support[k]),
+        }
+        for k, name in enumerate(class_names)
+    ]
+    there = [row["average_precision"] for row in per_class if row["support"]]
+    return {
+        SCORE: float(np.mean(there)) if there else 0.0,
+        "accuracy": float((said == true).mean()),
+        "loss": float(losses.astype(np.float64).sum() / len(labels)),
+        "examples": len(labels),
+        "per_class": per_class,
+        "confusion": (true.T.astype(np.int64) @ said).tolist(),
+    }
+
+
+def average_precision(true: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> float:
+    """Precision where each positive is found, averaged; ties count as found together.
+
+    As scikit-learn's `average_precision_score`; 0 where there are no positives.
+    """
+    if not true.any():
+        return 0.0
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
+    found = np.cumsum(true[order])[ends]
+    steps = np.diff(found, prepend=0)
+    return float((steps * (found / (ends + 1))).sum() / found[-1])

@@ -21,6 +21,7 @@ from jaxres.evaluation.evaluator import Evaluator
 from jaxres.evaluation.run import Loaded, Opened, open_checkpoint, require_finite, restored
 from jaxres.evaluation.step import make_outputs_step
 from jaxres.models.pure import Net
+from jaxres.ops.losses import is_multi_label
 from jaxres.runtime.errors import InputError
 from jaxres.runtime.files import refusing, require_writable, write_whole
 
@@ -40,7 +41,8 @@ def predict(
     """What a checkpoint (`best`, `last` or a step) sees in image files, in their order.
 
     Of folders, all images below them. Gives for each `file`, `label` (a number), `class` (its
-    name), `probability` and the `probabilities` of all classes by name. Progress of several batches
+    name), `probability` and the `probabilities` of all classes by name; of multi-label data the
+    `classes` too whose probability is above a half. Progress of several batches
     is `shown`.
 
     Raises:
@@ -56,6 +58,8 @@ def predict(
         label = int(row.argmax())
         probabilities = dict(zip(names, row.tolist(), strict=True))
         found = {"label": label, "class": names[label], "probability": float(row[label])}
+        if run.dataset.multi_label:
+            found["classes"] = [name for name, each in probabilities.items() if each > 0.5]
         if file not in problems:
             results.append({"file": str(file), **found, "probabilities": probabilities})
     if not results:
@@ -118,8 +122,9 @@ def load_files(
 
 def square_side(config: Config) -> int | None:
     """Side of the squares that photographs are cut to, pixels; None if a run's images are not."""
-    described = DATASETS.get(config.data.dataset)
-    return config.data.canvas if described and described.photographs else None
+    dataset = config.data.dataset
+    photographs = dataset not in DATASETS or DATASETS[dataset].photographs
+    return config.data.canvas if photographs else None
 
 
 def on_images(opened: Opened, images: Images) -> Loaded:
@@ -136,7 +141,10 @@ def as_dataset(opened: Opened, images: Images) -> ComposedDataset:
     """Images as a split of a run's dataset, labels unknown; see `on_images`."""
     data = dataclasses.replace(opened.config.data, composition="plain", render="host", workers=0)
     classes = opened.weights["params"]["head"]["linear"]["kernel"].shape[-1]
-    source = Source(images, np.zeros(len(images), np.int32), _class_names(opened.config, classes))
+    unknown = np.zeros(len(images), np.int32)
+    if opened.multi_label:
+        unknown = np.zeros((len(images), classes), np.uint8)
+    source = Source(images, unknown, _class_names(opened, classes))
     return ComposedDataset(
         split="test",
         source=source,
@@ -151,6 +159,8 @@ def as_dataset(opened: Opened, images: Images) -> ComposedDataset:
 
 def predict_all(run: Loaded, *, shown: bool = False) -> dict[str, np.ndarray]:
     """`label` and class `probabilities` (the softmax of the logits) of every image, in order.
+
+    Of multi-label data they are the sigmoids.
 
     Progress of several batches is `shown`.
 
@@ -168,19 +178,25 @@ def predict_all(run: Loaded, *, shown: bool = False) -> dict[str, np.ndarray]:
 def make_probability_step(
     net: Net, config: Config
 ) -> Callable[[dict[str, Any], Array, Array], dict[str, Float[Array, "n classes"]]]:
-    """A step from one device's part of a batch to `probabilities`; labels are ignored."""
+    """A step from one device's part of a batch to `probabilities`, whatever the labels say.
+
+    Those of multi-label data are of each class by itself.
+    """
 
     outputs = make_outputs_step(net, config)
 
     def step(variables: dict[str, Any], images: Array, labels: Array) -> dict[str, Array]:
-        return {"probabilities": jax.nn.softmax(outputs(variables, images, labels)["logits"])}
+        probabilities = jax.nn.sigmoid if is_multi_label(labels) else jax.nn.softmax
+        return {"probabilities": probabilities(outputs(variables, images, labels)["logits"])}
 
     return step
 
 
-def _class_names(config: Config, classes: int) -> tuple[str, ...]:
-    """Those of the run's dataset, or numbers where its classes are not what the network tells."""
-    data = config.data
+def _class_names(opened: Opened, classes: int) -> tuple[str, ...]:
+    """Those of the run; of an older run the dataset's, where the network tells its classes."""
+    if len(opened.classes) == classes:
+        return opened.classes
+    data = opened.config.data
     dataset = None if data.composition == "scatter_digits" else DATASETS.get(data.dataset)
     if dataset and len(dataset.class_names) == classes:
         return dataset.class_names

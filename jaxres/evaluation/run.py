@@ -39,6 +39,8 @@ class Opened(NamedTuple):
     config: Config
     weights: dict[str, Any]  # `params` and `stats` to evaluate
     data: dict[str, Any]  # what is known of the splits it was trained on
+    classes: tuple[str, ...]  # what the labels stand for; empty: an older run
+    multi_label: bool  # whether an image may be of several
 
     @property
     def folder(self) -> Path:
@@ -59,7 +61,7 @@ def open_checkpoint(run_dir: Path, which: str, flags: Sequence[str] = ()) -> Ope
         for left in reversed(range(TRIES)):
             step = checkpoints.find(which)
             try:
-                saved, data, weights = _read(checkpoints, step)
+                saved, progress, weights = _read(checkpoints, step)
                 break
             except InputError:
                 if not left or not checkpoints.is_removed(step):
@@ -69,14 +71,22 @@ def open_checkpoint(run_dir: Path, which: str, flags: Sequence[str] = ()) -> Ope
     train = saved.get("train", {}) | {"devices": None, "compile_cache": "default"}
     config = recipe.from_dict(saved | {"train": train}, flags)
     compilation.use_cache(config.train.compile_cache)
-    return Opened(checkpoints.folder.parent, step, config, weights, data)
+    return Opened(
+        run_dir=checkpoints.folder.parent,
+        step=step,
+        config=config,
+        weights=weights,
+        data=progress.get("data", {}),
+        classes=tuple(progress.get("classes", ())),
+        multi_label=progress.get("multi_label", False),
+    )
 
 
 def _read(checkpoints: CheckpointReader, step: int) -> tuple[Any, Any, Any]:
-    """Settings, facts of the data and weights."""
+    """Settings, progress and weights."""
     here = SingleDeviceSharding(jax.devices()[0])
-    data = checkpoints.read(step, "progress").get("data", {})
-    return checkpoints.read_config(step), data, checkpoints.read_weights(step, here)
+    progress = checkpoints.read(step, "progress")
+    return checkpoints.read_config(step), progress, checkpoints.read_weights(step, here)
 
 
 class Loaded(NamedTuple):

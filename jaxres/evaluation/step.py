@@ -4,27 +4,36 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Int32, UInt8
+from jaxtyping import Array, Float, Int32, UInt8
 
 from jaxres.config import Config
 from jaxres.data.inputs import normalise
 from jaxres.models.pure import Net
-from jaxres.ops.losses import cross_entropy
+from jaxres.ops.losses import evaluation_loss, is_multi_label
 
-EvalStep = Callable[
-    [dict[str, Any], UInt8[Array, "n side side 3"], Int32[Array, " n"]], dict[str, Array]
-]
+Labels = Int32[Array, " n"] | UInt8[Array, "n classes"]
+EvalStep = Callable[[dict[str, Any], UInt8[Array, "n side side 3"], Labels], dict[str, Array]]
+
+
+def predicted_by(logits: Float[Array, "n classes"], labels: Labels) -> Labels:
+    """The class of the highest logit or, where labels are so, 0 or 1 for each class."""
+    if is_multi_label(labels):
+        return (logits > 0).astype(jnp.uint8)
+    return logits.argmax(-1).astype(jnp.int32)
 
 
 def make_eval_step(net: Net, config: Config) -> EvalStep:
     """A step from one device's part of a batch to per-example `loss` and `predicted` class.
 
-    `loss` is the plain cross-entropy, without label smoothing.
+    `loss` is the plain cross-entropy, without label smoothing. Of multi-label data it is that of
+    sigmoids, and there are the `logits` (float32, n classes) too.
     """
     outputs = make_outputs_step(net, config)
 
     def step(variables: dict[str, Any], images: Array, labels: Array) -> dict[str, Array]:
         results = outputs(variables, images, labels)
+        if is_multi_label(labels):
+            return results
         return {key: results[key] for key in ("loss", "predicted")}
 
     return step
@@ -38,8 +47,8 @@ def make_outputs_step(net: Net, config: Config) -> EvalStep:
         logits, _ = net.apply(params, stats, normalise(config, images), train=False)
         return {
             "logits": logits,
-            "loss": cross_entropy(logits, labels),
-            "predicted": logits.argmax(-1).astype(jnp.int32),
+            "loss": evaluation_loss(logits, labels),
+            "predicted": predicted_by(logits, labels),
         }
 
     return step

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Int32, Int64, UInt8
 
+from jaxres.data.composed import require_one_class
 from jaxres.evaluation.predict import predict_all
 from jaxres.evaluation.run import Loaded
 from jaxres.explain.preview import planned, rendered
@@ -67,8 +68,10 @@ def find_mistakes(run: Loaded, *, shown: bool = False) -> Mistakes:
     """A run's mistakes on its images; progress is `shown`.
 
     Raises:
-        InputError: the weights give probabilities that are not finite.
+        InputError: an image may be of several classes, or the weights give probabilities that are
+            not finite.
     """
+    require_one_class(run.dataset)
     results = predict_all(run, shown=shown)
     return mistakes_of(results["label"], results["probabilities"], run.dataset.class_names)
 

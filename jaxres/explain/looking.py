@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
+from jaxres.data.composed import require_one_class
 from jaxres.evaluation.run import Loaded, require_finite
 from jaxres.explain.attention import grad_cam, occlusion, predict_images
 from jaxres.explain.layers import find_layer
@@ -49,6 +50,7 @@ def look(
         InputError: the network has no such layer, or no maps that say where, the patch does not
             fit, or the weights cannot be used.
     """
+    require_one_class(run.dataset)
     chosen = None
     if set(methods) - {"occlusion"}:
         chosen = find_layer(run.net, run.config.data.image_size, layer)

@@ -14,6 +14,7 @@ import rich.progress
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2, summary_pb2
 
+from jaxres.checkpoint.progress import SCORE
 from jaxres.logs.rows import keep_rows
 
 # Classes that protobuf makes as it is imported.
@@ -84,6 +85,8 @@ class RunLog:
             self._events.add(row)
         shown = [f"epoch {row['epoch']:.2f}", f"step {row['step']}/{self._total_steps}"]
         numbers = f"loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}"
+        if SCORE in row:
+            numbers += f"  mAP {row[SCORE]:.4f}"
         if row.get("images_per_s"):
             numbers += f"  {row['images_per_s']:.0f} img/s"
         if self._bar is not None and row["split"] == "train":

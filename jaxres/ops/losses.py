@@ -1,9 +1,11 @@
 """Losses by example."""
 
+from typing import Any
+
 import chex
 import jax
 import optax
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from jaxres.ops import target
 
@@ -22,15 +24,45 @@ def cross_entropy(
 
 
 def sigmoid_cross_entropy(
-    logits: Float[Array, "n classes"], labels: Int32[Array, " n"], *, smoothing: float = 0.0
+    logits: Float[Array, "n classes"],
+    labels: Int32[Array, " n"] | UInt8[Array, "n classes"],
+    *,
+    smoothing: float = 0.0,
 ) -> Float[Array, " n"]:
     """One yes-or-no question per class: binary cross-entropies, summed over the classes.
 
-    As Beyer et al. 2020, "Are we done with ImageNet?", section 5.
+    As Beyer et al. 2020, "Are we done with ImageNet?", section 5. Labels that are 0 or 1 for each
+    class are smoothed towards a half.
     """
-    _require_rows(logits, labels)
-    targets = _smoothed(labels, logits.shape[-1], smoothing)
+    if is_multi_label(labels):
+        chex.assert_equal_shape([logits, labels])
+        targets = labels * (1 - smoothing) + smoothing / 2
+    else:
+        _require_rows(logits, labels)
+        targets = _smoothed(labels, logits.shape[-1], smoothing)
     return optax.sigmoid_binary_cross_entropy(logits, targets).sum(-1)
+
+
+def is_multi_label(labels: Any) -> bool:
+    """Whether labels say 0 or 1 for each class, rather than which class it is."""
+    return labels.ndim == 2
+
+
+def evaluation_loss(
+    logits: Float[Array, "n classes"], labels: Int32[Array, " n"] | UInt8[Array, "n classes"]
+) -> Float[Array, " n"]:
+    """The loss by which networks are compared: cross-entropy, of multi-label data by sigmoids."""
+    loss = sigmoid_cross_entropy if is_multi_label(labels) else cross_entropy
+    return loss(logits, labels)
+
+
+def hits(
+    logits: Float[Array, "n classes"], labels: Int32[Array, " n"] | UInt8[Array, "n classes"]
+) -> Bool[Array, "n *classes"]:
+    """Whether the highest logit is the label's; of multi-label data, whether each sign is right."""
+    if is_multi_label(labels):
+        return (logits > 0) == (labels > 0)
+    return logits.argmax(-1) == labels
 
 
 def _require_rows(logits: Array, labels: Array) -> None:

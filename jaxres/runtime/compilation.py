@@ -8,7 +8,6 @@ none of them code that it cannot run.
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,7 +18,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from jaxres.runtime.errors import InputError
 from jaxres.runtime.files import lock, locks_work
-from jaxres.runtime.paths import require_path
+from jaxres.runtime.paths import caches, require_path
 
 OFF = ("", "off", "none")
 MAX_BYTES = 2 * 2**30  # a ResNet-50 step takes 3 MiB, so hundreds of programs; the oldest go first
@@ -105,23 +104,9 @@ def _config(name: str) -> Any:
 
 
 def default_folder() -> Path:
-    """$JAX_COMPILATION_CACHE_DIR, else the folder for caches: XDG's, or macOS's own.
-
-    Of a user who has no home it is in the temporary folder.
-    """
-    if chosen := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        return Path(chosen)
-    if chosen := os.environ.get("XDG_CACHE_HOME"):
-        return Path(chosen)
-    try:
-        home = Path.home()
-    except RuntimeError:  # no $HOME, and no entry for the user
-        folder = Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-            raise PermissionError(f"'{folder}' is another user's") from None
-        return folder
-    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+    """$JAX_COMPILATION_CACHE_DIR, else the user's folder for caches."""
+    chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    return Path(chosen) if chosen else caches()
 
 
 def _make(folder: Path) -> Path:

@@ -2,6 +2,9 @@
 
 import os
 import re
+import sys
+import tempfile
+from pathlib import Path
 
 from jaxres.runtime.errors import InputError
 
@@ -37,3 +40,24 @@ def require_path(key: str, path: str, *, folder: bool = True) -> None:
     text = encoded.decode(errors="backslashreplace")
     if folder and text != path:
         raise InputError(f"{key} is '{text}'; allowed: a path whose names are UTF-8")
+
+
+def caches() -> Path:
+    """The user's folder for caches: XDG's, or macOS's own.
+
+    Of a user who has no home it is in the temporary folder.
+
+    Raises:
+        PermissionError: that is another user's.
+    """
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        return Path(chosen)
+    try:
+        home = Path.home()
+    except RuntimeError:  # no $HOME, and no entry for the user
+        folder = Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+            raise PermissionError(f"'{folder}' is another user's") from None
+        return folder
+    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache")

@@ -5,6 +5,7 @@ import math
 import time
 from typing import Any
 
+from jaxres.checkpoint.progress import SCORE
 from jaxres.checkpoint.shapes import abstract_like
 from jaxres.distributed.signals import StopSignal
 from jaxres.evaluation.evaluator import Evaluator, SplitEvaluator
@@ -76,6 +77,7 @@ def _row(run: Run, split: str, step: int, metrics: Metrics, seconds: float) -> d
         "split": split,
         "loss": metrics["loss"],
         "accuracy": metrics["accuracy"],
+        **{key: metrics[key] for key in (SCORE,) if key in metrics},
         "examples": metrics["examples"],
         "seconds": seconds,
     }

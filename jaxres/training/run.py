@@ -110,7 +110,12 @@ def begin(setup: Setup) -> Start:
         setup=dataclasses.replace(setup, config=config),
         step=0,
         state=replicate(setup.mesh, begun(params, stats)),
-        progress=Progress(devices=setup.mesh.size, data=setup.facts),
+        progress=Progress(
+            devices=setup.mesh.size,
+            data=setup.facts,
+            classes=list(setup.class_names),
+            multi_label=setup.splits["train"].multi_label,
+        ),
         devices_before=setup.mesh.size,
         weights_from=weights_from,
     )
@@ -129,6 +134,8 @@ def resume(setup: Setup, checkpoints: Checkpoints, saved: int) -> Start:
     setup.batches.set_state(progress.iterator)
     devices_before = progress.devices or setup.mesh.size
     progress.devices, progress.data = setup.mesh.size, setup.facts
+    progress.classes = list(setup.class_names)
+    progress.multi_label = setup.splits["train"].multi_label
     return Start(dataclasses.replace(setup, config=config), saved, state, progress, devices_before)
 
 

@@ -20,7 +20,7 @@ from jaxres.logs.summary import versions
 from jaxres.models.build import abstract_network
 from jaxres.models.pure import Net
 from jaxres.training import optim, transfer
-from jaxres.training.losses import find_loss
+from jaxres.training.losses import require_loss_for
 from jaxres.training.optim import Schedule
 from jaxres.training.transfer import Phase, Starts
 
@@ -42,9 +42,14 @@ class Setup:
     strategy: Parallel
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the labels stand for."""
+        return self.splits["train"].class_names
+
+    @property
     def classes(self) -> int:
         """The number of classes of the dataset."""
-        return len(self.splits["train"].class_names)
+        return len(self.class_names)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -91,8 +96,8 @@ def set_up(config: Config, run_dir: Path, peers: Peers, *, other_data: bool = Fa
     with peers.together():
         mesh = make_mesh(config.train.devices)
         check_batch(config.data.batch_size, mesh.size, config.optim.accumulate_steps)
-        find_loss(config.train.loss)
         splits = {split: open_split(config, split) for split in ("train", "validation", "test")}
+        require_loss_for(config.train.loss, multi_label=splits["train"].multi_label)
         batches = train_batches(splits["train"], config, process=peers.index, processes=peers.count)
     if peers.count > 1:
         peers.require_same(_shared_facts(config, run_dir, splits, other_data=other_data))

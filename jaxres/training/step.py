@@ -15,6 +15,7 @@ from jaxres.data.composed import Batch
 from jaxres.data.inputs import Resident, images_of, normalise
 from jaxres.distributed.mesh import AXIS
 from jaxres.models.pure import Net
+from jaxres.ops.losses import hits
 from jaxres.training import optim, transfer
 from jaxres.training.averages import global_norm, mean, ordered_mean
 from jaxres.training.losses import find_loss
@@ -120,8 +121,8 @@ def batch_loss(
         frozen_norms=frozen_norms,
     )
     losses = loss(logits, labels, smoothing=config.optim.label_smoothing)
-    chex.assert_shape(losses, labels.shape)
-    accuracy = jnp.mean(logits.argmax(-1) == labels, dtype=jnp.float32)
+    chex.assert_shape(losses, labels.shape[:1])
+    accuracy = jnp.mean(hits(logits, labels), dtype=jnp.float32)
     return losses.mean(), (stats, accuracy)
 
 
@@ -155,7 +156,7 @@ def accumulate_gradients(
     zeros = jax.tree.map(jnp.zeros_like, Gradients(params, stats, jnp.zeros(()), jnp.zeros(())))
     cut = (
         images.reshape(microbatches, -1, *images.shape[1:]),
-        labels.reshape(microbatches, -1),
+        labels.reshape(microbatches, -1, *labels.shape[1:]),
         jax.random.split(key, microbatches),
     )
     sums, _ = jax.lax.scan(add, zeros, cut)

@@ -5,6 +5,8 @@ import os
 import threading
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -50,9 +52,12 @@ def test_worker_processes_give_the_same_batches_and_restore(tiny_config) -> None
     straight = list(train_batches(dataset, plain))
     batches = train_batches(dataset, config)
     batches.set_state({"next_step": 9})
+    there = set(os.listdir("/dev/shm"))
     rest = list(batches)
+    held = jax.tree.map(jnp.asarray, rest)  # JAX reads from where the worker put it
     batches.close()
-    assert len(rest) == 11
+    assert set(os.listdir("/dev/shm")) <= there
+    assert len(rest) == len(held) == 11
     assert all(same(*pair) for pair in zip(rest, straight[9:], strict=True))
 
 

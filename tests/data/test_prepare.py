@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import chex
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.core.units import Size
 
-from jaxres.data import prepare
+from jaxres.data import prepare, writing
 from jaxres.data.datasets import mnist, registry
 from jaxres.data.datasets.dataset import Content, Split, png
 from jaxres.data.readers import decoding, idx
@@ -321,13 +322,15 @@ def test_a_data_dir_that_is_a_file_is_refused(digits_dir: Path, tmp_path: Path):
         prepare_quietly("mnist", digits_dir, tmp_path / "file")
 
 
-def test_a_split_too_large_for_tfds_is_refused(
+def test_a_large_split_has_several_shards(
     digits_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(prepare, "MAX_SPLIT_BYTES", 50_000)
-    with pytest.raises(InputError, match="images of split 'train' of mnist are larger"):
-        prepare_quietly("mnist", digits_dir, tmp_path / "data")
-    assert leftovers(tmp_path / "data") == []
+    whole = prepare_quietly("mnist", digits_dir, tmp_path / "whole")
+    monkeypatch.setattr(writing, "SHARD_BYTES", 10_000)
+    prepared = prepare_quietly("mnist", digits_dir, tmp_path / "data")
+    assert len([*prepared.glob("mnist-train.array_record-*")]) > 2
+    every = [list(open_with_tfds(folder).as_data_source()["train"]) for folder in (whole, prepared)]
+    chex.assert_trees_all_equal(*every)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 from sklearn import metrics as reference
 
-from jaxres.evaluation.metrics import classification_metrics
+from jaxres.evaluation.metrics import classification_metrics, multi_label_metrics
 
 RNG = np.random.default_rng(0)
 
@@ -33,3 +34,29 @@ def test_a_class_never_seen_nor_predicted_scores_zero() -> None:
         "f1": 0.0,
         "support": 0,
     }
+
+
+def test_multi_label_metrics_are_scikit_learns() -> None:
+    random = np.random.default_rng(3)
+    labels = (random.random((60, 4)) < 0.3).astype(np.uint8)
+    labels[:, 3] = 0
+    logits = np.round(random.normal(size=(60, 4)), 1).astype(np.float32)  # with ties
+    losses = random.random(60).astype(np.float32)
+    found = multi_label_metrics(labels, logits, losses, "abcd")
+    said = (logits > 0).astype(int)
+    for k in range(3):
+        row = found["per_class"][k]
+        precision, recall, f1, _ = reference.precision_recall_fscore_support(
+            labels[:, k], said[:, k], average="binary"
+        )
+        np.testing.assert_allclose(
+            [row["precision"], row["recall"], row["f1"]], [precision, recall, f1]
+        )
+        np.testing.assert_allclose(
+            row["average_precision"], reference.average_precision_score(labels[:, k], logits[:, k])
+        )
+    mean = np.mean([row["average_precision"] for row in found["per_class"][:3]])
+    assert found["mean_average_precision"] == pytest.approx(mean)
+    assert found["accuracy"] == pytest.approx((labels == said).mean())
+    assert found["per_class"][3]["average_precision"] == 0
+    assert found["confusion"][0][1] == (labels[:, 0] & said[:, 1]).sum()

@@ -23,6 +23,18 @@ def test_sigmoid_cross_entropy_asks_one_question_per_class(smoothing: float) -> 
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_sigmoid_cross_entropy_of_several_classes(smoothing: float) -> None:
+    logits = np.array([[2.0, -1.0, 0.5], [-3.0, 0.0, 4.0]], np.float64)
+    labels = np.array([[1, 0, 1], [0, 0, 0]], np.uint8)
+    targets = labels * (1 - smoothing) + smoothing / 2
+    yes = 1 / (1 + np.exp(-logits))
+    wanted = -(targets * np.log(yes) + (1 - targets) * np.log(1 - yes)).sum(-1)
+    loss = find_loss("sigmoid_cross_entropy")
+    found = loss(jnp.asarray(logits, jnp.float32), jnp.asarray(labels), smoothing=smoothing)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
 def test_a_name_that_is_not_there_is_told_with_those_that_are() -> None:
     with pytest.raises(InputError, match=r"unknown train.loss 'sigmoid'.*cross_entropy"):
         find_loss("sigmoid")

@@ -18,6 +18,7 @@ from jaxres.data.rng import Stream
 from jaxres.image.warp_host import Places
 
 Image = np.ndarray  # uint8 or float32, "h w" (grey) or "h w 3"
+Labels = Int32[np.ndarray, " n"] | UInt8[np.ndarray, "n classes"]  # multi-label: 0 and 1
 Images = UInt8[Array, "n h w c"] | Float[Array, "n h w c"]
 
 
@@ -99,7 +100,7 @@ class Composition(Protocol):
         """
         ...
 
-    def labels(self, plan: Any, labels: Int32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
+    def labels(self, plan: Any, labels: Labels) -> Labels:
         """The labels of a plan's images; `labels` are those of its examples."""
         ...
 
@@ -122,7 +123,7 @@ class Composition(Protocol):
 class OfExamples:
     """What compositions have in common whose images show the examples that they are asked for."""
 
-    def labels(self, plan: Any, labels: Int32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
+    def labels(self, plan: Any, labels: Labels) -> Labels:
         """Those of the examples."""
         del plan
         return labels

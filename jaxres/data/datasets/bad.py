@@ -31,6 +31,15 @@ class Bad:
         """Note what is wrong with an image."""
         self._problems.append(problem)
 
+    def since(self, count: int) -> list[str]:
+        """What was noted after the first `count` problems."""
+        return self._problems[count:]
+
+    @property
+    def count(self) -> int:
+        """How many problems were noted."""
+        return len(self._problems)
+
     def usable(self, make: Callable[[T], Made], items: Iterable[T]) -> Iterator[Made]:
         """What `make` makes of each item that can be used."""
         for item in items:

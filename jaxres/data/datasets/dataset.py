@@ -1,6 +1,10 @@
 """What a dataset is: how it is prepared from its original files, and how a split is loaded."""
 
-from collections.abc import Callable, Iterable
+import collections
+import concurrent.futures
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,13 +20,14 @@ from jaxres.data.readers.encoded import Images
 from jaxres.runtime.errors import InputError
 
 Example = dict[str, Any]  # "image" holds encoded bytes
+AHEAD = 4  # examples made ahead of their writer, per core
 
 
 class Source(NamedTuple):
     """Images, grey or RGB, with their labels, 0 up to the number of classes."""
 
     images: Images
-    labels: Int32[np.ndarray, " n"]
+    labels: Int32[np.ndarray, " n"] | UInt8[np.ndarray, "n classes"]  # multi-label: 0 and 1
     class_names: tuple[str, ...]
     partial: str | None = None  # what the prepared set lacks
 
@@ -36,14 +41,26 @@ class Source(NamedTuple):
         return self._replace(images=self.images[:limit], labels=self.labels[:limit])
 
 
+class Asked(NamedTuple):
+    """The splits that the settings name, of a dataset of a user's own; empty: found by name."""
+
+    train: str = ""
+    validation: str = ""
+    test: str = ""
+
+
+FOUND_BY_NAME = Asked()
+
+
 class Selection(NamedTuple):
     """Which part of a dataset is asked for."""
 
     split: SplitName
     data_dir: Path
-    validation_examples: int
+    validation_examples: int | None
     split_seed: int
     canvas: int
+    asked: Asked = FOUND_BY_NAME
 
 
 class Request(NamedTuple):
@@ -56,13 +73,47 @@ class Request(NamedTuple):
     photo_side: int
     partial: bool
     bad: Bad  # gets the images that cannot be used
+    # Of datasets of a user's own; `stage` is a folder that is gone afterwards.
+    layout: str = ""
+    short_side: int | None = None
+    quality: int = 90
+    stage: Path = Path()
+
+
+@dataclass(frozen=True)
+class Items:
+    """Examples that are made one by one, in parallel and from any place on."""
+
+    items: Sequence[Any]
+    make: Callable[[Any], Example]
+    bad: Bad  # gets those of which `make` raises InputError
+
+    def after(self, done: int) -> Iterator[Example | None]:
+        """The examples of all items but the first `done`, in order; None for a bad one."""
+        waiting: collections.deque[concurrent.futures.Future[Example]] = collections.deque()
+        rest = iter(self.items[done:])
+        threads = os.cpu_count() or 1
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            try:
+                while True:
+                    for item in itertools.islice(rest, AHEAD * threads - len(waiting)):
+                        waiting.append(pool.submit(self.make, item))
+                    if not waiting:
+                        return
+                    made = None
+                    with self.bad.noting():
+                        made = waiting.popleft().result()
+                    yield made
+            finally:
+                for future in waiting:
+                    future.cancel()
 
 
 class Split(NamedTuple):
     """The examples of one split, made as they are written."""
 
     count: int
-    examples: Iterable[Example]
+    examples: Iterable[Example] | Items
 
 
 class Content(NamedTuple):

@@ -7,7 +7,6 @@ background must be new to the network.
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,7 +53,7 @@ def split_photos(root: Path, bad: Bad, *, shown: bool) -> dict[str, list[Photo]]
     paths = folders.find_images(root)
     for path in folders.find_others(root):
         bad.note(f"{path} is of a kind that is not read (allowed: JPEG, PNG, WebP, BMP)")
-    top = _common_folder(root, paths)
+    top = folders.common_folder(root, paths, but=SPLITS_BY_FOLDER)
     by_folder = any(_top_folder(path, top) in SPLITS_BY_FOLDER for path in paths)
     how = f"by the folders in {top}"
     if not by_folder:
@@ -85,16 +84,6 @@ def split_photos(root: Path, bad: Bad, *, shown: bool) -> dict[str, list[Photo]]
                 "sort them into folders train, validation and test"
             )
     return splits
-
-
-def _common_folder(root: Path, paths: Sequence[Path]) -> Path:
-    """The folder below which all images are, but for those of the splits."""
-    while True:
-        below = {path.relative_to(root).parts[0] for path in paths}
-        (only,) = below if len(below) == 1 else ("",)
-        if not only or only.lower() in SPLITS_BY_FOLDER or not (root / only).is_dir():
-            return root
-        root /= only
 
 
 def read_shrunk(path: Path, side: int) -> UInt8[np.ndarray, "h w 3"]:

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from jaxres.config import Split
 from jaxres.data.datasets.cifar10 import CIFAR10
-from jaxres.data.datasets.dataset import Dataset, Selection, Source
+from jaxres.data.datasets.dataset import FOUND_BY_NAME, Asked, Dataset, Selection, Source
 from jaxres.data.datasets.digits import DIGITS
 from jaxres.data.datasets.flowers import FLOWERS
 from jaxres.data.datasets.mnist import FASHION_MNIST, MNIST
 from jaxres.data.datasets.modified_mnist import MODIFIED_MNIST
 from jaxres.data.datasets.photos import PHOTOS
 from jaxres.data.datasets.splits import SPLITS
+from jaxres.data.own import csv_file, image_folder, tfds_dataset
 from jaxres.data.readers import tfds_records
 from jaxres.runtime.errors import InputError, unknown_name
 
@@ -34,19 +35,41 @@ def register_dataset(dataset: Dataset) -> Dataset:
     return dataset
 
 
+# What `data.dataset` may begin with, and the datasets of a user's own that are meant.
+OWN = {each.PREFIX: each.dataset for each in (image_folder, csv_file, tfds_dataset)}
+
+
+def find(name: str, data_dir: Path) -> Dataset:
+    """The dataset that `data.dataset` names.
+
+    Raises:
+        InputError: it names none.
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    for prefix, dataset in OWN.items():
+        if name.startswith(prefix):
+            return dataset(name)
+    if tfds_dataset.is_stored(name, data_dir):
+        return tfds_dataset.dataset(name)
+    prepared = f"{', '.join(f'{prefix}...' for prefix in OWN)} or one prepared in {data_dir}"
+    raise unknown_name("dataset", name, DATASETS, shown=f"{', '.join(DATASETS)}, {prepared}")
+
+
 def load(
     dataset: str,
     split: Split,
     *,
     data_dir: Path,
-    validation_examples: int,
+    validation_examples: int | None,
     split_seed: int,
     canvas: int,
+    asked: Asked = FOUND_BY_NAME,
 ) -> Source:
     """One split of a dataset.
 
     Args:
-        dataset: A key of `DATASETS`.
+        dataset: What `find` takes.
         split: `test` is the published test set where there is one, whatever the seed.
         data_dir: Where prepared datasets live.
         validation_examples: Images of the published training set that are held out, drawn by
@@ -55,15 +78,19 @@ def load(
             and 300 for test, 30 of each digit, 1,197 for training.
         split_seed: 0 or more. The split depends on it alone.
         canvas: Photographs of differing sizes (`flowers`) become squares of this side, in pixels.
+        asked: Splits of a dataset of a user's own, see `own.examples.select`.
     """
-    if dataset not in DATASETS:
-        raise unknown_name("dataset", dataset, DATASETS)
+    found = find(dataset, data_dir)
+    if dataset in DATASETS and any(asked):
+        raise InputError(
+            f"data.{next(key for key, value in asked._asdict().items() if value)}_split is given, "
+            f"but the splits of {dataset} are fixed; allowed for datasets of your own"
+        )
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
     if split_seed < 0:
         raise InputError(f"split_seed is {split_seed}; allowed: 0 or more")
-    selection = Selection(split, data_dir, validation_examples, split_seed, canvas)
-    found = DATASETS[dataset]
+    selection = Selection(split, data_dir, validation_examples, split_seed, canvas, asked)
     assert found.load is not None
     return found.load(found, selection)
 
@@ -74,5 +101,12 @@ def open_prepared(name: str, data_dir: Path) -> tfds_records.Prepared:
 
 
 def describe(data_dir: Path) -> list[tfds_records.Row]:
-    """A row per dataset for `jaxres data list`."""
-    return [dataset.describe(data_dir) for dataset in DATASETS.values()]
+    """A row per dataset for `jaxres data list`, those that the user prepared among them."""
+    rows = [dataset.describe(data_dir) for dataset in DATASETS.values()]
+    known = DATASETS.keys() | PREPARABLE.keys()
+    there = sorted(each.name for each in data_dir.iterdir()) if data_dir.is_dir() else []
+    return rows + [
+        tfds_dataset.describe(name, data_dir)
+        for name in there
+        if name not in known and tfds_dataset.is_stored(name, data_dir)
+    ]

@@ -12,6 +12,7 @@ from jaxres.runtime.errors import InputError
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 # Flowers and the contest's images have one published split: a tenth of each class is for test.
 TENTH_SEED = 1
+HELD_OUT = 10_000  # examples for validation, where nobody says how many
 
 
 def shuffled(count: int, seed: int) -> Int64[np.ndarray, " count"]:
@@ -42,6 +43,8 @@ def train_or_validation(
     With the labels of all images each class is cut in the same proportion, to within an image.
     """
     held_out = selection.validation_examples
+    if held_out is None:
+        held_out = HELD_OUT
     if not 0 < held_out < len(published):
         raise InputError(
             f"data.validation_examples is {held_out}; allowed for {name}: 1 to {len(published) - 1}"

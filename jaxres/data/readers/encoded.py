@@ -2,26 +2,29 @@
 
 import concurrent.futures
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 
 from jaxres.data.readers import decoding
+from jaxres.data.readers.record_files import RecordFiles
 from jaxres.runtime.errors import InputError
+
+Several = slice | Int64[np.ndarray, " n"]  # which of the images
 
 
 @dataclasses.dataclass(frozen=True)
 class EncodedImages:
-    """Encoded photographs, read as RGB squares of `side` pixels.
+    """Encoded photographs, in memory or in ArrayRecord files, read as RGB squares of `side` pixels.
 
     `np.asarray` of them decodes all, in parallel threads.
     """
 
-    encoded: Sequence[bytes]
+    encoded: Sequence[bytes] | RecordFiles
     side: int
     folder: Path  # where they were read; named in errors
 
@@ -32,21 +35,24 @@ class EncodedImages:
     def __getitem__(self, index: int) -> UInt8[np.ndarray, "side side 3"]: ...
 
     @overload
-    def __getitem__(self, index: slice) -> "EncodedImages": ...
+    def __getitem__(self, index: Several) -> "EncodedImages": ...
 
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return dataclasses.replace(self, encoded=self.encoded[index])
-        return middle(decoding.decode_image(self.encoded[index], self.folder), self.side)
+    def __getitem__(self, index: int | Several) -> Any:
+        if isinstance(index, int):
+            return middle(decoding.decode_image(self.encoded[index], self.folder), self.side)
+        if isinstance(self.encoded, RecordFiles):
+            return dataclasses.replace(self, encoded=self.encoded.only(index))
+        return dataclasses.replace(self, encoded=_only(self.encoded, index))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         del dtype, copy  # what NumPy may ask for; it is always a new array of uint8
-        images = np.empty((len(self), self.side, self.side, 3), np.uint8)
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            decoded = pool.map(self.__getitem__, range(len(self)))
-            for image, square in zip(images, decoded, strict=True):
-                image[:] = square
-        return images
+        return _decoded(self, self.side)
+
+    def identity(self) -> Iterator[bytes]:
+        """By what it is told whether these are other images: in memory, all bytes."""
+        if isinstance(self.encoded, RecordFiles):
+            return self.encoded.identity()
+        return iter(self.encoded)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +64,7 @@ class ImageFiles:
     `problems` a file that is not an image is seen as a black one, and why is noted there.
     """
 
-    paths: Sequence[Path]
+    paths: Sequence[Path | str]
     side: int | None
     problems: dict[Path, str] | None = None
     _kept: dict[int, np.ndarray] = dataclasses.field(
@@ -72,18 +78,29 @@ class ImageFiles:
     def __getitem__(self, index: int) -> UInt8[np.ndarray, "h w 3"]: ...
 
     @overload
-    def __getitem__(self, index: slice) -> "ImageFiles": ...
+    def __getitem__(self, index: Several) -> "ImageFiles": ...
 
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return dataclasses.replace(self, paths=self.paths[index])
+    def __getitem__(self, index: int | Several) -> Any:
+        if not isinstance(index, int):
+            return dataclasses.replace(self, paths=_only(self.paths, index))
         image = self._kept.get(index)
         if image is None:
-            image = self._read(self.paths[index])
+            image = self._read(Path(self.paths[index]))
             image.flags.writeable = False
             self._kept.clear()
             self._kept[index] = image
         return image
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        del dtype, copy
+        if self.side is None:
+            raise TypeError("image files of any size are no array: give a side")
+        return _decoded(self, self.side)
+
+    def identity(self) -> Iterator[bytes]:
+        """By what it is told whether these are other images: names in their folder, and sizes."""
+        for path in map(Path, self.paths):
+            yield f"{path.parent.name}/{path.name} {path.stat().st_size}".encode(errors="replace")
 
     def _read(self, path: Path) -> UInt8[np.ndarray, "h w 3"]:
         try:
@@ -110,16 +127,36 @@ class ImageArrays:
     def __getitem__(self, index: int) -> UInt8[np.ndarray, "h w 3"]: ...
 
     @overload
-    def __getitem__(self, index: slice) -> "ImageArrays": ...
+    def __getitem__(self, index: Several) -> "ImageArrays": ...
 
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return dataclasses.replace(self, arrays=self.arrays[index])
+    def __getitem__(self, index: int | Several) -> Any:
+        if not isinstance(index, int):
+            return dataclasses.replace(self, arrays=_only(self.arrays, index))
         image = self.arrays[index]
         return image if self.side is None else middle(image, self.side)
 
+    def identity(self) -> Iterator[bytes]:
+        """By what it is told whether these are other images: their pixels."""
+        return (np.ascontiguousarray(array).tobytes() for array in self.arrays)
+
 
 Images = UInt8[np.ndarray, "images h w *rgb"] | EncodedImages | ImageFiles | ImageArrays
+
+
+def _only(items: Sequence[Any], chosen: Several) -> Sequence[Any]:
+    return items[chosen] if isinstance(chosen, slice) else [items[k] for k in chosen.tolist()]
+
+
+def _decoded(
+    images: EncodedImages | ImageFiles, side: int
+) -> UInt8[np.ndarray, "images {side} {side} 3"]:
+    """All of them, decoded in parallel threads."""
+    array = np.empty((len(images), side, side, 3), np.uint8)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        squares = pool.map(images.__getitem__, range(len(images)))
+        for image, square in zip(array, squares, strict=True):
+            image[:] = square
+    return array
 
 
 def middle(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "{side} {side} 3"]:

@@ -1,6 +1,6 @@
 """Folders of images."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from jaxres.runtime.errors import InputError
@@ -39,6 +39,16 @@ def find_images(folder: Path) -> list[Path]:
     if not images:
         raise InputError(f"no images in {folder}: looked for {', '.join(IMAGE_SUFFIXES)}")
     return images
+
+
+def common_folder(root: Path, paths: Sequence[Path], *, but: Collection[str]) -> Path:
+    """The folder below which all images are, as in an unpacked archive; not one named in `but`."""
+    while True:
+        below = {path.relative_to(root).parts[0] for path in paths}
+        (only,) = below if len(below) == 1 else ("",)
+        if not only or only.lower() in but or not (root / only).is_dir():
+            return root
+        root /= only
 
 
 def find_others(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxres.data.readers import tfds_json
+from jaxres.data.readers.record_files import READER_OPTIONS
 from jaxres.runtime.errors import InputError, brief
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ STORED_AS = {
     "file_name": "bytes_list",
     "sha256": "bytes_list",
 }
-
-# One thread reads a shard front to back; read-ahead threads gain nothing on files of this size.
-READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
 class Row(NamedTuple):
@@ -70,6 +68,8 @@ class Prepared:
     name: str
     folder: Path
     must_have: frozenset[str]  # features of an example
+    others: bool = False  # whether it may have more than those that are read here
+    remedy: str = ""  # what to do if it is damaged
 
     @cached_property
     def info(self) -> "tfds.core.DatasetInfo":
@@ -84,7 +84,8 @@ class Prepared:
         # TFDS and protobuf raise whatever their layers met.
         except Exception as error:
             raise self.damaged(self.folder, f"TFDS cannot open it: {brief(error)}") from error
-        if info.name != self.name or not self.must_have <= names <= STORED_AS.keys():
+        allowed = names if self.others else STORED_AS.keys()
+        if info.name != self.name or not self.must_have <= names <= allowed:
             reason = f"it holds {info.name} with {', '.join(sorted(names))}"
             raise self.damaged(self.folder, reason)
         file_format = info.file_format
@@ -92,7 +93,7 @@ class Prepared:
             given = file_format.value if file_format else "unknown"
             raise InputError(
                 f"{self.folder} is in TFDS file format '{given}'; allowed: array_record "
-                f"(give another data_dir, or replace it with `{self._remedy}`)"
+                f"(give another data_dir, or {self._converted})"
             )
         return info
 
@@ -124,7 +125,7 @@ class Prepared:
         if not self.info.splits:
             raise self.damaged(self.folder, "its dataset_info.json lists no splits")
         for split in self.info.splits:
-            for path, recorded in self._shards(split):
+            for path, recorded in self.shards(split):
                 self._open_shard(path, recorded)
 
     def read(self, split: str, indices: Sequence[int] | None = None) -> Iterator[dict[str, Any]]:
@@ -159,7 +160,7 @@ class Prepared:
 
     def _records(self, split: str) -> list[bytes]:
         records = []
-        for path, recorded in self._shards(split):
+        for path, recorded in self.shards(split):
             reader = self._open_shard(path, recorded)
             try:
                 records += reader.read_all()
@@ -171,7 +172,8 @@ class Prepared:
             raise self.damaged(self.folder, reason)
         return records
 
-    def _shards(self, split: str) -> Iterator[tuple[Path, int]]:
+    def shards(self, split: str) -> Iterator[tuple[Path, int]]:
+        """The files of a split, each with its recorded number of examples."""
         info = self.info.splits[split]
         for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
             yield Path(path), length
@@ -193,8 +195,19 @@ class Prepared:
 
     def damaged(self, path: Path, reason: str) -> InputError:
         """An error for something in the set that is not as it should be."""
-        return InputError(f"{path} cannot be used ({reason}): run `{self._remedy}`")
+        return InputError(f"{path} cannot be used ({reason}): {self._mended}")
 
     @property
-    def _remedy(self) -> str:
-        return f"jaxres data prepare {self.name} --overwrite"
+    def _mended(self) -> str:
+        return self.remedy or f"run `jaxres data prepare {self.name} --overwrite`"
+
+    @property
+    def _converted(self) -> str:
+        """How it is brought into ArrayRecord."""
+        if not self.others:
+            return f"replace it with `jaxres data prepare {self.name} --overwrite`"
+        inner = self.folder.relative_to(self.folder.parents[1])
+        return (
+            f"convert it by `tfds convert_format --dataset_version_dir={self.folder} "
+            f"--out_file_format=array_record --out_dir=OTHER_DATA_DIR/{inner}`"
+        )
