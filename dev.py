@@ -18,8 +18,7 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 COMMANDS = {
     "quickstart": [["jaxres", "train", "configs/quickstart.yaml"]],
-    # One worker more than there are cores: some tests wait for processes that they start.
-    "test": [["pytest", "-n", str((os.cpu_count() or 1) + 1)]],
+    "test": [["pytest", "-n", str(os.cpu_count() or 1)]],
     "lint": [
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],

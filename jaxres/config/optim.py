@@ -11,7 +11,7 @@ class OptimConfig:
     """Optimiser, learning-rate schedule, label smoothing."""
 
     name: str = "adamw"
-    """`adadelta`, `adam`, `adamw`, `sgd` or `nesterov`."""
+    """`adadelta`, `adam`, `adamw`, `sgd`, `nesterov`, or for large batches `lamb` or `lars`."""
     learning_rate: float = 1e-3
     """The (peak) learning rate."""
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
@@ -19,17 +19,19 @@ class OptimConfig:
     warmup_fraction: float = 0.0
     """Share of all steps over which the rate rises to its peak."""
     momentum: float = 0.9
-    """Of sgd and nesterov."""
+    """Of sgd, nesterov and lars."""
     beta1: float = 0.9
-    """Decay of the first moment (adam, adamw)."""
+    """Decay of the first moment (adam, adamw, lamb)."""
     beta2: float = 0.999
-    """Decay of the second moment (adam, adamw)."""
+    """Decay of the second moment (adam, adamw, lamb)."""
     rho: float = 0.95
     """Decay of the squared averages (adadelta)."""
     epsilon: float = 1e-7
-    """Added to denominators (adadelta, adam, adamw)."""
+    """Added to denominators (adadelta, adam, adamw, lamb)."""
     weight_decay: float = 0.0
-    """Of kernels only: decoupled for adamw, added to the gradient for the others."""
+    """Decoupled for adamw and lamb, added to the gradient for the others."""
+    decayed: Literal["kernels", "all"] = "kernels"
+    """What weight decay is for: `kernels`, or `all`, norms' scales and biases too."""
     l1: float = 0.0
     """Penalty on the absolute values of kernels, added to the gradient."""
     label_smoothing: float = 0.0

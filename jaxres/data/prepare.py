@@ -24,6 +24,7 @@ from jaxres.runtime.files import lock
 from jaxres.runtime.screen import say
 
 STAGING_PREFIX = ".preparing-"
+ITEMS = "items"  # of a preparation that can be continued, a hash of what it is made from
 # No preparation takes a day: an older staging folder is what a killed run left behind.
 STALE_AFTER_S = 24 * 3600
 MOST_QUALITY = 100
@@ -127,7 +128,7 @@ def _forget_others(content: Content, settings: dict[str, Any], stage: Path) -> N
     for name, split in content.splits.items():
         items = split.examples.items if isinstance(split.examples, Items) else ()
         told.update(repr((name, items)).encode(errors="replace"))
-    noted = stage / "items"
+    noted = stage / ITEMS
     if not noted.is_file() or noted.read_text() != told.hexdigest():
         shutil.rmtree(stage / "parts", ignore_errors=True)
         noted.write_text(told.hexdigest())
@@ -179,6 +180,8 @@ def _staging(data_dir: Path, name: str, *, kept: bool) -> Iterator[Path]:
 @contextlib.contextmanager
 def _new_stage(data_dir: Path, name: str) -> Iterator[Path]:
     for leftover in data_dir.glob(f"{STAGING_PREFIX}*"):
+        if (leftover / ITEMS).exists():  # to be continued
+            continue
         with contextlib.suppress(FileNotFoundError):  # its own run is removing it
             if time.time() - leftover.stat().st_mtime > STALE_AFTER_S:
                 shutil.rmtree(leftover, ignore_errors=True)

@@ -15,13 +15,24 @@ Schedule = Callable[[Any], Any]
 Optimizer = Callable[[OptimConfig, Schedule], optax.GradientTransformation]
 
 
+TRUST = 0.001  # LARS's coefficient, as in You et al. 2017
+
+
 def _kernels(params: Any) -> Any:
     """Weight decay is for kernels: biases and batch norm's scales have one dimension."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
+def _all(params: Any) -> Any:
+    return jax.tree.map(lambda leaf: True, params)
+
+
+def _decayed(config: OptimConfig) -> Callable[[Any], Any]:
+    return _all if config.decayed == "all" else _kernels
+
+
 def _l2(config: OptimConfig) -> optax.GradientTransformation:
-    return optax.add_decayed_weights(config.weight_decay, mask=_kernels)
+    return optax.add_decayed_weights(config.weight_decay, mask=_decayed(config))
 
 
 def _l1(config: OptimConfig) -> optax.GradientTransformation:
@@ -58,10 +69,34 @@ def _nesterov(config: OptimConfig, rate: Schedule) -> optax.GradientTransformati
     return optax.chain(_l2(config), optax.sgd(rate, config.momentum, nesterov=True))
 
 
+def _lars(config: OptimConfig, rate: Schedule) -> optax.GradientTransformation:
+    """You, Gitman and Ginsburg 2017: each kernel's step is in proportion to its norm."""
+    return optax.lars(
+        rate,
+        weight_decay=config.weight_decay,
+        weight_decay_mask=_decayed(config),
+        trust_coefficient=TRUST,
+        trust_ratio_mask=_kernels,
+        momentum=config.momentum,
+    )
+
+
+def _lamb(config: OptimConfig, rate: Schedule) -> optax.GradientTransformation:
+    """You et al. 2020, "Large batch optimization for deep learning": the same over Adam."""
+    return optax.chain(
+        optax.scale_by_adam(config.beta1, config.beta2, config.epsilon),
+        _l2(config),
+        optax.masked(optax.scale_by_trust_ratio(), _kernels),
+        optax.scale_by_learning_rate(rate),
+    )
+
+
 OPTIMIZERS: dict[str, Optimizer] = {
     "adadelta": _adadelta,
     "adam": _adam,
     "adamw": _adamw,
+    "lamb": _lamb,
+    "lars": _lars,
     "nesterov": _nesterov,
     "sgd": _sgd,
 }

@@ -21,6 +21,9 @@ SLOW |= {
     "torch-stream": 25,
     "run-directory": 10,
     "mnist": 15,
+    "archives": 10,
+    "image-folder": 15,
+    "prepared-own": 20,
     "hdf5": 30,
     "contest": 20,
 }

@@ -62,8 +62,41 @@ def test_momentum_as_torch_has_it(name: str) -> None:
     np.testing.assert_allclose(run(config, GRADIENTS, START), x, rtol=1e-5, atol=1e-6)
 
 
-def test_weight_decay_leaves_biases_and_scales_alone() -> None:
-    optimizer = optim.create(OptimConfig(name="sgd", weight_decay=0.5), 1)
+def test_lars_scales_each_kernels_step_to_its_norm() -> None:
+    config = OptimConfig(name="lars", learning_rate=0.1, momentum=0.9, weight_decay=0.01)
+    x, velocity = START.astype(np.float64), np.zeros((3, 4))
+    for g in GRADIENTS.astype(np.float64):
+        g = g + 0.01 * x
+        velocity = 0.9 * velocity + 0.1 * 0.001 * np.linalg.norm(x) / np.linalg.norm(g) * g
+        x = x - velocity
+    np.testing.assert_allclose(run(config, GRADIENTS, START), x, rtol=1e-5, atol=1e-6)
+
+
+def test_lamb_scales_adams_step_to_the_kernels_norm() -> None:
+    config = OptimConfig(name="lamb", learning_rate=0.1, weight_decay=0.01, epsilon=1e-6)
+    x = START.astype(np.float64)
+    first, second = np.zeros_like(x), np.zeros_like(x)
+    for t, g in enumerate(GRADIENTS.astype(np.float64), 1):
+        first = 0.9 * first + 0.1 * g
+        second = 0.999 * second + 0.001 * g**2
+        update = first / (1 - 0.9**t) / (np.sqrt(second / (1 - 0.999**t)) + 1e-6) + 0.01 * x
+        x = x - 0.1 * np.linalg.norm(x) / np.linalg.norm(update) * update
+    np.testing.assert_allclose(run(config, GRADIENTS, START), x, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lamb"])
+def test_weight_decay_is_for_all_if_asked(name: str) -> None:
+    config = OptimConfig(name=name, weight_decay=0.5, decayed="all")
+    optimizer = optim.create(config, 1)
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates: Any = optimizer.update(zeros, optimizer.init(params), params)[0]
+    assert (updates["bias"] != 0).all()
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars", "lamb"])
+def test_weight_decay_leaves_biases_and_scales_alone(name: str) -> None:
+    optimizer = optim.create(OptimConfig(name=name, weight_decay=0.5), 1)
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates: Any = optimizer.update(zeros, optimizer.init(params), params)[0]
