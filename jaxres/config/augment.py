@@ -14,11 +14,16 @@ AUGMENT_MOST = {
     "crop_padding": 512,
     "jitter": 16.0,
     "lighting": 1.0,
+    "mixup": 10.0,
+    "cutmix": 10.0,
 }
 AUGMENT_RANGES = {
     "zoom": (0.25, 4.0),
     "squish": (0.25, 4.0),
     "contrast": (0.0, 10.0),
+    "saturation": (0.0, 10.0),
+    "crop_area": (0.0, 1.0),
+    "crop_ratio": (0.1, 10.0),
     "erase_area": (0.0, 1.0),
 }
 
@@ -27,8 +32,9 @@ AUGMENT_RANGES = {
 class AugmentConfig:
     """Random changes to training images; what is not given is the policy's."""
 
-    policy: Literal["none", "digits", "natural"] = "none"
-    """`none`; `digits`: study S3's list; `natural`: flip, crop and erasing, for photographs."""
+    policy: Literal["none", "digits", "natural", "imagenet"] = "none"
+    """`none`; `digits`: study S3's list; `natural`: flip, crop and erasing, for photographs;
+    `imagenet`: a random part of the image, resized to the canvas, and flip."""
     share: float = 1.0
     """Share of the images whose pixels are moved, other than by jitter."""
     rotate: float | None = None
@@ -53,6 +59,17 @@ class AugmentConfig:
     """How much lighter or darker, at most, as a share of the range of grey levels."""
     contrast: tuple[float, float] | None = None
     """Range of the factor on the distance from middle grey."""
+    crop_area: tuple[float, float] | None = None
+    """Take a random part of each photograph with a share of its area in this range, and resize it
+    to the canvas (needs data.render host)."""
+    crop_ratio: tuple[float, float] | None = None
+    """Range of that part's width to its height."""
+    saturation: tuple[float, float] | None = None
+    """Range of the factor on the distance of colours from grey."""
+    mixup: float | None = None
+    """Blend each image and its label with another's, by shares of Beta(mixup, mixup)."""
+    cutmix: float | None = None
+    """Lay a part of another image over each, likewise; with both, each batch draws one."""
     erase: float | None = None
     """Share of images in which a rectangle of one grey is laid."""
     erase_area: tuple[float, float] | None = None
@@ -75,6 +92,12 @@ class AugmentConfig:
                 least <= low <= high <= most,
                 f"augment.{key} is {low} {high}; allowed: from {least:g} up to {most:g}",
             )
+
+        area = self.crop_area
+        require(
+            area is None or area[0] > 0,
+            f"augment.crop_area is {area and area[0]} {area and area[1]}; allowed: above 0",
+        )
 
     def resolved(self) -> "Augmenting":
         """With the policy's values in the place of None."""
@@ -100,6 +123,11 @@ class Augmenting(NamedTuple):
     erase: float = 0.0
     erase_area: tuple[float, float] = (0.02, 0.2)
     share: float = 1.0
+    crop_area: tuple[float, float] | None = None
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    saturation: tuple[float, float] = (1.0, 1.0)
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
     @property
     def moves(self) -> bool:
@@ -113,8 +141,18 @@ class Augmenting(NamedTuple):
 
     @property
     def active(self) -> bool:
-        """Whether anything happens."""
-        return self.moves or self.tones or self.jitter > 0 or self.erase > 0
+        """Whether anything happens to an image by itself, once it is on its canvas."""
+        return self.moves or self.tones or self.colours or self.jitter > 0 or self.erase > 0
+
+    @property
+    def colours(self) -> bool:
+        """Whether colours come nearer to grey or go further from it."""
+        return self.saturation != (1.0, 1.0)
+
+    @property
+    def on_canvas(self) -> "Augmenting":
+        """What is left to do after a random part was taken, which may have been mirrored."""
+        return self if self.crop_area is None else self._replace(flip=False, crop_area=None)
 
 
 AUGMENT_POLICIES = {
@@ -131,5 +169,7 @@ AUGMENT_POLICIES = {
         lighting=0.1,
         contrast=(0.8, 1.25),
     ),
+    # Szegedy et al. 2015, section 6, as torchvision has it.
+    "imagenet": Augmenting(flip=True, crop_area=(0.08, 1.0)),
     "natural": Augmenting(flip=True, crop_padding=4, erase=0.25),
 }

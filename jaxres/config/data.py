@@ -61,6 +61,9 @@ class DataConfig:
     """Squares in the bank of those backgrounds, each twice the canvas wide."""
     fresh_pictures: bool = True
     """Compose new training images in every epoch; false: the same ones, as if stored."""
+    short_side: int | None = None
+    """Photographs that are evaluated are resized to this short side, in pixels, and their middle is
+    cut out (needs data.render host); default: the largest square in the middle, resized."""
     photo_side: int | None = None
     """Shrink photographs to this short side (pixels) before cropping; default: as prepared."""
     resize: int | None = None
@@ -155,6 +158,11 @@ class DataConfig:
         require(
             self.photo_side is None or self.photo_side >= self.canvas,
             f"data.photo_side is {self.photo_side}; allowed: data.canvas ({self.canvas}) or more",
+        )
+        require(
+            self.short_side is None or self.canvas <= self.short_side <= MAX_CANVAS,
+            f"data.short_side is {self.short_side}; allowed: data.canvas ({self.canvas}) to "
+            f"{MAX_CANVAS}",
         )
         require(
             self.std is None or min(self.std) > 0,

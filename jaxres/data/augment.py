@@ -19,6 +19,8 @@ from jaxres.runtime.errors import InputError
 WORDS = 16
 STRETCHED = 4096  # augmentations looked at for how far they stretch an image
 GREY = 128.0  # the grey level that contrast leaves as it is
+# Red, green and blue as one sees their grey.
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 ERASED_ASPECT = (0.3, 1 / 0.3)  # height / width, as by Zhong et al. 2020
 
 
@@ -32,6 +34,7 @@ class Augmentation(NamedTuple):
     noise: UInt32[Any, " n"] | None  # seeds of that
     tone: Float32[Any, "n 2"] | None  # clip(tone[0] * grey level + tone[1], 0, 255)
     erase: Int32[Any, "n 5"] | None  # first row and column, height and width, grey level
+    colour: Float32[Any, " n"] | None = None  # factor on the distance from grey
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Augment:
             noise=(words[:, 12] >> np.uint64(32)).astype(np.uint32) if ranges.jitter else None,
             tone=self._tones(words[:, 13]).astype(np.float32) if ranges.tones else None,
             erase=self._erased(words[:, 14:]) if ranges.erase else None,
+            colour=self._colours(words[:, 12]) if ranges.colours else None,
         )
 
     def stretch(self) -> float:
@@ -102,6 +106,9 @@ class Augment:
         gain = uniform(words, *self.ranges.contrast)
         bias = 255 * uniform(swapped(words), -self.ranges.lighting, self.ranges.lighting)
         return np.stack([gain, GREY * (1 - gain) + bias], -1)
+
+    def _colours(self, words: UInt64[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
+        return uniform(swapped(words), *self.ranges.saturation).astype(np.float32)
 
     def _erased(self, words: UInt64[np.ndarray, "n 2"]) -> Int32[np.ndarray, "n 5"]:
         """Rectangles, most of them empty when few images are erased."""

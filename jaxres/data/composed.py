@@ -121,10 +121,17 @@ def open_split(config: Config, split: Split) -> ComposedDataset:
     limit = (
         config.train.limit_train_examples if split == "train" else config.train.limit_eval_examples
     )
-    augment = None
-    if split == "train" and (ranges := config.augment.resolved()).active:
+    augment, crop = None, None
+    ranges = config.augment.resolved()
+    if split == "train" and (ranges.active or ranges.crop_area):
         require_labels_kept(config, digits=registry.find(data.dataset, folder).digits)
-        augment = Augment(ranges, data.canvas)
+        crop = ranges if ranges.crop_area else None
+        if ranges.on_canvas.active:
+            augment = Augment(ranges.on_canvas, data.canvas)
+    if ranges.crop_area and data.composition != "plain":
+        raise InputError(
+            f"augment.crop_area is given with data.composition {data.composition}; allowed: plain"
+        )
     if data.composition != "plain" and not source.grey:
         raise InputError(
             f"data.composition is {data.composition}, which takes grey digits, but "
@@ -136,7 +143,7 @@ def open_split(config: Config, split: Split) -> ComposedDataset:
             f"{data.dataset} are composed already; allowed: plain"
         )
     examples = len(source.labels[:limit])
-    composed = compose(data, split, source, augment, folder)
+    composed = compose(data, split, source, augment, folder, crop)
     if not composed.whole_source:
         source = source.first(limit)
     _require_room(data, source)

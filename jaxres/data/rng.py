@@ -13,8 +13,15 @@ import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt64
 
 WORDS = 8  # per image, unless told: two counter steps of four words
-Stream = Literal["train", "validation", "test", "order", "augment"]
-STREAMS: dict[Stream, int] = {"train": 0, "validation": 1, "test": 2, "order": 3, "augment": 4}
+Stream = Literal["train", "validation", "test", "order", "augment", "crop"]
+STREAMS: dict[Stream, int] = {
+    "train": 0,
+    "validation": 1,
+    "test": 2,
+    "order": 3,
+    "augment": 4,
+    "crop": 5,
+}
 
 
 def raw_words(

@@ -14,7 +14,10 @@ def metrics_of(results: Mapping[str, np.ndarray], class_names: Sequence[str]) ->
     labels, losses = results["label"], results["loss"]
     if labels.ndim == 2:
         return multi_label_metrics(labels, results["logits"], losses, class_names)
-    return classification_metrics(labels, results["predicted"], losses, class_names)
+    metrics = classification_metrics(labels, results["predicted"], losses, class_names)
+    if "in_top5" in results:
+        metrics["top5_accuracy"] = float(results["in_top5"].mean())
+    return metrics
 
 
 def confusion_matrix(

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxres.config import Config
 from jaxres.data.compose.composition import Resident
-from jaxres.data.compose.plain import Plain
+from jaxres.data.compose.compositions import plain
 from jaxres.data.composed import ComposedDataset
 from jaxres.data.datasets import modified_mnist
 from jaxres.data.datasets.registry import DATASETS, Source
@@ -123,6 +123,8 @@ def load_files(
 def square_side(config: Config) -> int | None:
     """Side of the squares that photographs are cut to, pixels; None if a run's images are not."""
     dataset = config.data.dataset
+    if config.data.short_side is not None:
+        return None
     photographs = dataset not in DATASETS or DATASETS[dataset].photographs
     return config.data.canvas if photographs else None
 
@@ -149,7 +151,7 @@ def as_dataset(opened: Opened, images: Images) -> ComposedDataset:
         split="test",
         source=source,
         resident=Resident(images, np.empty((0, 0, 0, 3), np.uint8)),
-        compose=Plain(data.canvas),
+        compose=plain(data),
         augment=None,
         data=data,
         seed=data.eval_seed,

@@ -12,6 +12,7 @@ from jaxres.models.pure import Net
 from jaxres.ops.losses import evaluation_loss, is_multi_label
 
 Labels = Int32[Array, " n"] | UInt8[Array, "n classes"]
+FEW_CLASSES = 20  # of which nobody asks for the five likeliest
 EvalStep = Callable[[dict[str, Any], UInt8[Array, "n side side 3"], Labels], dict[str, Array]]
 
 
@@ -26,7 +27,8 @@ def make_eval_step(net: Net, config: Config) -> EvalStep:
     """A step from one device's part of a batch to per-example `loss` and `predicted` class.
 
     `loss` is the plain cross-entropy, without label smoothing. Of multi-label data it is that of
-    sigmoids, and there are the `logits` (float32, n classes) too.
+    sigmoids, and there are the `logits` (float32, n classes) too. Of more than 20 classes,
+    `in_top5` says whether fewer than five are likelier than the label.
     """
     outputs = make_outputs_step(net, config)
 
@@ -34,7 +36,7 @@ def make_eval_step(net: Net, config: Config) -> EvalStep:
         results = outputs(variables, images, labels)
         if is_multi_label(labels):
             return results
-        return {key: results[key] for key in ("loss", "predicted")}
+        return {key: value for key, value in results.items() if key != "logits"}
 
     return step
 
@@ -45,11 +47,15 @@ def make_outputs_step(net: Net, config: Config) -> EvalStep:
     def step(variables: dict[str, Any], images: Array, labels: Array) -> dict[str, Array]:
         params, stats = variables["params"], variables["stats"]
         logits, _ = net.apply(params, stats, normalise(config, images), train=False)
-        return {
+        results = {
             "logits": logits,
             "loss": evaluation_loss(logits, labels),
             "predicted": predicted_by(logits, labels),
         }
+        if logits.shape[-1] > FEW_CLASSES and not is_multi_label(labels):
+            own = jnp.take_along_axis(logits, labels[:, None], -1)
+            results["in_top5"] = (logits > own).sum(-1) < 5
+        return results
 
     return step
 

@@ -19,6 +19,7 @@ from jaxres.ops.losses import hits
 from jaxres.training import optim, transfer
 from jaxres.training.averages import global_norm, mean, ordered_mean
 from jaxres.training.losses import find_loss
+from jaxres.training.mixing import mixed
 from jaxres.training.optim import Schedule
 from jaxres.training.state import TrainState
 
@@ -112,16 +113,23 @@ def batch_loss(
     key: Array,
 ) -> tuple[Array, tuple[PyTree, Array]]:
     """Mean loss of a batch, and its running statistics and accuracy."""
+    pixels, share = normalise(config, images), None
+    augment = config.augment.resolved()
+    if augment.mixup or augment.cutmix:
+        pixels, share = mixed(pixels, jax.random.fold_in(key, 1), augment)
     logits, stats = net.apply(
         transfer.join(params, frozen),
         stats,
-        normalise(config, images),
+        pixels,
         train=True,
         key=key,
         frozen_norms=frozen_norms,
     )
     losses = loss(logits, labels, smoothing=config.optim.label_smoothing)
     chex.assert_shape(losses, labels.shape[:1])
+    if share is not None:
+        others = loss(logits, labels[::-1], smoothing=config.optim.label_smoothing)
+        losses = share * losses + (1 - share) * others
     accuracy = jnp.mean(hits(logits, labels), dtype=jnp.float32)
     return losses.mean(), (stats, accuracy)
 

@@ -33,6 +33,7 @@ EACH = {
     "jitter": 1.5,
     "lighting": 0.2,
     "contrast": (0.6, 1.5),
+    "saturation": (0.2, 2.0),
     "erase": 0.5,
 }
 KINDS = {key: AugmentConfig(**{key: value}).resolved() for key, value in EACH.items()}
@@ -56,7 +57,7 @@ def test_any_slice_is_drawn_by_itself(kind):
 
 def test_what_is_not_asked_for_is_not_drawn():
     assert augmentation(KINDS["lighting"], 3).matrix is None
-    assert augmentation(KINDS["rotate"], 3)[1:] == (None,) * 4
+    assert augmentation(KINDS["rotate"], 3)[1:] == (None,) * 5
     assert not AugmentConfig().resolved().active
     assert not AugmentConfig(rotate=30.0, share=0.0).resolved().active
     off = AugmentConfig(policy="natural", flip=False, crop_padding=0, erase=0.0)

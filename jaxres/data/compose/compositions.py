@@ -9,11 +9,12 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxres.config import DataConfig, Split
+from jaxres.config import Augmenting, DataConfig, Split
 from jaxres.data.augment import Augment
 from jaxres.data.backgrounds import photographs
 from jaxres.data.backgrounds.textures import CONTEST_MIX, texture_bank
 from jaxres.data.compose.composition import Composed
+from jaxres.data.compose.cropped import Cropped
 from jaxres.data.compose.digits import Digits, patch_side
 from jaxres.data.compose.plain import Plain
 from jaxres.data.compose.scale_blend import ScaleBlend
@@ -33,13 +34,21 @@ class Asked(NamedTuple):
     split: Split
     source: Source
     augment: Augment | None
+    crop: Augmenting | None  # with the range of the random part that is taken of training images
     load_photos: Callable[[], UInt8[np.ndarray, "m s s 3"]]
 
 
 def compose(
-    data: DataConfig, split: Split, source: Source, augment: Augment | None, folder: Path
+    data: DataConfig,
+    split: Split,
+    source: Source,
+    augment: Augment | None,
+    folder: Path,
+    crop: Augmenting | None = None,
 ) -> Composed:
     """The composition that the settings name, and its background bank.
+
+    With `crop`, a random part is taken of each image.
 
     Raises:
         InputError: the backgrounds are not there, or do not suit the settings.
@@ -52,12 +61,27 @@ def compose(
         canvas=data.canvas,
         photo_side=data.photo_side,
     )
-    return COMPOSITIONS[data.composition](Asked(data, split, source, augment, load_photos))
+    return COMPOSITIONS[data.composition](Asked(data, split, source, augment, crop, load_photos))
 
 
 def _plain(asked: Asked) -> Composed:
-    canvas = asked.data.canvas
-    return Composed(Plain(canvas), np.empty((0, canvas, canvas, 3), np.uint8))
+    data, crop = asked.data, asked.crop
+    nothing = np.empty((0, data.canvas, data.canvas, 3), np.uint8)
+    if crop is None and data.short_side is None:
+        return Composed(plain(data), nothing)
+    if data.render == "device":
+        key = "augment.crop_area" if crop else "data.short_side"
+        raise InputError(f"{key} is given with data.render device; allowed with it: host")
+    if crop is None:
+        return Composed(plain(data), nothing)
+    short_side = data.short_side or data.canvas
+    area, ratio, flip = crop.crop_area, crop.crop_ratio, crop.flip
+    return Composed(Cropped(data.canvas, short_side, area, ratio, flip), nothing)
+
+
+def plain(data: DataConfig) -> Plain | Cropped:
+    """The composition of images as they are evaluated."""
+    return Plain(data.canvas) if data.short_side is None else Cropped(data.canvas, data.short_side)
 
 
 def _scale_blend(asked: Asked) -> Composed:

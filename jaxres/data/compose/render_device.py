@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int32, UInt8
 
 from jaxres.config import DataConfig
-from jaxres.data.augment import Augmentation
+from jaxres.data.augment import LUMA, Augmentation
 from jaxres.data.compose.composition import Images, Plan, Resident
 from jaxres.image import warp
 from jaxres.image.resize import resize
@@ -18,7 +18,7 @@ def render(
     if augmentation is not None:
         if not plan.moves_itself:
             images = _moved(images, augmentation)
-        images = _toned(images, augmentation)
+        images = _coloured(_toned(images, augmentation), augmentation)
     if images.dtype != jnp.uint8:  # once, at the end
         images = jnp.clip(jnp.round(images), 0, 255).astype(jnp.uint8)
     if augmentation is not None and augmentation.erase is not None:
@@ -42,6 +42,13 @@ def _toned(images: Images, augmentation: Augmentation) -> Images:
         return images
     gain, bias = (augmentation.tone[:, k, None, None, None] for k in (0, 1))
     return gain * images.astype(jnp.float32) + bias
+
+
+def _coloured(images: Images, augmentation: Augmentation) -> Images:
+    if augmentation.colour is None or images.shape[-1] != len(LUMA):
+        return images
+    grey = (images.astype(jnp.float32) @ LUMA)[..., None]
+    return grey + augmentation.colour[:, None, None, None] * (images - grey)
 
 
 def _erased(images: Images, erase: Int32[Array, "n 5"]) -> Images:

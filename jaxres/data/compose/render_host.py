@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxres.config import DataConfig
-from jaxres.data.augment import Augmentation
+from jaxres.data.augment import LUMA, Augmentation
 from jaxres.data.compose.composition import Image, Plan, Resident, row
 from jaxres.image.warp_host import jittered, warped
 
@@ -31,6 +31,9 @@ def render(
             if changes.tone is not None:
                 gain, bias = changes.tone
                 image = gain * image.astype(np.float32) + bias
+            if changes.colour is not None and image.ndim == 3:
+                grey = (image.astype(np.float32) @ LUMA)[..., None]
+                image = grey + changes.colour * (image - grey)
         if image.dtype != np.uint8:  # once, at the end
             image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
         if changes is not None and changes.erase is not None:

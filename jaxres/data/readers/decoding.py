@@ -49,13 +49,7 @@ def decode_image(
     """
     image = None
     flag = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR_RGB
-    size = stated_size.stated(encoded)
-    most = stated_size.most_pixels(len(encoded))
-    if size and size.width * size.height > most:
-        raise InputError(
-            f"{path} states {size.width}x{size.height} pixels in a file of {len(encoded)} bytes; "
-            f"allowed for its length: {most} pixels in all"
-        )
+    size = _checked_size(encoded, path)
     whole = _whole_jpeg(encoded) if size and encoded.startswith(JPEG_MAGIC) else encoded
     if size and whole is not None:
         if not grey and _may_be_transparent(encoded):
@@ -69,6 +63,31 @@ def decode_image(
             f"{path} is not a whole image: OpenCV cannot decode its content (allowed: JPEG, PNG, "
             "WebP, BMP)"
         )
+    return image
+
+
+def _checked_size(encoded: bytes, path: Path) -> stated_size.Size | None:
+    """What the header states; refuses what so short a file cannot hold."""
+    size = stated_size.stated(encoded)
+    most = stated_size.most_pixels(len(encoded))
+    if size and size.width * size.height > most:
+        raise InputError(
+            f"{path} states {size.width}x{size.height} pixels in a file of {len(encoded)} bytes; "
+            f"allowed for its length: {most} pixels in all"
+        )
+    return size
+
+
+def decode_jpeg(encoded: bytes, path: Path, flag: int) -> UInt8[np.ndarray, "h w 3"]:
+    """A JPEG reduced to a half, a quarter or an eighth by an OpenCV `flag`, as BGR.
+
+    libjpeg computes no more than these pixels, by averaging.
+    """
+    _checked_size(encoded, path)
+    whole = _whole_jpeg(encoded)
+    image = None if whole is None else _imdecode(whole, path, flag)
+    if image is None:
+        raise InputError(f"{path} is not a whole image: OpenCV cannot decode its content")
     return image
 
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from jaxres.data.readers import decoding
+from jaxres.data.readers import archives, decoding
 from jaxres.data.readers.record_files import RecordFiles
 from jaxres.runtime.errors import InputError
 
@@ -43,6 +43,14 @@ class EncodedImages:
         if isinstance(self.encoded, RecordFiles):
             return dataclasses.replace(self, encoded=self.encoded.only(index))
         return dataclasses.replace(self, encoded=_only(self.encoded, index))
+
+    def content(self, index: int) -> tuple[bytes, Path]:
+        """An image's bytes, and where they were read."""
+        return self.encoded[index], self.folder
+
+    def decoded(self, content: bytes, path: Path) -> UInt8[np.ndarray, "h w 3"]:
+        """The whole image in such bytes."""
+        return decoding.decode_image(content, path)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         del dtype, copy  # what NumPy may ask for; it is always a new array of uint8
@@ -90,6 +98,15 @@ class ImageFiles:
             self._kept.clear()
             self._kept[index] = image
         return image
+
+    def content(self, index: int) -> tuple[bytes, Path]:
+        """An image's bytes, and its file."""
+        path = Path(self.paths[index])
+        return archives.read_bytes(path), path
+
+    def decoded(self, content: bytes, path: Path) -> UInt8[np.ndarray, "h w 3"]:
+        """The whole image in such bytes."""
+        return decoding.decode_file(content, path)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         del dtype, copy
