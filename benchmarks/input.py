@@ -22,6 +22,7 @@ from benchmarks.timing import measure, rows, streams
 from jaxres.config import Config
 from jaxres.config import recipe as recipes
 from jaxres.config.recipe import split_settings
+from jaxres.data.compose.cropped import Cropped
 from jaxres.data.composed import ComposedDataset, open_split
 from jaxres.distributed import strategy
 from jaxres.distributed.mesh import check_batch, make_mesh
@@ -43,6 +44,7 @@ class Peer(NamedTuple):
 
 PEERS = {
     "torch": Peer("torch DataLoader", "torch", "benchmarks.peers.torch_input"),
+    "torch_uint8": Peer("torch DataLoader, uint8", "torch", "benchmarks.peers.torch_uint8_input"),
     "tf": Peer("tf.data", "tensorflow", "benchmarks.peers.tf_input"),
 }
 
@@ -58,11 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         peers = {name: _peer(name) for name in args.peer}
         config = recipes.load(args.recipe, flags, prog="python -m benchmarks.input")
-        if peers and config.data.composition != "scale_blend":
-            raise InputError(
-                f"data.composition is {config.data.composition}; allowed with --peer: scale_blend"
-            )
         dataset = open_split(config, "train")
+        _require_comparable(config, dataset, peers)
         made = measured(config, dataset, peers, args)
     except InputError as error:
         say(f"error: {error}")
@@ -88,6 +87,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _require_comparable(config: Config, dataset: ComposedDataset, peers: Mapping[str, Any]) -> None:
+    """Refuse peers that do not make such images."""
+    if not peers:
+        return
+    crops = isinstance(dataset.compose, Cropped)
+    if config.data.composition != "scale_blend" and not crops:
+        raise InputError(
+            f"data.composition is {config.data.composition}; allowed with --peer: scale_blend, or "
+            "plain with augment.crop_area"
+        )
+    only_digits = {"tf"} if crops else {"torch_uint8"}
+    if found := only_digits & peers.keys():
+        raise InputError(f"--peer {found.pop()} does not make the images of this recipe")
+
+
 def measured(
     config: Config, dataset: ComposedDataset, peers: Mapping[str, Any], args: argparse.Namespace
 ) -> list[dict[str, Any]]:
@@ -108,6 +122,7 @@ def measured(
         known = {"batch_size": config.data.batch_size, **common, **more}
         made.extend(_rows(case, rates, peers, used, known))
 
+    crops = isinstance(dataset.compose, Cropped)  # on the host alone
     plain = _replaced(config, render="device", workers=0)
     with cores.one() as used, streams.ours(dataset, plain) as take:
         rates = run({"": take})
@@ -126,6 +141,8 @@ def measured(
         case = f"host pictures, {workers} workers" if workers else "host pictures, in process"
         note(case, rates, used, unit="pictures", workers=workers)
 
+    if crops:
+        return made
     with streams.fed(dataset, plain, parallel) as take:
         rates = run({"": take})
     note("feed", rates, cores.count(), unit="plans")

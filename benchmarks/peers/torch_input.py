@@ -69,14 +69,25 @@ class ScaledDigits(Dataset):
         return image
 
 
-def batches(dataset: ComposedDataset, batch_size: int, *, workers: int) -> Iterator[Any]:
+def images_of(dataset: ComposedDataset, *, as_bytes: bool) -> Dataset:
+    """The same images, as a torch user makes them."""
+    if isinstance(dataset.compose, ScaleBlend):
+        return ScaledDigits(dataset)
+    from benchmarks.peers.torch_photographs import Photographs
+
+    return Photographs(dataset, as_bytes=as_bytes)
+
+
+def batches(
+    dataset: ComposedDataset, batch_size: int, *, workers: int, as_bytes: bool = False
+) -> Iterator[Any]:
     """Batches without end: (images uint8, labels), collated by the DataLoader.
 
     Without workers torch is kept to one thread while this runs, as it keeps each of its workers.
     They are started by `forkserver`: a fork would copy the threads of JAX.
     """
     loader = DataLoader(
-        ScaledDigits(dataset),
+        images_of(dataset, as_bytes=as_bytes),
         batch_size=batch_size,
         shuffle=True,
         drop_last=True,

@@ -102,7 +102,9 @@ def _rate(take: Take, seconds: float) -> float:
 
 
 def _rendered_by(dataset: ComposedDataset, render: Any) -> ComposedDataset:
-    return dataclasses.replace(dataset, data=dataclasses.replace(dataset.data, render=render))
+    return dataclasses.replace(
+        dataset, data=dataclasses.replace(dataset.data, render=render, workers=0)
+    )
 
 
 def endless(config: Config, dataset: ComposedDataset) -> Config:

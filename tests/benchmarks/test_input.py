@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from benchmarks import input as program
+from benchmarks import photographs as photographs_program
 from benchmarks.timing import streams
 from jaxres.config import Config, recipe
 from jaxres.data.compose.scale_blend import ScaleBlendPlan
 from jaxres.data.composed import open_split
+from jaxres.data.readers import decoding
+from tests.data.conftest import write_photo
 
 SMALL = ["--data.canvas=32", "--data.digit-side=24", "--repeats=7", "--seconds=0.005"]
 
@@ -72,6 +75,37 @@ def test_peers_make_scaled_digits_only(stub, refusal):
     said = refusal(program.main([*SMALL, "--data.composition=plain", "--peer=stub"]))
     assert "data.composition is plain; allowed with --peer: scale_blend" in said
     assert not stub
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A folder as `python -m benchmarks.photographs` makes it, and flags to train on it."""
+    for place in range(6):
+        write_photo(tmp_path / "from" / f"{place}.png", place, height=60, width=90)
+    words = ["--from", str(tmp_path / "from"), "-o", str(tmp_path / "made"), "--count", "40"]
+    assert photographs_program.main(words) == 0
+    return tmp_path / "made"
+
+
+CROPS = ["--data.composition=plain", "--data.render=host", "--augment.policy=imagenet"]
+
+
+def test_photographs_have_imagenets_size(photographs, refusal):
+    files = sorted(photographs.rglob("*.jpg"))
+    assert len(files) == 40
+    assert {decoding.read_image(file).shape for file in files[:5]} == {(375, 500, 3)}
+    again = ["--from", str(photographs), "-o", str(photographs)]
+    assert "exists; allowed: a new folder" in refusal(photographs_program.main(again))
+
+
+def test_parts_of_photographs_are_measured(photographs, stub, tmp_path, refusal):
+    path = tmp_path / "rows.json"
+    words = [*SMALL, *CROPS, f"--data.dataset=folder:{photographs}", "--data.batch-size=8"]
+    words += ["--data.validation-examples=null", "--seconds=0.01", "--json", str(path)]
+    assert program.main([*words, "--peer=stub"]) == 0
+    made = json.loads(path.read_text())["rows"]
+    assert [row["case"] for row in made] == ["plans", "host pictures, in process"]
+    assert made[1]["peer"]["name"] == "a stub"
 
 
 def test_peers_take_turns_with_ours(stub, tmp_path):

@@ -4,6 +4,7 @@ A plan holds the random numbers of a few tries at a part, as shares; which of th
 depends on its size, which is known when it is read.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     2: cv2.IMREAD_REDUCED_COLOR_2,
 }
+LEAST_REDUCED = min(REDUCED)
 
 
 class Box(NamedTuple):
@@ -106,22 +108,17 @@ def part(
     As torchvision's RandomResizedCrop draws it: the area uniformly, the ratio of width to height
     uniformly in its logarithm, the place uniformly.
     """
-    low, high, narrow, wide = (float(each) for each in ranges)
-    areas = height * width * (low + (high - low) * tries[:, 0].astype(np.float64))
-    ratios = np.exp(narrow + (wide - narrow) * tries[:, 1].astype(np.float64))
-    widths = np.rint(np.sqrt(areas * ratios)).astype(int)
-    heights = np.rint(np.sqrt(areas / ratios)).astype(int)
-    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
-    if not fits.any():
-        ratio = min(max(width / height, np.exp(narrow)), np.exp(wide))
-        chosen_w = min(width, round(height * ratio))
-        chosen_h = min(height, round(width / ratio))
-        return Box((height - chosen_h) // 2, (width - chosen_w) // 2, chosen_h, chosen_w)
-    first = int(fits.argmax())
-    chosen_h, chosen_w = int(heights[first]), int(widths[first])
-    top = int(tries[first, 2] * (height - chosen_h + 1))
-    left = int(tries[first, 3] * (width - chosen_w + 1))
-    return Box(top, left, chosen_h, chosen_w)
+    low, high, narrow, wide = ranges.tolist()
+    for area, ratio, down, right in tries.tolist():  # the first fits nearly always
+        pixels = height * width * (low + (high - low) * area)
+        shape = math.exp(narrow + (wide - narrow) * ratio)
+        chosen_w, chosen_h = round(math.sqrt(pixels * shape)), round(math.sqrt(pixels / shape))
+        if 0 < chosen_w <= width and 0 < chosen_h <= height:
+            top, left = int(down * (height - chosen_h + 1)), int(right * (width - chosen_w + 1))
+            return Box(top, left, chosen_h, chosen_w)
+    shape = min(max(width / height, math.exp(narrow)), math.exp(wide))
+    chosen_w, chosen_h = min(width, round(height * shape)), min(height, round(width / shape))
+    return Box((height - chosen_h) // 2, (width - chosen_w) // 2, chosen_h, chosen_w)
 
 
 def _read(
@@ -139,7 +136,7 @@ def _read(
         return _whole(images, index), False
     content, path = images.content(index)
     size = stated(content) if content.startswith(JPEG_MAGIC) else None
-    if size is not None:
+    if size is not None and min(size) >= LEAST_REDUCED * canvas:
         # It may be stored on its side, which its EXIF data tell.
         boxes = [part(tries, ranges, *each) for each in (size, size[::-1])]
         smallest = min(min(box.height, box.width) for box in boxes)

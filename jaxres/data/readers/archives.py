@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import io
+import stat
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -79,7 +80,7 @@ def read_bytes(path: Path) -> bytes:
         InputError: it cannot be read, or is a pipe or a device, which may have no end.
     """
     try:
-        if path.exists() and not path.is_file():
+        if not stat.S_ISREG(path.stat().st_mode):
             raise InputError(f"cannot read {path}: it is not a regular file")
         return path.read_bytes()
     except OSError as error:

@@ -84,8 +84,9 @@ def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(
     assert set(flags) == {cropped.REDUCED[4], cropped.REDUCED[8]}
     monkeypatch.setattr(cropped, "REDUCED", {})
     whole = shown(plan, files).astype(int)
-    assert np.abs(reduced - whole).mean() < 1.5
-    assert np.abs(reduced - whole).max() < 40
+    # Its edges are rounded to pixels of the smaller image: less than a shift by one of its pixels.
+    shift = np.abs(np.diff(whole, axis=1)).mean() + np.abs(np.diff(whole, axis=2)).mean()
+    assert np.abs(reduced - whole).mean() < shift / 2
 
 
 def test_images_in_memory_and_in_files_give_the_same(tmp_path: Path) -> None:
