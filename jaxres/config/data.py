@@ -61,6 +61,9 @@ class DataConfig:
     """Squares in the bank of those backgrounds, each twice the canvas wide."""
     fresh_pictures: bool = True
     """Compose new training images in every epoch; false: the same ones, as if stored."""
+    progressive: tuple[str, ...] = ()
+    """Train on smaller images at first: `EPOCH:SIDE` from which epoch on which side, as `0:128
+    6:160 12:224`; evaluation is at data.canvas (needs data.render host and composition plain)."""
     short_side: int | None = None
     """Photographs that are evaluated are resized to this short side, in pixels, and their middle is
     cut out (needs data.render host); default: the largest square in the middle, resized."""
@@ -159,6 +162,12 @@ class DataConfig:
             self.photo_side is None or self.photo_side >= self.canvas,
             f"data.photo_side is {self.photo_side}; allowed: data.canvas ({self.canvas}) or more",
         )
+        self.sides_by_epoch()
+        require(
+            not self.progressive or (self.render == "host" and self.composition == "plain"),
+            f"data.progressive is given with data.render {self.render} and data.composition "
+            f"{self.composition}; allowed with it: host and plain",
+        )
         require(
             self.short_side is None or self.canvas <= self.short_side <= MAX_CANVAS,
             f"data.short_side is {self.short_side}; allowed: data.canvas ({self.canvas}) to "
@@ -191,6 +200,25 @@ class DataConfig:
     def threshold_level(self) -> int:
         """The lowest grey level that `threshold` lets stand."""
         return math.ceil((self.threshold or 0.0) * self.divisor)
+
+    def sides_by_epoch(self) -> dict[int, int]:
+        """`progressive` as the side of training images, in pixels, from each epoch on."""
+        form = f"EPOCH:SIDE in rising epochs, as 0:128, sides {MIN_CANVAS} to data.canvas"
+        sides: dict[int, int] = {}
+        for entry in self.progressive:
+            epoch, _, side = entry.partition(":")
+            fits = epoch.isdecimal() and side.isdecimal()
+            fits = fits and MIN_CANVAS <= int(side) <= self.canvas
+            require(
+                fits and int(epoch) > max(sides, default=-1),
+                f"data.progressive has '{entry}'; allowed: {form} ({self.canvas})",
+            )
+            sides[int(epoch)] = int(side)
+        return sides
+
+    def at_side(self, side: int) -> "DataConfig":
+        """The settings of an epoch whose training images have this side, in pixels."""
+        return dataclasses.replace(self, canvas=side, progressive=())
 
     def texture_weights(self) -> dict[str, float]:
         """`textures` as weights by kind."""

@@ -50,6 +50,20 @@ class ComposedDataset:
         """What the labels, 0 and up, stand for."""
         return self.compose.class_names(self.source.class_names)
 
+    def in_epoch(self, epoch: int) -> "ComposedDataset":
+        """The split as an epoch shows it: `data.progressive` makes training images smaller."""
+        sides = self.data.sides_by_epoch() if self.split == "train" else {}
+        side = next((sides[first] for first in sorted(sides, reverse=True) if first <= epoch), None)
+        if side is None or side == self.data.canvas:
+            return self
+        compose: Any = self.compose
+        return dataclasses.replace(
+            self,
+            data=self.data.at_side(side),
+            compose=dataclasses.replace(compose, canvas=side),
+            augment=None if self.augment is None else dataclasses.replace(self.augment, side=side),
+        )
+
     def batch(self, examples: Int32[np.ndarray, " n"], *, epoch: int, first: int) -> Batch:
         """The batch that shows `examples` at positions first, first + 1, ... of an epoch.
 

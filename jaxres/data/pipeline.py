@@ -66,7 +66,7 @@ class TrainBatch(_BatchOf):
         first = step * self.batch_size + self.process * self.share
         order = epoch_order(len(self.dataset), seed=self.dataset.seed, epoch=epoch)
         examples = order[first : first + self.share].astype(np.int32)
-        return self.dataset.batch(examples, epoch=epoch, first=first)
+        return self.dataset.in_epoch(epoch).batch(examples, epoch=epoch, first=first)
 
 
 @dataclasses.dataclass(frozen=True)

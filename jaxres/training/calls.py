@@ -24,7 +24,10 @@ class Called(NamedTuple):
 
 
 class TrainCalls:
-    """The training step of a phase, compiled once for each number of steps in a call."""
+    """The training step of a phase, compiled once for each number of steps in a call.
+
+    With images that grow (`data.progressive`) once for each of their sides too.
+    """
 
     def __init__(self, setup: Setup, phase: Phase):
         self._setup = setup
@@ -35,19 +38,20 @@ class TrainCalls:
             setup.config,
             trained=phase.trained,
         )
-        self._compiled: dict[int, Callable[..., tuple[TrainState, dict[str, Any]]]] = {}
+        self._compiled: dict[Any, Callable[..., tuple[TrainState, dict[str, Any]]]] = {}
 
     def __call__(self, state: TrainState, resident: Any, batch: Batch, steps: int) -> Called:
         """Dispatch `steps` steps, whose batches are stacked; the first of a length compiles.
 
         The state is donated. A call that compiles waits for its results.
         """
-        if steps in self._compiled:
-            return Called(*self._compiled[steps](state, resident, batch))
+        program = steps, batch["image"].shape if "image" in batch else None
+        if program in self._compiled:
+            return Called(*self._compiled[program](state, resident, batch))
         began = time.perf_counter()
-        self._compiled[steps] = self._setup.strategy.compile(self._step, steps)
+        self._compiled[program] = self._setup.strategy.compile(self._step, steps)
         with compilation.watch() as programs:
-            state, metrics = self._compiled[steps](state, resident, batch)
+            state, metrics = self._compiled[program](state, resident, batch)
         jax.block_until_ready(metrics)
         seconds = time.perf_counter() - began
         return Called(state, metrics, seconds, compilation.outcome(programs))

@@ -19,6 +19,7 @@ from jaxres.distributed.strategy import Parallel
 from jaxres.logs.summary import versions
 from jaxres.models.build import abstract_network
 from jaxres.models.pure import Net
+from jaxres.runtime.errors import InputError
 from jaxres.training import optim, transfer
 from jaxres.training.losses import require_loss_for
 from jaxres.training.optim import Schedule
@@ -101,7 +102,9 @@ def set_up(config: Config, run_dir: Path, peers: Peers, *, other_data: bool = Fa
         batches = train_batches(splits["train"], config, process=peers.index, processes=peers.count)
     if peers.count > 1:
         peers.require_same(_shared_facts(config, run_dir, splits, other_data=other_data))
-    net = abstract_network(config, classes=len(splits["train"].class_names))
+    classes = len(splits["train"].class_names)
+    net = abstract_network(config, classes=classes)
+    _require_fits_each_side(config, net, classes)
     setup = Setup(
         config=config,
         run_dir=run_dir,
@@ -119,6 +122,20 @@ def set_up(config: Config, run_dir: Path, peers: Peers, *, other_data: bool = Fa
     )
     setup.phase(0)  # an optimiser or a pattern that is not there is refused here
     return setup
+
+
+def _require_fits_each_side(config: Config, net: Net, classes: int) -> None:
+    """Refuse a network whose weights depend on the side of its images, if that changes."""
+    shapes = jax.tree.map(lambda leaf: leaf.shape, (net.params, net.stats))
+    for side in sorted(set(config.data.sides_by_epoch().values()) - {config.data.canvas}):
+        smaller = dataclasses.replace(config, data=config.data.at_side(side))
+        other = abstract_network(smaller, classes=classes)
+        if jax.tree.map(lambda leaf: leaf.shape, (other.params, other.stats)) != shapes:
+            raise InputError(
+                f"data.progressive has the side {side}, at which {config.model.name} has other "
+                f"weights than at data.canvas ({config.data.canvas}); allowed: networks that pool "
+                "over the image"
+            )
 
 
 def _shared_facts(

@@ -140,3 +140,57 @@ def test_a_run_knows_its_classes_without_the_dataset(
     assert seen in CLASSES
     with pytest.raises(InputError, match="does not exist"):
         run.evaluate()
+
+
+def test_images_grow_as_the_epochs_go(
+    image_folder: Path, tmp_path: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
+):
+    recipe = tmp_path / "grow.yaml"
+    recipe.write_text(
+        "data: {composition: plain, canvas: 48, short_side: 54, batch_size: 8, render: host,\n"
+        "  progressive: ['0:32', '2:40', '3:48']}\n"
+        "augment: {policy: imagenet}\n"
+        "model: {name: tiny}\n"
+        "train: {epochs: 4, evaluate_every_epochs: 4}\n"
+    )
+    words = ["train", str(recipe), f"--data.dataset=folder:{image_folder}", "--output-dir"]
+    assert main([*words, str(tmp_path / "run")]) == 0
+    assert "test accuracy" in capsys.readouterr().out
+    flags = ["--data.canvas=48", "--data.render=host", "--augment.policy=imagenet"]
+    config = settings(f"folder:{image_folder}", *flags, "--data.progressive", "0:32", "2:40")
+    dataset = open_split(config, "train")
+    numbers = np.arange(4, dtype=np.int32)
+    sides = [
+        dataset.in_epoch(epoch).batch(numbers, epoch=epoch, first=0)["image"].shape[1]
+        for epoch in (0, 1, 2, 9)
+    ]
+    assert sides == [32, 32, 40, 40]
+    assert open_split(config, "test").in_epoch(0).data.canvas == 48
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--data.progressive", "0:32", "0:40"], "has '0:40'; allowed: EPOCH:SIDE in rising"),
+        (["--data.progressive", "0:64"], r"has '0:64'; allowed: .* 28 to data.canvas \(48\)"),
+        (["--data.progressive", "first:32"], "has 'first:32'"),
+        (["--data.progressive", "0:32", "--data.render=device"], "allowed with it: host and plain"),
+    ],
+)
+def test_sides_that_cannot_be(settings: Settings, flags: list[str], reason: str):
+    with pytest.raises(InputError, match=reason):
+        settings("digits", "--data.canvas=48", "--data.render=host", *flags)
+
+
+def test_a_network_whose_weights_depend_on_the_side_cannot_grow(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    recipe = tmp_path / "grow.yaml"
+    recipe.write_text(
+        "data: {composition: plain, canvas: 48, batch_size: 8, render: host,\n"
+        "  progressive: ['0:32']}\n"
+        "model: {name: handbook_mlp}\n"
+    )
+    words = ["train", str(recipe), f"--data.dataset=folder:{image_folder}", "--output-dir"]
+    assert main([*words, str(tmp_path / "run")]) == 2
+    assert "side 32, at which handbook_mlp has other weights" in capsys.readouterr().err
