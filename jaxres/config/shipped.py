@@ -50,8 +50,8 @@ def find_recipe(recipe: str | Path) -> Path:
 
 
 def about(recipe: Path) -> str:
-    """The first sentence of a recipe's opening comment, if there is one."""
+    """The first sentence of a recipe's opening comment, if there is one; commands are indented."""
     lines = recipe.read_text(encoding="utf-8").splitlines()
-    comment = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    comment = itertools.takewhile(lambda line: re.match(r"# ?\S", line), lines)
     text = " ".join(line.removeprefix("#").strip() for line in comment)
     return re.split(r"[.](?= [A-Z]|$)", text)[0]
