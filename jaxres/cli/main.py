@@ -14,6 +14,7 @@ from typing import TextIO
 from jaxres.cli import (
     data,
     evaluate,
+    export,
     import_weights,
     models,
     predict,
@@ -36,6 +37,7 @@ COMMANDS: dict[str, tuple[Command, type]] = {
     "recipes": (recipes.recipes, recipes.Recipes),
     "models": (models.models, models.Models),
     "import-weights": (import_weights.import_weights, import_weights.ImportWeights),
+    "export": (export.export, export.Export),
     "report": (report.report, report.Report),
     "reproduce": (reproduce.reproduce, reproduce.Reproduce),
     "show mistakes": (show.show_mistakes, show.ShowMistakes),

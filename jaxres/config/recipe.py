@@ -39,7 +39,7 @@ DEFAULTS = Config()
 ShortO = tyro.conf.arg(aliases=["-o"])
 
 # Fields of commands that are files; the others are folders.
-FILES = ("recipe", "images", "image", "submission", "output", "file", "path", "from_dir")
+FILES = ("recipe", "images", "image", "submission", "output", "file", "path", "from_dir", "card")
 
 # What YAML and people write for Python's words.
 SPELLINGS = {"true": "True", "false": "False", "null": "None", "none": "None", "~": "None"}

@@ -101,7 +101,7 @@ def _apply_of(graph: nnx.GraphDef, options: Options) -> Callable[..., tuple[Arra
                 module.fold_rule = options.fold_norm
         model.see = see
         logits = model(images, train=train, key=key)
-        expected = (len(images), options.classes)
+        expected = (images.shape[0], options.classes)
         if logits.shape != expected:
             raise TypeError(
                 f"{type(model).__name__} gives logits of shape {logits.shape}, not {expected}"

@@ -49,6 +49,17 @@ def _translate(name: str, array: np.ndarray) -> np.ndarray:
     return array.T
 
 
+def translate_back(name: str, array: np.ndarray) -> np.ndarray:
+    """Our array as theirs is."""
+    if array.ndim == 4:
+        return array.transpose(3, 2, 0, 1)
+    flattened = WIDTHS[-1] * GRID**2
+    if name == "head.dense.0.kernel" and array.shape[:1] == (flattened,):
+        maps = array.reshape(GRID, GRID, WIDTHS[-1], -1)
+        return maps.transpose(3, 2, 0, 1).reshape(-1, flattened)
+    return array.T
+
+
 def _module_names(model: str) -> Callable[[str], str] | None:
     """The function from the dotted path of a layer of ours to theirs."""
     if re.fullmatch(r"(wide_)?resnet\d+(_2)?", model):
