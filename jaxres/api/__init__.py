@@ -9,6 +9,7 @@ from jaxres.api.networks import create_model, list_models
 from jaxres.api.runs import TrainedRun, open_run, train
 from jaxres.config import Config
 from jaxres.data.datasets.registry import register_dataset
+from jaxres.evaluation.metrics import register_metric
 from jaxres.models.registry import register_model
 from jaxres.runtime.errors import InputError, Interrupted, TrainingFailed
 from jaxres.training.losses import register_loss
@@ -28,6 +29,7 @@ __all__ = [
     "open_run",
     "register_dataset",
     "register_loss",
+    "register_metric",
     "register_model",
     "register_optimizer",
     "train",

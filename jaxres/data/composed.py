@@ -17,6 +17,7 @@ from jaxres.data.compose.compositions import compose
 from jaxres.data.datasets import registry
 from jaxres.data.datasets.dataset import Asked, Source
 from jaxres.data.datasets.paths import data_dir
+from jaxres.data.readers.encoded import EncodedImages, ImageFiles
 from jaxres.runtime.errors import InputError
 
 Batch = dict[str, Any]
@@ -44,6 +45,14 @@ class ComposedDataset:
     def multi_label(self) -> bool:
         """Whether labels say 0 or 1 for each class."""
         return self.source.labels.ndim == 2
+
+    @property
+    def ids(self) -> list[str]:
+        """What tells the examples from each other: files' names, or numbers."""
+        images = self.source.images
+        if isinstance(images, EncodedImages | ImageFiles) and len(images) == self.examples:
+            return images.names()
+        return [str(k) for k in range(self.examples)]
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -1,12 +1,13 @@
 """Classification metrics from per-example results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, UInt8
 
 from jaxres.checkpoint.progress import SCORE
+from jaxres.runtime.errors import registering
 
 
 def metrics_of(results: Mapping[str, np.ndarray], class_names: Sequence[str]) -> dict[str, Any]:
@@ -109,3 +110,46 @@ def average_precision(true: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " 
     found = np.cumsum(true[order])[ends]
     steps = np.diff(found, prepend=0)
     return float((steps * (found / (ends + 1))).sum() / found[-1])
+
+
+def calibration_error(
+    labels: Int32[np.ndarray, " n"], logits: Float[np.ndarray, "n classes"], bins: int = 15
+) -> float:
+    """How far confidence is from accuracy, on average over equal ranges of confidence.
+
+    The expected calibration error of Guo et al. 2017, weighted by the examples in a range.
+    """
+    shifted = np.exp((logits - logits.max(-1, keepdims=True)).astype(np.float64))
+    confidence = shifted.max(-1) / shifted.sum(-1)
+    right = logits.argmax(-1) == labels
+    ranges = np.minimum((confidence * bins).astype(int), bins - 1)
+    sums = np.bincount(ranges, confidence - right, minlength=bins)
+    return float(np.abs(sums).sum() / len(labels))
+
+
+# (labels, logits, class names) -> a number
+Metric = Callable[[np.ndarray, np.ndarray, Sequence[str]], float]
+_METRICS: dict[str, Metric] = {}
+
+
+def register_metric(name: str) -> Callable[[Metric], Metric]:
+    """Decorator that adds a metric to what `jaxres evaluate` tells, under its name.
+
+    It takes the labels (int32, n, or of multi-label data uint8, n classes), the logits (float32, n
+    classes) and the names of the classes, and gives a number.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    return registering("a metric", name, _METRICS)
+
+
+def further_metrics(
+    results: Mapping[str, np.ndarray], class_names: Sequence[str]
+) -> dict[str, float]:
+    """Metrics that need the logits: calibration, of one class per image, and registered ones."""
+    labels, logits = results["label"], results["logits"]
+    found = {} if labels.ndim == 2 else {"calibration_error": calibration_error(labels, logits)}
+    for name, metric in _METRICS.items():
+        found[name] = float(metric(labels, logits, class_names))
+    return found

@@ -20,7 +20,8 @@ from jaxres.data.composed import ComposedDataset, open_split
 from jaxres.data.inputs import normalisation
 from jaxres.distributed.mesh import make_mesh, replicate
 from jaxres.evaluation.evaluator import Evaluator, SplitEvaluator
-from jaxres.evaluation.step import make_eval_step, make_outputs_step
+from jaxres.evaluation.metrics import further_metrics
+from jaxres.evaluation.step import make_outputs_step
 from jaxres.models.build import abstract_network
 from jaxres.models.pure import Net
 from jaxres.runtime import compilation
@@ -148,18 +149,34 @@ def evaluate(
 ) -> dict[str, Any]:
     """Metrics of a checkpoint on a split; arguments as of `load`.
 
-    Gives what `SplitEvaluator` gives and `checkpoint` (the step), `split` and `dataset`; with
-    `outputs` these too, under that key: `logits`, `label`, `predicted` and `loss` by example.
+    Gives what `SplitEvaluator` gives, `further_metrics` and `checkpoint` (the step), `split` and
+    `dataset`; with `outputs` these too, under that key: `id`, `logits`, `label`, `predicted` and
+    `loss` by example.
 
     Raises:
         InputError: what `load` refuses, or weights that give no finite loss.
     """
     run = load(run_dir, which=which, split=split, flags=flags)
-    make_step = make_outputs_step if outputs else make_eval_step
-    evaluator = Evaluator(run.net, run.config, run.mesh, make_step).on(run.dataset)
+    evaluator = Evaluator(run.net, run.config, run.mesh, make_outputs_step).on(run.dataset)
     metrics, found = _measured(evaluator, run)
+    metrics |= further_metrics(found, run.dataset.class_names)
     about = {"checkpoint": run.step, "split": split, "dataset": run.config.data.dataset}
-    return {**metrics, **about, **({"outputs": found} if outputs else {})}
+    if outputs:
+        about["outputs"] = {"id": np.array(run.dataset.ids), **found}
+    return {**metrics, **about}
+
+
+def steps(run_dir: Path, which: str) -> list[str]:
+    """The checkpoints that `which` means: one, or with `all` every one that is finished.
+
+    Raises:
+        InputError: it is not a run directory, or has none.
+    """
+    if which != "all":
+        return [which]
+    with contextlib.closing(open_run(run_dir)) as checkpoints:
+        checkpoints.find("last")
+        return [str(step) for step in checkpoints.steps()]
 
 
 def sweep(

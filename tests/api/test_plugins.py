@@ -12,6 +12,7 @@ import yaml
 from jaxres.cli.main import main
 from jaxres.config import plugins, recipe
 from jaxres.data.datasets import registry as datasets
+from jaxres.evaluation import metrics
 from jaxres.models import registry as models
 from jaxres.runtime.errors import InputError
 from jaxres.training import losses, optim
@@ -23,6 +24,7 @@ REGISTRIES = (
     (optim, "OPTIMIZERS"),
     (losses, "_LOSSES"),
     (datasets, "DATASETS"),
+    (metrics, "_METRICS"),
 )
 
 
@@ -54,6 +56,7 @@ def test_the_examples_train_and_their_run_is_evaluated(
     result = json.loads(capfd.readouterr().out)
     assert [row["class"] for row in result["per_class"]] == ["lying", "standing", "leaning"]
     assert result["accuracy"] == summary["test"]["accuracy"]
+    assert result["margin"] > 0
     assert main(["models", "small*", "--imports", "examples.small_net", "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["models"][0]["name"] == "small_net"
 

@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from jaxres.evaluation.metrics import classification_metrics, multi_label_metrics
+from jaxres.evaluation.metrics import (
+    calibration_error,
+    classification_metrics,
+    metrics_of,
+    multi_label_metrics,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -60,3 +65,23 @@ def test_multi_label_metrics_are_scikit_learns() -> None:
     assert found["accuracy"] == pytest.approx((labels == said).mean())
     assert found["per_class"][3]["average_precision"] == 0
     assert found["confusion"][0][1] == (labels[:, 0] & said[:, 1]).sum()
+
+
+def test_calibration_error_by_hand() -> None:
+    # Twice 0.9 sure, right once; ten times 0.55 sure, always right.
+    sure, unsure = np.log([0.9, 0.1]), np.log([0.55, 0.45])
+    logits = np.array([sure, sure, *[unsure] * 10], np.float32)
+    labels = np.array([0, 1, *[0] * 10], np.int32)
+    expected = (2 * abs(0.9 - 0.5) + 10 * abs(0.55 - 1.0)) / 12
+    assert calibration_error(labels, logits) == pytest.approx(expected, rel=1e-5)
+
+
+def test_top5_is_told_where_it_was_computed() -> None:
+    results = {
+        "label": np.array([0, 1], np.int32),
+        "predicted": np.array([0, 0], np.int32),
+        "loss": np.zeros(2, np.float32),
+    }
+    assert "top5_accuracy" not in metrics_of(results, "ab")
+    results["in_top5"] = np.array([True, False])
+    assert metrics_of(results, "ab")["top5_accuracy"] == 0.5

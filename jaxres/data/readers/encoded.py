@@ -56,6 +56,12 @@ class EncodedImages:
         del dtype, copy  # what NumPy may ask for; it is always a new array of uint8
         return _decoded(self, self.side)
 
+    def names(self) -> list[str]:
+        """The examples' numbers in the dataset where it is in files, else among these."""
+        if isinstance(self.encoded, RecordFiles):
+            return [str(k) for k in self.encoded.chosen]
+        return [str(k) for k in range(len(self))]
+
     def identity(self) -> Iterator[bytes]:
         """By what it is told whether these are other images: in memory, all bytes."""
         if isinstance(self.encoded, RecordFiles):
@@ -113,6 +119,10 @@ class ImageFiles:
         if self.side is None:
             raise TypeError("image files of any size are no array: give a side")
         return _decoded(self, self.side)
+
+    def names(self) -> list[str]:
+        """The files."""
+        return [str(path) for path in self.paths]
 
     def identity(self) -> Iterator[bytes]:
         """By what it is told whether these are other images: names in their folder, and sizes."""
