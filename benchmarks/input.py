@@ -97,8 +97,8 @@ def _require_comparable(config: Config, dataset: ComposedDataset, peers: Mapping
             f"data.composition is {config.data.composition}; allowed with --peer: scale_blend, or "
             "plain with augment.crop_area"
         )
-    only_digits = {"tf"} if crops else {"torch_uint8"}
-    if found := only_digits & peers.keys():
+    of_other_images = {"tf"} if crops else {"torch_uint8"}
+    if found := of_other_images & peers.keys():
         raise InputError(f"--peer {found.pop()} does not make the images of this recipe")
 
 

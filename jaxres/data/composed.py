@@ -12,7 +12,7 @@ from jaxtyping import Int32
 from jaxres.config import Config, DataConfig, Split
 from jaxres.data.augment import Augment, require_labels_kept
 from jaxres.data.compose import render_host
-from jaxres.data.compose.composition import Composition, Resident
+from jaxres.data.compose.composition import Composition, Resident, row
 from jaxres.data.compose.compositions import compose
 from jaxres.data.datasets import registry
 from jaxres.data.datasets.dataset import Asked, Source
@@ -61,17 +61,24 @@ class ComposedDataset:
 
     def in_epoch(self, epoch: int) -> "ComposedDataset":
         """The split as an epoch shows it: `data.progressive` makes training images smaller."""
-        sides = self.data.sides_by_epoch() if self.split == "train" else {}
-        side = next((sides[first] for first in sorted(sides, reverse=True) if first <= epoch), None)
-        if side is None or side == self.data.canvas:
-            return self
+        begun = [first for first in self._by_first_epoch if first <= epoch]
+        return self._by_first_epoch[max(begun)] if begun else self
+
+    @functools.cached_property
+    def _by_first_epoch(self) -> dict[int, "ComposedDataset"]:
+        """The split as it is from each epoch of `data.progressive` on."""
+        if self.split != "train":
+            return {}
         compose: Any = self.compose
-        return dataclasses.replace(
-            self,
-            data=self.data.at_side(side),
-            compose=dataclasses.replace(compose, canvas=side),
-            augment=None if self.augment is None else dataclasses.replace(self.augment, side=side),
-        )
+        return {
+            first: dataclasses.replace(
+                self,
+                data=self.data.at_side(side),
+                compose=dataclasses.replace(compose, canvas=side),
+                augment=self.augment and dataclasses.replace(self.augment, side=side),
+            )
+            for first, side in self.data.sides_by_epoch().items()
+        }
 
     def batch(self, examples: Int32[np.ndarray, " n"], *, epoch: int, first: int) -> Batch:
         """The batch that shows `examples` at positions first, first + 1, ... of an epoch.
@@ -114,7 +121,7 @@ class ComposedDataset:
         draw = functools.partial(self.compose.draw, seed=self.seed, stream=self.split)
         if self.data.fresh_pictures:
             return draw(examples, epoch=epoch, first=first)
-        return type(self._stored)(*(field[examples] for field in self._stored))
+        return row(self._stored, examples)
 
     @functools.cached_property
     def _stored(self) -> Any:
@@ -132,6 +139,7 @@ def open_split(config: Config, split: Split) -> ComposedDataset:
     """
     data = config.data
     folder: Path = data_dir(data.data_dir)
+    dataset = registry.find(data.dataset, folder)
     source = registry.load(
         data.dataset,
         split,
@@ -147,7 +155,7 @@ def open_split(config: Config, split: Split) -> ComposedDataset:
     augment, crop = None, None
     ranges = config.augment.resolved()
     if split == "train" and (ranges.active or ranges.crop_area):
-        require_labels_kept(config, digits=registry.find(data.dataset, folder).digits)
+        require_labels_kept(config, digits=dataset.digits)
         crop = ranges if ranges.crop_area else None
         if ranges.on_canvas.active:
             augment = Augment(ranges.on_canvas, data.canvas)
@@ -160,7 +168,7 @@ def open_split(config: Config, split: Split) -> ComposedDataset:
             f"data.composition is {data.composition}, which takes grey digits, but "
             f"the images of data.dataset {data.dataset} have colours; allowed: plain"
         )
-    if data.composition != "plain" and registry.find(data.dataset, folder).composed:
+    if data.composition != "plain" and dataset.composed:
         raise InputError(
             f"data.composition is {data.composition}, but the images of data.dataset "
             f"{data.dataset} are composed already; allowed: plain"

@@ -8,7 +8,7 @@ import dataclasses
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,16 +122,19 @@ def _write_split(
 
     parts.mkdir(parents=True, exist_ok=True)
     serialize = example_serializer.ExampleSerializer(features.get_serialized_info())
-    shards = list(_written(parts)) if isinstance(split.examples, Items) else []
+    items = split.examples if isinstance(split.examples, Items) else None
+    shards = list(_written(parts)) if items else []
     done = sum(shard.items for shard in shards)
-    if isinstance(split.examples, Items):
+    examples: Any = split.examples
+    if items:
+        examples = items.after(done)
         for problem in (problem for shard in shards for problem in shard.problems):
-            split.examples.bad.note(problem)
-    tracked = track(_examples(split, done), split.count - done, f"{name} {split_name}", shown)
+            items.bad.note(problem)
+    tracked = track(examples, split.count - done, f"{name} {split_name}", shown)
     number = sum(shard.examples for shard in shards)
     while True:
         shard, writer = Shard(), None
-        told = split.examples.bad.count if isinstance(split.examples, Items) else 0
+        told = items.bad.count if items else 0
         for example in tracked:
             shard.items += 1
             if example is None:
@@ -151,14 +154,10 @@ def _write_split(
         if writer is None:
             return shards
         writer.close()
-        if isinstance(split.examples, Items):
-            shard.problems = split.examples.bad.since(told)
+        if items:
+            shard.problems = items.bad.since(told)
         write_whole(_noted(parts, len(shards)), json.dumps(dataclasses.asdict(shard)))
         shards.append(shard)
-
-
-def _examples(split: Split, done: int) -> Iterator[Example | None] | Iterable[Example]:
-    return split.examples.after(done) if isinstance(split.examples, Items) else split.examples
 
 
 def _part(parts: Path, number: int) -> Path:

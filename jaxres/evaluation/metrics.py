@@ -7,13 +7,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, UInt8
 
 from jaxres.checkpoint.progress import SCORE
+from jaxres.ops.losses import is_multi_label
 from jaxres.runtime.errors import registering
 
 
 def metrics_of(results: Mapping[str, np.ndarray], class_names: Sequence[str]) -> dict[str, Any]:
     """The metrics of what an evaluation step gave by example."""
     labels, losses = results["label"], results["loss"]
-    if labels.ndim == 2:
+    if is_multi_label(labels):
         return multi_label_metrics(labels, results["logits"], losses, class_names)
     metrics = classification_metrics(labels, results["predicted"], losses, class_names)
     if "in_top5" in results:
@@ -43,14 +44,7 @@ def classification_metrics(
     confusion = confusion_matrix(labels, predicted, len(class_names))
     hits, support, guessed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     per_class = [
-        {
-            "class": name,
-            "precision": float(hits[k] / max(guessed[k], 1)),
-            "recall": float(hits[k] / max(support[k], 1)),
-            "f1": float(2 * hits[k] / max(guessed[k] + support[k], 1)),
-            "support": int(support[k]),
-        }
-        for k, name in enumerate(class_names)
+        _scores(name, hits[k], guessed[k], support[k]) for k, name in enumerate(class_names)
     ]
     return {
         "accuracy": float(hits.sum() / len(labels)),
@@ -58,6 +52,19 @@ def classification_metrics(
         "examples": len(labels),
         "per_class": per_class,
         "confusion": confusion.tolist(),
+    }
+
+
+def _scores(
+    name: str, hits: np.integer, guessed: np.integer, support: np.integer
+) -> dict[str, Any]:
+    """What is told of a class."""
+    return {
+        "class": name,
+        "precision": float(hits / max(guessed, 1)),
+        "recall": float(hits / max(support, 1)),
+        "f1": float(2 * hits / max(guessed + support, 1)),
+        "support": int(support),
     }
 
 
@@ -78,12 +85,8 @@ def multi_label_metrics(
     support, guessed = true.sum(0), said.sum(0)
     per_class = [
         {
-            "class": name,
-            "precision": float(both[k] / max(guessed[k], 1)),
-            "recall": float(both[k] / max(support[k], 1)),
-            "f1": float(2 * both[k] / max(guessed[k] + support[k], 1)),
+            **_scores(name, both[k], guessed[k], support[k]),
             "average_precision": average_precision(true[:, k], logits[:, k]),
-            "support": int(support[k]),
         }
         for k, name in enumerate(class_names)
     ]
@@ -149,7 +152,9 @@ def further_metrics(
 ) -> dict[str, float]:
     """Metrics that need the logits: calibration, of one class per image, and registered ones."""
     labels, logits = results["label"], results["logits"]
-    found = {} if labels.ndim == 2 else {"calibration_error": calibration_error(labels, logits)}
+    found: dict[str, float] = {}
+    if not is_multi_label(labels):
+        found["calibration_error"] = calibration_error(labels, logits)
     for name, metric in _METRICS.items():
         found[name] = float(metric(labels, logits, class_names))
     return found

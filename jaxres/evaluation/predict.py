@@ -142,11 +142,10 @@ def on_images(opened: Opened, images: Images) -> Loaded:
 def as_dataset(opened: Opened, images: Images) -> ComposedDataset:
     """Images as a split of a run's dataset, labels unknown; see `on_images`."""
     data = dataclasses.replace(opened.config.data, composition="plain", render="host", workers=0)
-    classes = opened.weights["params"]["head"]["linear"]["kernel"].shape[-1]
     unknown = np.zeros(len(images), np.int32)
     if opened.multi_label:
-        unknown = np.zeros((len(images), classes), np.uint8)
-    source = Source(images, unknown, _class_names(opened, classes))
+        unknown = np.zeros((len(images), opened.outputs), np.uint8)
+    source = Source(images, unknown, _class_names(opened))
     return ComposedDataset(
         split="test",
         source=source,
@@ -194,8 +193,9 @@ def make_probability_step(
     return step
 
 
-def _class_names(opened: Opened, classes: int) -> tuple[str, ...]:
+def _class_names(opened: Opened) -> tuple[str, ...]:
     """Those of the run; of an older run the dataset's, where the network tells its classes."""
+    classes = opened.outputs
     if len(opened.classes) == classes:
         return opened.classes
     data = opened.config.data

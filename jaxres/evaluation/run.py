@@ -44,6 +44,11 @@ class Opened(NamedTuple):
     multi_label: bool  # whether an image may be of several
 
     @property
+    def outputs(self) -> int:
+        """How many numbers the network gives for an image."""
+        return self.weights["params"]["head"]["linear"]["kernel"].shape[-1]
+
+    @property
     def folder(self) -> Path:
         """Of the checkpoint itself."""
         return self.run_dir / "checkpoints" / str(self.step)

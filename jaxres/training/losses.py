@@ -26,13 +26,12 @@ def register_loss(name: str) -> Callable[[Loss], Loss]:
     return registering("a loss", name, _LOSSES)
 
 
-def require_loss_for(name: str, *, multi_label: bool) -> None:
+def require_takes_labels(name: str, *, multi_label: bool) -> None:
     """Refuse a loss that takes one class per image for data that have several.
 
     Raises:
-        InputError: it is one, or there is none of this name.
+        InputError: it is one.
     """
-    find_loss(name)
     if multi_label and name == ONE_CLASS:
         raise InputError(
             f"train.loss is {ONE_CLASS}, but an image of the dataset may be of several classes; "

@@ -21,7 +21,7 @@ from jaxres.models.build import abstract_network
 from jaxres.models.pure import Net
 from jaxres.runtime.errors import InputError
 from jaxres.training import optim, transfer
-from jaxres.training.losses import require_loss_for
+from jaxres.training.losses import find_loss, require_takes_labels
 from jaxres.training.optim import Schedule
 from jaxres.training.transfer import Phase, Starts
 
@@ -97,8 +97,9 @@ def set_up(config: Config, run_dir: Path, peers: Peers, *, other_data: bool = Fa
     with peers.together():
         mesh = make_mesh(config.train.devices)
         check_batch(config.data.batch_size, mesh.size, config.optim.accumulate_steps)
+        find_loss(config.train.loss)
         splits = {split: open_split(config, split) for split in ("train", "validation", "test")}
-        require_loss_for(config.train.loss, multi_label=splits["train"].multi_label)
+        require_takes_labels(config.train.loss, multi_label=splits["train"].multi_label)
         batches = train_batches(splits["train"], config, process=peers.index, processes=peers.count)
     if peers.count > 1:
         peers.require_same(_shared_facts(config, run_dir, splits, other_data=other_data))

@@ -89,7 +89,7 @@ def _torchvisions(opened: Opened) -> Arrays:
 
 def _require_published_shapes(opened: Opened, shapes: dict[str, tuple[int, ...]]) -> None:
     """Refuse a network that options made another than torchvision's."""
-    name, classes = opened.config.model.name, _classes(opened)
+    name, classes = opened.config.model.name, opened.outputs
     plain = abstract_net(name, classes=classes, image_size=registry.smallest_image(name))
     wanted = {
         each: leaf.shape
@@ -123,7 +123,7 @@ def export_program(run_dir: Path, output: Path, *, which: str = "best") -> None:
     require_writable(output)
     opened = open_checkpoint(run_dir, which)
     config = opened.config
-    net = abstract_network(config, classes=_classes(opened))
+    net = abstract_network(config, classes=opened.outputs)
     weights = jax.device_get(opened.weights)
 
     def logits(images: Any) -> Any:
@@ -137,10 +137,6 @@ def export_program(run_dir: Path, output: Path, *, which: str = "best") -> None:
         exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)(images)
     with refusing(output):
         write_whole(output, bytes(exported.serialize()))
-
-
-def _classes(opened: Opened) -> int:
-    return opened.weights["params"]["head"]["linear"]["kernel"].shape[-1]
 
 
 def write_card(run_dir: Path, output: Path, *, which: str = "best") -> None:
@@ -158,7 +154,7 @@ def write_card(run_dir: Path, output: Path, *, which: str = "best") -> None:
 def _card(opened: Opened) -> str:
     config = opened.config
     data, summary = config.data, _summary(opened.run_dir)
-    classes = opened.classes or tuple(map(str, range(_classes(opened))))
+    classes = opened.classes or tuple(map(str, range(opened.outputs)))
     name = config.model.name
     parameters = sum(leaf.size for leaf in jax.tree.leaves(opened.weights["params"]))
     mean, std = list(data.mean or (0, 0, 0)), list(data.std or (1, 1, 1))

@@ -147,8 +147,8 @@ class Composed(NamedTuple):
     whole_source: bool = False  # whether it takes other examples than those it is asked for
 
 
-def row(fields: Any, k: int) -> Any:
-    """The k-th of each field's rows, of a plan or an augmentation."""
+def row(fields: Any, k: int | Int32[np.ndarray, " n"]) -> Any:
+    """The k-th of each field's rows, of a plan or an augmentation; of several k, those rows."""
     return type(fields)(*(None if field is None else field[k] for field in fields))
 
 

@@ -51,8 +51,8 @@ def split_photos(root: Path, bad: Bad, *, shown: bool) -> dict[str, list[Photo]]
         shown: Whether to report progress, and how they were split.
     """
     paths = folders.find_images(root)
-    for path in folders.find_others(root):
-        bad.note(f"{path} is of a kind that is not read (allowed: JPEG, PNG, WebP, BMP)")
+    for problem in folders.unread(root):
+        bad.note(problem)
     top = folders.common_folder(root, paths, but=SPLITS_BY_FOLDER)
     by_folder = any(_top_folder(path, top) in SPLITS_BY_FOLDER for path in paths)
     how = f"by the folders in {top}"

@@ -4,6 +4,7 @@ Splits are given in TFDS's slicing syntax (`train[:90%]`) or found by their name
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -149,16 +150,12 @@ def _listed(examples: Examples) -> str:
 
 def _require_apart(examples: Examples, splits: Mapping[str, Split]) -> None:
     """Refuse to judge a network by what it was trained on."""
-    names = list(splits)
-    for place, name in enumerate(names):
-        for other in names[place + 1 :]:
-            shared = np.intersect1d(splits[name].examples, splits[other].examples)
-            if len(shared):
-                raise InputError(
-                    f"{splits[name].key} and {splits[other].key} share {len(shared):,} examples "
-                    f"of {examples.name}; allowed: splits without common examples, as train[:90%] "
-                    "and train[90%:]"
-                )
+    for one, other in itertools.combinations(splits.values(), 2):
+        if shared := len(np.intersect1d(one.examples, other.examples)):
+            raise InputError(
+                f"{one.key} and {other.key} share {shared:,} examples of {examples.name}; allowed: "
+                "splits without common examples, as train[:90%] and train[90%:]"
+            )
 
 
 def _require_labels(examples: Examples, labels: np.ndarray, key: str) -> None:

@@ -121,8 +121,8 @@ def _image_folder(request: Request) -> Listed:
     assert request.from_dir is not None
     root = unpacking.unpacked(request.from_dir, request.stage, shown=request.progress)
     labelled = image_folder.find(root)
-    for path in folders.find_others(root):
-        request.bad.note(f"{path} is of a kind that is not read (allowed: JPEG, PNG, WebP, BMP)")
+    for problem in folders.unread(root):
+        request.bad.note(problem)
     image_folder.warn_of_copies(labelled)
     return Listed(labelled.class_names, labelled.splits)
 

@@ -56,6 +56,14 @@ def find_others(folder: Path) -> list[Path]:
     return sorted(_walk(folder, OTHER_SUFFIXES))
 
 
+def unread(folder: Path) -> list[str]:
+    """Why each file of a kind of image that is not read cannot be used."""
+    return [
+        f"{path} is of a kind that is not read (allowed: JPEG, PNG, WebP, BMP)"
+        for path in find_others(folder)
+    ]
+
+
 def _walk(
     folder: Path, suffixes: tuple[str, ...], above: frozenset[tuple[int, int]] = frozenset()
 ) -> Iterator[Path]:

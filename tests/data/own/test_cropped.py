@@ -131,6 +131,18 @@ def test_settings_choose_it(tmp_path: Path, settings: Settings) -> None:
     np.testing.assert_array_equal(again, test.batch(numbers, epoch=5, first=9)["image"])
 
 
+def test_images_that_stay_the_same_are_cut_as_they_were(tmp_path: Path, settings: Settings) -> None:
+    for place in range(40):
+        write_photo(tmp_path / "set" / "ab"[place % 2] / f"{place}.jpg", place, height=70, width=90)
+    flags = ["--augment.policy=imagenet", "--data.short-side=36", "--data.render=host"]
+    config = settings(f"folder:{tmp_path / 'set'}", *flags, "--data.fresh-pictures=False")
+    numbers = np.arange(4, dtype=np.int32)
+    for split in ("train", "test"):
+        dataset = open_split(config, split)
+        first, later = (dataset.batch(numbers, epoch=epoch, first=0)["image"] for epoch in (0, 3))
+        np.testing.assert_array_equal(first, later)
+
+
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
