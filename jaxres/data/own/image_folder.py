@@ -1,5 +1,6 @@
 """A folder of images: a folder per class, below train, val and test where there are such."""
 
+import contextlib
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -127,18 +128,25 @@ def examples(labelled: Labelled, name: str, canvas: int) -> Examples:
 
 
 def warn_of_copies(labelled: Labelled) -> None:
-    """Warn if a file of one split has the content of a file of another."""
+    """Warn if a file of one split has the content of a file of another.
+
+    Files that cannot be read are passed over: they are reported where they are needed.
+    """
     sizes: dict[int, list[tuple[str, Path]]] = defaultdict(list)
     for split, members in labelled.splits.items():
         for path, _ in members:
-            sizes[path.stat().st_size].append((split, path))
+            with contextlib.suppress(InputError):
+                sizes[archives.size_of(path)].append((split, path))
     seen: dict[bytes, tuple[str, Path]] = {}
     copies = []
     for same in sizes.values():
         if len({split for split, _ in same}) < 2:
             continue
         for split, path in same:
-            digest = hashlib.sha256(archives.read_bytes(path)).digest()
+            try:
+                digest = hashlib.sha256(archives.read_bytes(path)).digest()
+            except InputError:
+                continue
             other_split, other = seen.setdefault(digest, (split, path))
             if other_split != split:
                 copies.append((path, other))

@@ -73,15 +73,30 @@ class _Bounded:
         return content
 
 
+def size_of(path: Path) -> int:
+    """A file's size in bytes.
+
+    Raises:
+        InputError: it is not there, as where a broken link leads, or is a pipe or a device, which
+            may have no end.
+    """
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    if not stat.S_ISREG(about.st_mode):
+        raise InputError(f"cannot read {path}: it is not a regular file")
+    return about.st_size
+
+
 def read_bytes(path: Path) -> bytes:
     """The content of a file.
 
     Raises:
-        InputError: it cannot be read, or is a pipe or a device, which may have no end.
+        InputError: it cannot be read, or is no regular file.
     """
+    size_of(path)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(f"cannot read {path}: it is not a regular file")
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error

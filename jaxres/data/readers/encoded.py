@@ -127,7 +127,8 @@ class ImageFiles:
     def identity(self) -> Iterator[bytes]:
         """By what it is told whether these are other images: names in their folder, and sizes."""
         for path in map(Path, self.paths):
-            yield f"{path.parent.name}/{path.name} {path.stat().st_size}".encode(errors="replace")
+            size = archives.size_of(path)
+            yield f"{path.parent.name}/{path.name} {size}".encode(errors="replace")
 
     def _read(self, path: Path) -> UInt8[np.ndarray, "h w 3"]:
         try:

@@ -68,11 +68,15 @@ def _walk(
     folder: Path, suffixes: tuple[str, ...], above: frozenset[tuple[int, int]] = frozenset()
 ) -> Iterator[Path]:
     """Files with these suffixes; a link to a folder that it lies in leads nowhere new."""
-    about = folder.stat()
+    try:
+        about = folder.stat()
+        entries = list(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"cannot read {folder}: {error.strerror or error}") from error
     here = (about.st_dev, about.st_ino)
     if here in above:
         return
-    for path in folder.iterdir():
+    for path in entries:
         if path.name.startswith(".") or path.name == "__MACOSX":
             continue
         if path.is_dir():

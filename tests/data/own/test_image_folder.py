@@ -159,6 +159,17 @@ def test_a_damaged_image_is_named_when_it_is_read(image_folder: Path, settings: 
         dataset.batch(np.arange(8, dtype=np.int32), epoch=0, first=0)
 
 
+@pytest.mark.parametrize("target", ["nowhere", "3.jpg", "/dev/zero"])
+def test_a_link_to_no_file_is_named(image_folder: Path, settings: Settings, target: str):
+    root = image_folder.with_name("split")
+    for split in ("train", "test"):  # in both, where copies are looked for
+        shutil.copytree(image_folder, root / split)
+        (root / split / "cat" / "3.jpg").unlink(missing_ok=True)
+        (root / split / "cat" / "3.jpg").symlink_to(target)
+    with pytest.raises(InputError, match=r"cannot read .*/cat/3\.jpg: "):
+        _ = [open_split(settings(f"folder:{root}"), split).facts for split in SPLITS]
+
+
 def test_copies_in_two_splits_are_told(
     image_folder: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
 ):
