@@ -13,7 +13,7 @@ from jaxres.config.data import DataConfig
 from jaxres.config.model import ModelConfig
 from jaxres.config.optim import OptimConfig
 from jaxres.config.plugins import PluginsConfig
-from jaxres.config.train import CheckpointConfig, TrainConfig
+from jaxres.config.train import CheckpointConfig, LogConfig, TrainConfig
 from jaxres.config.transfer import TransferConfig
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "CheckpointConfig",
     "Config",
     "DataConfig",
+    "LogConfig",
     "ModelConfig",
     "OptimConfig",
     "PluginsConfig",
@@ -53,6 +54,7 @@ class Config:
     transfer: TransferConfig = dataclasses.field(default_factory=TransferConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    log: LogConfig = dataclasses.field(default_factory=LogConfig)
     plugins: PluginsConfig = dataclasses.field(default_factory=PluginsConfig)
 
     def __post_init__(self) -> None:
@@ -87,6 +89,7 @@ FREE_KEYS = frozenset(
         "checkpoint.every_steps",
         "checkpoint.keep_last",
         "checkpoint.keep_best",
+        "log.wandb",
         "plugins.imports",
     }
 )

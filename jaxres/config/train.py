@@ -1,11 +1,13 @@
-"""The sections `train` and `checkpoint`: length, devices, logging, and what is kept."""
+"""The sections `train`, `checkpoint` and `log`: length, devices, what is kept and who is told."""
 
 import dataclasses
+import re
 from typing import Literal
 
 from jaxres.config.checks import require, require_seed
 from jaxres.runtime.paths import require_path
 
+PROJECT = re.compile(r"([\w.-]{1,128}/)?[\w.-]{1,128}")
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -93,3 +95,19 @@ class CheckpointConfig:
         for key in ("every_steps", "keep_last", "keep_best"):
             value = getattr(self, key)
             require(value is None or value >= 1, f"checkpoint.{key} is {value}; allowed: 1 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    """Where metrics go beside `metrics.jsonl` and TensorBoard's events."""
+
+    wandb: str = ""
+    """A project of Weights & Biases, PROJECT or ENTITY/PROJECT; needs the extra `wandb`."""
+
+    def __post_init__(self) -> None:
+        """Check that it can be a project."""
+        require(
+            not self.wandb or PROJECT.fullmatch(self.wandb) is not None,
+            f"log.wandb is {self.wandb!r}; allowed: PROJECT or ENTITY/PROJECT, of letters, digits, "
+            "'.', '_' and '-'",
+        )

@@ -19,6 +19,9 @@ from jaxres.distributed.mesh import replicate
 from jaxres.distributed.process_group import ALONE, Peers
 from jaxres.logs.profile import StepProfiler
 from jaxres.logs.run_log import RunLog, Silence
+from jaxres.logs.tensorboard import TensorBoard
+from jaxres.logs.tracker import Tracker
+from jaxres.logs.weights_and_biases import WeightsAndBiases
 from jaxres.models.build import network
 from jaxres.runtime.errors import InputError, TrainingFailed
 from jaxres.runtime.files import write_whole
@@ -82,7 +85,8 @@ def start_run(
         saver = Saver(directory.checkpoints, start.progress, peers, log, saved)
         profiler = StepProfiler(run_dir / "profile" if profile and peers.first else None)
         directory.keep()
-        for each in (log, profiler, setup.batches):
+        directory.opened.push(lambda kind, *_: log.close(failed=kind is not None))
+        for each in (profiler, setup.batches):
             directory.opened.callback(each.close)
         yield Run(
             start,
@@ -182,8 +186,14 @@ def _open_log(start: Start) -> RunLog | Silence:
         return Silence()
     settings = yaml.safe_dump(to_dict(setup.config), sort_keys=False)
     write_run_file(setup.run_dir / "config.yaml", settings)
+    trackers: list[Tracker] = [
+        TensorBoard(setup.run_dir / "tensorboard", purge_step=start.step + 1)
+    ]
+    if project := setup.config.log.wandb:
+        trackers.append(WeightsAndBiases(project, setup.run_dir, to_dict(setup.config)))
     return RunLog(
         setup.run_dir,
+        trackers,
         total_steps=setup.total_steps,
         first_step=start.step,
         evaluated=start.progress.has_evaluated(start.step),

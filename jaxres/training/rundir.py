@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import time
+import types
 import uuid
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,14 @@ class RunDirectory:
     def __enter__(self) -> "RunDirectory":
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
         """Finish writing and release; remove a new directory of a run that did not begin."""
-        self.opened.close()
+        self.opened.__exit__(kind, error, trace)
         if self._is_new and not self._kept:
             shutil.rmtree(self.path)
 
