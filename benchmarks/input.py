@@ -97,9 +97,8 @@ def _require_comparable(config: Config, dataset: ComposedDataset, peers: Mapping
             f"data.composition is {config.data.composition}; allowed with --peer: scale_blend, or "
             "plain with augment.crop_area"
         )
-    of_other_images = {"tf"} if crops else {"torch_uint8"}
-    if found := of_other_images & peers.keys():
-        raise InputError(f"--peer {found.pop()} does not make the images of this recipe")
+    if not crops and "torch_uint8" in peers:
+        raise InputError("--peer torch_uint8 is for recipes with augment.crop_area")
 
 
 def measured(
@@ -204,7 +203,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = rows.parser("input", __doc__)
     parser.epilog = "The recipe's keys can be overridden: --data.canvas 64"
     parser.add_argument("--recipe", type=rows.local_path, default=QUICKSTART, metavar="FILE")
-    parser.add_argument("--peer", type=rows.names, default=[], help="torch, tf or both")
+    parser.add_argument(
+        "--peer", type=rows.names, default=[], help="torch, torch_uint8, tf, several with commas"
+    )
     parser.add_argument(
         "--workers", type=_worker_counts, default=[0], help="worker processes, as 0,2 (0: none)"
     )

@@ -38,6 +38,8 @@ _TPU = re.compile(rf"({'|'.join(TPUS)}):(\d+(?:x\d+){{1,2}})")
 _GPU = re.compile(rf"({'|'.join(GPUS)})(?::(?:(\d+)x)?(\d+))?")  # hosts x devices of each
 GPU_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
 
+IMAGENET_IMAGES, IMAGENET_CLASSES = 1_281_167, 1_000
+
 # What is assumed where the datasets of a recipe are not prepared: MNIST without the validation
 # examples over 400 squares of photographs or 256 textures, or CIFAR-10.
 ASSUMED = {
@@ -193,7 +195,12 @@ def workload(config: Config) -> Workload:
     if missing:
         stand_in = dataclasses.replace(config.data, dataset="digits", backgrounds="black")
         known = dataclasses.replace(config, data=stand_in)
-    dataset = open_split(known, "train")
+    try:
+        dataset = open_split(known, "train")
+    except InputError:
+        if config.augment.resolved().crop_area is None:
+            raise
+        return _imagenet(config)
     resident = resident_of(dataset)
     examples = len(dataset)
     if missing:
@@ -212,6 +219,19 @@ def workload(config: Config) -> Workload:
         examples=examples,
         classes=len(dataset.class_names),
         told=told,
+    )
+
+
+def _imagenet(config: Config) -> Workload:
+    """What is assumed of recipes that train on parts of photographs which are not there."""
+    side = config.data.image_size
+    return Workload(
+        example={"image": np.zeros((1, side, side, 3), np.uint8), "label": np.zeros(1, np.int32)},
+        resident=None,
+        examples=IMAGENET_IMAGES,
+        classes=IMAGENET_CLASSES,
+        told=f"rendered on the host (assumed: {IMAGENET_IMAGES:,} images of {IMAGENET_CLASSES:,} "
+        f"classes, as ImageNet's; {config.data.dataset} is not there)",
     )
 
 

@@ -14,7 +14,27 @@ tf.config.set_visible_devices([], "GPU")  # the pipeline needs none, and JAX has
 
 
 def batches(dataset: ComposedDataset, batch_size: int, *, workers: int) -> Iterator[Any]:
-    """Batches without end: (images uint8, labels). `workers` 0 maps in one thread, else in as many.
+    """Batches without end: (images uint8, labels), mapped in `workers` threads that read ahead.
+
+    Without workers it reads nothing ahead: that would be done while it is another's turn.
+    """
+    if isinstance(dataset.compose, ScaleBlend):
+        made = scaled_digits(dataset, workers=workers)
+    else:
+        from benchmarks.peers.tf_photographs import photographs
+
+        made = photographs(dataset, workers=workers)
+    made = made.batch(batch_size, drop_remainder=True)
+    if workers:
+        made = made.prefetch(2)
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = max(1, workers)
+    options.threading.max_intra_op_parallelism = 1
+    yield from made.with_options(options).as_numpy_iterator()
+
+
+def scaled_digits(dataset: ComposedDataset, *, workers: int) -> Any:
+    """A `tf.data.Dataset` without end of single images (uint8, canvas canvas 3) and labels.
 
     The bicubic kernel of `tf.image.resize` has a = -0.5 where OpenCV's has -0.75, so the digits'
     edges differ a little; the work is the same.
@@ -53,10 +73,5 @@ def batches(dataset: ComposedDataset, batch_size: int, *, workers: int) -> Itera
         image = tf.concat([background[:row], middle, background[row + side :]], axis=0)
         return tf.ensure_shape(image, (canvas, canvas, 3)), labels[index]
 
-    made = tf.data.Dataset.range(len(dataset)).shuffle(len(dataset)).repeat()
-    made = made.map(composed, num_parallel_calls=max(1, workers), deterministic=True)
-    made = made.batch(batch_size, drop_remainder=True).prefetch(2)
-    options = tf.data.Options()
-    options.threading.private_threadpool_size = max(1, workers)
-    options.threading.max_intra_op_parallelism = 1
-    yield from made.with_options(options).as_numpy_iterator()
+    numbers = tf.data.Dataset.range(len(dataset)).shuffle(len(dataset)).repeat()
+    return numbers.map(composed, num_parallel_calls=workers or None, deterministic=True)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxres.config import DataConfig
 from jaxres.data.inputs import normalise
 from jaxres.evaluation.run import Opened, open_checkpoint
 from jaxres.models import registry
@@ -167,7 +168,7 @@ def _card(opened: Opened) -> str:
         "## Use",
         "",
         f"- Images: {data.image_size} x {data.image_size} pixels, red, green and blue from 0 to "
-        f"255, as `(pixels / {data.divisor} - {mean}) / {std}`.",
+        f"255, as `(pixels / {data.divisor} - {mean}) / {std}`.{_cut(data)}",
         f"- Classes: {', '.join(classes)}.",
     ]
     if test := summary.get("test"):
@@ -194,6 +195,15 @@ def _card(opened: Opened) -> str:
             lines.append(f"- Commit {commit}.")
     settings = (opened.run_dir / "config.yaml").read_text(encoding="utf-8")
     return "\n".join([*lines, "", "Settings:", "", "```yaml", settings.rstrip(), "```", ""])
+
+
+def _cut(data: DataConfig) -> str:
+    """How the square comes from a photograph, as a sentence to add."""
+    if data.composition != "plain":
+        return ""
+    if data.short_side is None:
+        return " Of a photograph it is the square in the middle, resized."
+    return f" A photograph is resized to a short side of {data.short_side}, its middle cut out."
 
 
 def _summary(run_dir: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from jaxres.distributed import strategy
 from jaxres.distributed.mesh import make_mesh
 from jaxres.ops import target
 from jaxres.runtime.errors import InputError
+from tests.data.conftest import write_photo
 
 FULL = (
     "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. "
@@ -266,6 +267,24 @@ def test_sizes_of_data_sets_that_are_not_prepared_are_assumed_and_said(tiny_conf
     assert work.resident is not None
     assert work.resident.images.shape == (50_000, 32, 32, 3)
     assert work.told.endswith("50,000 images of 32x32 (assumed: cifar10 not prepared)")
+
+
+def test_photographs_that_are_not_there_are_assumed_to_be_imagenets(tiny_config, tmp_path):
+    parts = ["--data.composition=plain", "--data.render=host", "--augment.policy=imagenet"]
+    flags = [*parts, f"--data.data-dir={tmp_path}", "--data.validation-examples=null"]
+    for number in range(12):
+        write_photo(tmp_path / "pets" / "ab"[number % 2] / f"{number}.png", number)
+    there = topology.workload(tiny_config(*flags, f"--data.dataset=folder:{tmp_path / 'pets'}"))
+    missing = topology.workload(tiny_config(*flags, "--data.dataset=tfds:imagenet2012"))
+    assert missing.classes == 1000
+    assert "(assumed: 1,281,167 images of 1,000 classes" in missing.told
+    shapes = [
+        jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), each.example)
+        for each in (there, missing)
+    ]
+    assert shapes[0] == shapes[1]
+    with pytest.raises(InputError, match="no TFDS dataset"):
+        topology.workload(tiny_config(*flags[:2], "--data.dataset=tfds:imagenet2012"))
 
 
 def test_images_of_the_host_are_what_the_step_takes(tiny_config):

@@ -259,3 +259,27 @@ def test_tf_resizes_nearly_as_ours():
         off = np.abs(ours["image"].astype(int) - image).mean((1, 2, 3))
         assert off.min() < 6
         assert ours["label"][off.argmin()] == label
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", ["torch_uint8", "tf"])
+def test_peers_cut_the_same_parts_of_photographs(name, photographs):
+    """The whole of a photograph, the one part of all its area; mirrored or not."""
+    pytest.importorskip(program.PEERS[name].package, reason=f"{name} is not installed")
+    whole = ["--augment.crop-area", "1", "1", "--augment.crop-ratio", "1.3333", "1.3334"]
+    dataset = _opened(
+        *CROPS, *whole, f"--data.dataset=folder:{photographs}", "--data.validation-examples=null"
+    )
+    numbers = np.arange(len(dataset), dtype=np.int32)
+    ours = dataset.batch(numbers, epoch=0, first=0)
+    either = np.stack([ours["image"], ours["image"][:, :, ::-1]]).astype(int)
+    batches = program._peer(name).batches(dataset, 8, workers=0)
+    images, labels = (np.asarray(each) for each in next(batches))
+    batches.close()
+    if name == "torch_uint8":
+        images = images.transpose(0, 2, 3, 1)
+    assert images.shape == (8, 64, 64, 3)
+    for image, label in zip(images, labels, strict=True):
+        off = np.abs(either - image).mean((2, 3, 4)).min(0)
+        assert off.min() < 2  # TensorFlow's has no antialiasing
+        assert ours["label"][off.argmin()] == label

@@ -194,3 +194,12 @@ def rows(run_dir: pathlib.Path, split: str) -> list[dict[str, float]]:
     """The rows of a split that a run has logged."""
     lines = (run_dir / "metrics.jsonl").read_text().splitlines()
     return [row for row in map(json.loads, lines) if row["split"] == split]
+
+
+def plans(path: pathlib.Path) -> dict[tuple[int, int], str]:
+    """What a run with PLAN_LOG noted: the hash of each image that was planned, by step and position; the same whenever again."""
+    found: dict[tuple[int, int], str] = {}
+    for line in path.read_text().splitlines():
+        step, position, crc = line.split()
+        assert found.setdefault((int(step), int(position)), crc) == crc
+    return found

@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 
-from tests.faults.runs import rows, run, weights
+from tests.faults.runs import plans, rows, run, weights
 from tests.marked import slow
 from tests.tiny import PLAN_LOG
 
@@ -21,15 +21,6 @@ FLAGS = [
     "--data.placement=random",
     "--checkpoint.keep-last=2",
 ]
-
-
-def plans(path: pathlib.Path) -> dict[tuple[int, int], str]:
-    """The hash of each image that was planned, by step and position; the same whenever again."""
-    found: dict[tuple[int, int], str] = {}
-    for line in path.read_text().splitlines():
-        step, position, crc = line.split()
-        assert found.setdefault((int(step), int(position)), crc) == crc
-    return found
 
 
 @pytest.mark.slow

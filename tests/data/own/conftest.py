@@ -6,22 +6,16 @@ from pathlib import Path
 import pytest
 
 from jaxres.config import Config, recipe
-from tests.data.conftest import write_photo
+from tests.data.own.forms import write_pets
 
 Make = Callable[..., Path]
 Settings = Callable[..., Config]
-CLASSES = {"cat": 14, "dog": 11, "owl": 12}
 
 
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
-    """Three classes of photographs of one size, in files of several formats."""
-    root = tmp_path / "pets"
-    for place, (name, count) in enumerate(CLASSES.items()):
-        for number in range(count):
-            suffix = (".jpg", ".png", ".webp", ".JPEG")[number % 4]
-            write_photo(root / name / f"{number}{suffix}", 100 * place + number, width=70)
-    return root
+    """The small dataset as a folder."""
+    return write_pets(tmp_path / "pets")
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from jaxres.data.composed import open_split
 from jaxres.data.own import image_folder as reading
 from jaxres.runtime.errors import InputError
 from tests.data.conftest import pixels, write_photo
-from tests.data.own.conftest import CLASSES, Settings
+from tests.data.own.conftest import Settings
+from tests.data.own.forms import CLASSES
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 

@@ -21,7 +21,8 @@ from jaxres.data.own import tfds_dataset
 from jaxres.data.readers import decoding
 from jaxres.runtime.errors import InputError
 from tests.data.conftest import write_photo
-from tests.data.own.conftest import CLASSES, Settings
+from tests.data.own.conftest import Settings
+from tests.data.own.forms import CLASSES
 
 
 def prepared(root: Path, **options: Any) -> Path:

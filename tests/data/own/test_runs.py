@@ -1,7 +1,6 @@
 """Runs on datasets of a user's own, from the command line: trained, resumed, evaluated."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,47 +10,23 @@ import pytest
 
 import jaxres
 from jaxres.cli.main import main
-from jaxres.data import prepare
 from jaxres.data.composed import open_split
 from jaxres.data.pipeline import TrainBatch, train_batches
 from jaxres.runtime.errors import InputError
+from jaxres.weights import exporting
 from tests import tiny
-from tests.data.own.conftest import CLASSES, Settings
+from tests.data.own.conftest import Settings
+from tests.data.own.forms import CLASSES, FORMS, Form
 
 assert tiny.Tiny
 
-Named = Callable[[Path], str]
 
-
-def as_folder(root: Path) -> str:
-    return f"folder:{root}"
-
-
-def as_csv(root: Path) -> str:
-    table = root.parent / "labels.csv"
-    files = sorted(root.rglob("*.*"))
-    rows = [f"{file.relative_to(root.parent)},{file.parent.name}" for file in files]
-    table.write_text("\n".join(["file,label", *rows]))
-    return f"csv:{table}"
-
-
-def as_prepared(root: Path) -> str:
-    prepare.prepare(
-        "pets",
-        from_dir=root,
-        data_dir=root.parent / "data",
-        layout="image-folder",
-        progress=False,
-    )
-    return "pets"
-
-
-@pytest.mark.parametrize("named", [as_folder, as_csv, as_prepared])
+@pytest.mark.parametrize("form", FORMS)
 def test_batches_are_the_same_however_they_are_made(
-    image_folder: Path, settings: Settings, named: Named
+    image_folder: Path, settings: Settings, form: Form
 ):
     """By one process or four, from the start or from any step, on the host."""
-    config = settings(named(image_folder), "--data.render=host", "--augment.policy=natural")
+    config = settings(form(image_folder), "--data.render=host", "--augment.policy=natural")
     dataset = open_split(config, "train")
     straight = list(train_batches(dataset, config))
     resumed = train_batches(open_split(config, "train"), config)
@@ -138,6 +113,8 @@ def test_a_run_knows_its_classes_without_the_dataset(
     assert model.class_names == tuple(CLASSES)
     (seen,) = model.predict(str(tmp_path / "gone" / "cat" / "0.jpg")).classes
     assert seen in CLASSES
+    exporting.write_card(tmp_path / "run", tmp_path / "card.md")
+    assert "Of a photograph it is the square in the middle" in (tmp_path / "card.md").read_text()
     with pytest.raises(InputError, match="does not exist"):
         run.evaluate()
 
