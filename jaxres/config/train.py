@@ -9,6 +9,7 @@ from jaxres.runtime.paths import require_path
 
 PROJECT = re.compile(r"([\w.-]{1,128}/)?[\w.-]{1,128}")
 
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """Length of the run, devices, logging and limits."""

@@ -15,7 +15,7 @@ from jaxres.data import writing
 from jaxres.data.datasets import photos
 from jaxres.data.datasets.bad import Bad
 from jaxres.data.datasets.dataset import Content, Dataset, Items, Request
-from jaxres.data.datasets.registry import DATASETS, PREPARABLE
+from jaxres.data.datasets.registry import DATASETS, PREPARABLE, calling
 from jaxres.data.own import layouts
 from jaxres.data.readers import tfds_records
 from jaxres.data.readers.folders import require_folder
@@ -91,8 +91,13 @@ def prepare(
         return folder
 
     assert dataset.prepare is not None
-    content = dataset.prepare(request) if layout is None else None
-    with _writing_to(data_dir, name), _staging(data_dir, name, kept=layout is not None) as stage:
+    with calling(dataset):
+        content = dataset.prepare(request) if layout is None else None
+    with (
+        calling(dataset),
+        _writing_to(data_dir, name),
+        _staging(data_dir, name, kept=layout is not None) as stage,
+    ):
         if content is None:
             content = dataset.prepare(request._replace(stage=stage))
         metadata = settings | ({"partial": content.partial} if content.partial else {})

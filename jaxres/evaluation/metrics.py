@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int, Int32, UInt8
 
 from jaxres.checkpoint.progress import SCORE
 from jaxres.ops.losses import is_multi_label
-from jaxres.runtime.errors import registering
+from jaxres.runtime.own_code import own_code, registering
 
 
 def metrics_of(results: Mapping[str, np.ndarray], class_names: Sequence[str]) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def register_metric(name: str) -> Callable[[Metric], Metric]:
     classes) and the names of the classes, and gives a number.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is taken, or is none.
     """
     return registering("a metric", name, _METRICS)
 
@@ -156,5 +156,6 @@ def further_metrics(
     if not is_multi_label(labels):
         found["calibration_error"] = calibration_error(labels, logits)
     for name, metric in _METRICS.items():
-        found[name] = float(metric(labels, logits, class_names))
+        with own_code(f"the metric '{name}'"):
+            found[name] = float(metric(labels, logits, class_names))
     return found

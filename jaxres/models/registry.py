@@ -1,5 +1,6 @@
 """Models by name."""
 
+import contextlib
 import fnmatch
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,7 +11,8 @@ from flax import nnx
 from jaxres.models.families import cifar, cnn, mobilenet, resnet, shufflenet, vgg, xception
 from jaxres.models.network import Network
 from jaxres.models.options import Options
-from jaxres.runtime.errors import InputError, find, registering
+from jaxres.runtime.errors import InputError, find
+from jaxres.runtime.own_code import own_code, registering
 
 Build = type[Network] | partial[Any]  # a network's class, or that and its table line
 Model = TypeVar("Model", bound=Build)
@@ -40,6 +42,7 @@ _MODELS = merged(
     cifar.MODELS,
     cnn.MODELS,
 )
+_OWN: set[str] = set()  # the names of those that users registered
 
 
 def register_model(name: str) -> Callable[[Model], Model]:
@@ -48,9 +51,22 @@ def register_model(name: str) -> Callable[[Model], Model]:
     It is built by `Build(options, rngs=rngs)`; see CONTRIBUTING.md for an example.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is taken or is none, or it is no `Network`.
     """
-    return registering("a model", name, _MODELS)
+
+    def entry(build: Any) -> Build:
+        family = build.func if isinstance(build, partial) else build
+        if not (isinstance(family, type) and issubclass(family, Network)):
+            raise ValueError(f"a model '{name}' is registered, which is no class of Network")
+        _OWN.add(name)
+        return build
+
+    return registering("a model", name, _MODELS, entry)
+
+
+def is_own(name: str) -> bool:
+    """Whether a model was registered by a user."""
+    return name in _OWN
 
 
 def create(name: str, options: Options, *, rngs: nnx.Rngs) -> Network:
@@ -69,7 +85,8 @@ def create(name: str, options: Options, *, rngs: nnx.Rngs) -> Network:
         given = getattr(options, option)
         if given is not None and option not in family.own_options:
             raise InputError(f"model.{option} is {given}, but {name} has none: leave it out")
-    return cast(Any, _MODELS[name])(options, rngs=rngs)
+    with own_code(f"the model '{name}'") if is_own(name) else contextlib.nullcontext():
+        return cast(Any, _MODELS[name])(options, rngs=rngs)
 
 
 def family_of(name: str) -> type[Network]:

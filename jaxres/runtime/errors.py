@@ -1,8 +1,8 @@
 """The one error a user can cause, the nearest-name hint that goes with it, and how a run ends."""
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 
 class InputError(ValueError):
@@ -51,22 +51,6 @@ def unknown_name(
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f": did you mean '{near[0]}'?" if near else ""
     return InputError(f"unknown {kind} '{given}'{hint} (allowed: {shown or ', '.join(names)})")
-
-
-def registering(kind: str, name: str, table: MutableMapping[str, Any]) -> Callable[[T], T]:
-    """Decorator that puts what it decorates into a registry under a name.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-
-    def register(registered: T) -> T:
-        if name in table:
-            raise ValueError(f"{kind} '{name}' is already registered")
-        table[name] = registered
-        return registered
-
-    return register
 
 
 def find(kind: str, name: str, table: Mapping[str, T]) -> T:

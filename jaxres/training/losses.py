@@ -1,16 +1,24 @@
 """Losses by name, as `train.loss` asks for them."""
 
 from collections.abc import Callable
+from functools import partial
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxres.ops import losses
-from jaxres.runtime.errors import InputError, find, registering
+from jaxres.runtime.errors import InputError, find
+from jaxres.runtime.own_code import calling, registering
 
 # (logits, labels, smoothing=...) -> the loss of each example
 Loss = Callable[..., Float[Array, " n"]]
-_LOSSES: dict[str, Loss] = {}
+EXAMPLES = 3  # of a trial
 ONE_CLASS = "cross_entropy"  # it takes no labels of several classes
+_LOSSES: dict[str, Loss] = {
+    ONE_CLASS: losses.cross_entropy,
+    "sigmoid_cross_entropy": losses.sigmoid_cross_entropy,
+}
 
 
 def register_loss(name: str) -> Callable[[Loss], Loss]:
@@ -21,13 +29,14 @@ def register_loss(name: str) -> Callable[[Loss], Loss]:
     labels (n, classes) of 0 and 1.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is taken, or is none.
     """
-    return registering("a loss", name, _LOSSES)
+    what = f"the loss '{name}'"
+    return registering("a loss", name, _LOSSES, lambda loss: calling(what, loss))
 
 
-def require_takes_labels(name: str, *, multi_label: bool) -> None:
-    """Refuse a loss that takes one class per image for data that have several.
+def require_takes_labels(name: str, *, classes: int, multi_label: bool) -> None:
+    """Refuse a loss that takes one class per image for data that have several, or fails.
 
     Raises:
         InputError: it is one.
@@ -36,6 +45,16 @@ def require_takes_labels(name: str, *, multi_label: bool) -> None:
         raise InputError(
             f"train.loss is {ONE_CLASS}, but an image of the dataset may be of several classes; "
             "allowed: sigmoid_cross_entropy, or a loss of your own"
+        )
+    logits = jax.ShapeDtypeStruct((EXAMPLES, classes), jnp.float32)
+    several = jax.ShapeDtypeStruct((EXAMPLES, classes), jnp.uint8)
+    one = jax.ShapeDtypeStruct((EXAMPLES,), jnp.int32)
+    loss = partial(find_loss(name), smoothing=0.0)
+    given = jax.eval_shape(loss, logits, several if multi_label else one)
+    if (shape := getattr(given, "shape", None)) != (EXAMPLES,):
+        what = type(given).__name__ if shape is None else f"an array of shape {shape}"
+        raise InputError(
+            f"the loss '{name}' gives {what} for {EXAMPLES} examples; allowed: the loss of each"
         )
 
 
@@ -46,7 +65,3 @@ def find_loss(name: str) -> Loss:
         InputError: there is none.
     """
     return find("train.loss", name, _LOSSES)
-
-
-register_loss(ONE_CLASS)(losses.cross_entropy)
-register_loss("sigmoid_cross_entropy")(losses.sigmoid_cross_entropy)

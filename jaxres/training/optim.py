@@ -9,7 +9,8 @@ import optax
 from jaxtyping import Array, Int32
 
 from jaxres.config import OptimConfig
-from jaxres.runtime.errors import find, registering
+from jaxres.runtime.errors import InputError, find
+from jaxres.runtime.own_code import calling, registering
 
 Schedule = Callable[[Any], Any]
 Optimizer = Callable[[OptimConfig, Schedule], optax.GradientTransformation]
@@ -109,9 +110,22 @@ def register_optimizer(name: str) -> Callable[[Optimizer], Optimizer]:
     and gives an Optax transformation.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is taken, or is none.
     """
-    return registering("an optimiser", name, OPTIMIZERS)
+    what = f"the optimiser '{name}'"
+
+    def entry(make: Optimizer) -> Optimizer:
+        def made(config: OptimConfig, rate: Schedule) -> optax.GradientTransformation:
+            optimizer = calling(what, make)(config, rate)
+            if not isinstance(optimizer, optax.GradientTransformation):
+                raise InputError(f"{what} is {optimizer!r:.80}; allowed: an Optax transformation")
+            return optimizer._replace(
+                init=calling(what, optimizer.init), update=calling(what, optimizer.update)
+            )
+
+        return made
+
+    return registering("an optimiser", name, OPTIMIZERS, entry)
 
 
 def learning_rate(config: OptimConfig, total_steps: int) -> Schedule:

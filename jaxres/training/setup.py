@@ -99,7 +99,11 @@ def set_up(config: Config, run_dir: Path, peers: Peers, *, other_data: bool = Fa
         check_batch(config.data.batch_size, mesh.size, config.optim.accumulate_steps)
         find_loss(config.train.loss)
         splits = {split: open_split(config, split) for split in ("train", "validation", "test")}
-        require_takes_labels(config.train.loss, multi_label=splits["train"].multi_label)
+        require_takes_labels(
+            config.train.loss,
+            classes=len(splits["train"].class_names),
+            multi_label=splits["train"].multi_label,
+        )
         batches = train_batches(splits["train"], config, process=peers.index, processes=peers.count)
     if peers.count > 1:
         peers.require_same(_shared_facts(config, run_dir, splits, other_data=other_data))

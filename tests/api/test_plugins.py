@@ -2,10 +2,12 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import yaml
 
@@ -26,6 +28,42 @@ REGISTRIES = (
     (datasets, "DATASETS"),
     (metrics, "_METRICS"),
 )
+
+
+BROKEN = """import jaxres, numpy as np
+from jaxres.data.datasets.dataset import Dataset, Source
+from jaxres.models.network import Head, Network
+@jaxres.register_model("shapeless")
+class Shapeless(Network):
+    def __init__(self, options, *, rngs):
+        self.head = Head(3, 4, options, rngs=rngs)
+    def features(self, images, *, train, key=None):
+        return images.reshape(3)
+@jaxres.register_model("unbuilt")
+class Unbuilt(Network):
+    def __init__(self, options, *, rngs):
+        raise KeyError("stages")
+@jaxres.register_optimizer("three")
+def three(config, rate): return 3
+@jaxres.register_optimizer("short")
+def short(rate): ...
+@jaxres.register_loss("mean")
+def mean(logits, labels, *, smoothing): return logits.mean()
+@jaxres.register_loss("broken")
+def broken(logits, labels, *, smoothing): return logits.sum(5)
+def source(labels):
+    return Source(np.zeros((100, 32, 32), np.uint8), labels, ("a", "b"))
+def far(dataset, selection): return source(np.full(100, 3, np.int32))
+def odd(dataset, selection): return source(np.full(9, 1, np.int32))
+def lost(dataset, selection):
+    return {}["gone"]
+for load in (far, odd, lost):
+    examples = dict.fromkeys(("train", "validation", "test"), 100)
+    jaxres.register_dataset(
+        Dataset(load.__name__, "t", class_names=("a", "b"), load=load, composed=True,
+                embedded_examples=examples)
+    )
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +121,12 @@ def test_another_process_knows_a_runs_plugins(tmp_path: pathlib.Path) -> None:
             "import jaxres\njaxres.register_loss('cross_entropy')(len)",
             "ValueError: a loss 'cross_entropy' is already registered",
         ),
+        ("import jaxres\njaxres.register_loss('')(len)", "a loss is registered as ''; allowed: a"),
+        (
+            "import jaxres\njaxres.register_metric('m')(3)",
+            "'m' is registered, which cannot be",
+        ),
+        ("import jaxres\njaxres.register_model('m')(len)", "'m' is registered, which is no class"),
         (None, "plugins.imports has 'mine', which is no module here; allowed: modules that"),
     ],
 )
@@ -96,6 +140,43 @@ def test_a_plugin_that_fails_is_one_sentence(
     with pytest.raises(InputError) as raised:
         recipe.load("r.yaml")
     assert problem in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (["--model.name=shapeless"], r"the model 'shapeless' fails at .*mine\.py, line 9: TypeErr"),
+        (["--model.name=unbuilt"], r"the model 'unbuilt' fails at .*mine\.py, line 13: KeyError"),
+        (["--train.loss=mean"], r"the loss 'mean' gives an array of shape \(\) for 3 examples"),
+        (["--train.loss=broken"], r"the loss 'broken' fails at .*mine\.py, line 21: ValueError"),
+        (["--optim.name=three"], "the optimiser 'three' is 3; allowed: an Optax transformation"),
+        (["--optim.name=short"], r"the optimiser 'short' fails: TypeError: .* takes 1 positional"),
+        (["--data.dataset=far"], r"the dataset 'far' has labels from 3 to 3; allowed for its 2"),
+        (["--data.dataset=odd"], "the dataset 'odd' has 100 images and 9 labels; allowed: as many"),
+        (["--data.dataset=lost"], r"the dataset 'lost' fails at .*, line 27: KeyError: 'gone'"),
+    ],
+)
+def test_own_code_that_fails_when_it_is_needed_is_one_sentence(
+    flags: list[str],
+    problem: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(BROKEN)
+    (tmp_path / "r.yaml").write_text("imports: [mine]\ndata: {composition: plain}\n")
+    assert main(["train", "r.yaml", *flags, "--output-dir", "run"]) == 2
+    said = capfd.readouterr().err
+    assert re.fullmatch(f"error: {problem}.*\n", said), said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_metric_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics.register_metric("odd")(lambda labels, logits, names: labels / "a")
+    results = {"label": np.zeros(3, np.int32), "logits": np.zeros((3, 2), np.float32)}
+    with pytest.raises(InputError, match=r"the metric 'odd' fails at .*test_plugins\.py, line"):
+        metrics.further_metrics(results, ("a", "b"))
 
 
 def test_an_installed_plugin_is_known_to_every_command(

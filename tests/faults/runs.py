@@ -197,7 +197,10 @@ def rows(run_dir: pathlib.Path, split: str) -> list[dict[str, float]]:
 
 
 def plans(path: pathlib.Path) -> dict[tuple[int, int], str]:
-    """What a run with PLAN_LOG noted: the hash of each image that was planned, by step and position; the same whenever again."""
+    """What a run with PLAN_LOG noted: the hash of each image, by step and position.
+
+    The same whenever again.
+    """
     found: dict[tuple[int, int], str] = {}
     for line in path.read_text().splitlines():
         step, position, crc = line.split()

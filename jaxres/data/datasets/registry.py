@@ -1,5 +1,6 @@
 """The datasets by their names."""
 
+import contextlib
 from pathlib import Path
 
 from jaxres.config import Split
@@ -14,6 +15,7 @@ from jaxres.data.datasets.splits import SPLITS
 from jaxres.data.own import csv_file, image_folder, tfds_dataset
 from jaxres.data.readers import tfds_records
 from jaxres.runtime.errors import InputError, unknown_name
+from jaxres.runtime.own_code import own_code
 
 _ALL = (DIGITS, MNIST, FASHION_MNIST, CIFAR10, FLOWERS, MODIFIED_MNIST, PHOTOS)
 DATASETS = {each.name: each for each in _ALL if each.load is not None}
@@ -92,7 +94,42 @@ def load(
         raise InputError(f"split_seed is {split_seed}; allowed: 0 or more")
     selection = Selection(split, data_dir, validation_examples, split_seed, canvas, asked)
     assert found.load is not None
-    return found.load(found, selection)
+    with calling(found):
+        source = found.load(found, selection)
+        if is_registered(found):
+            _require_sound(source, dataset)
+    return source
+
+
+def is_registered(dataset: Dataset) -> bool:
+    """Whether a user's own code registered it."""
+    return dataset not in _ALL and dataset.name in DATASETS.keys() | PREPARABLE.keys()
+
+
+def calling(dataset: Dataset) -> contextlib.AbstractContextManager[None]:
+    """Where a dataset's own functions run: see `own_code`."""
+    what = f"the dataset '{dataset.name}'"
+    return own_code(what) if is_registered(dataset) else contextlib.nullcontext()
+
+
+def _require_sound(source: Source, name: str) -> None:
+    """Refuse a split of a dataset that a user registered, whose parts do not fit together."""
+    labels, classes = source.labels, len(source.class_names)
+    if not len(labels) or len(source.images) != len(labels):
+        raise InputError(
+            f"the dataset '{name}' has {len(source.images)} images and {len(labels)} labels; "
+            "allowed: as many of each, one or more"
+        )
+    if labels.ndim == 1 and (labels.min() < 0 or labels.max() >= classes):
+        raise InputError(
+            f"the dataset '{name}' has labels from {labels.min()} to {labels.max()}; allowed for "
+            f"its {classes} classes: 0 to {classes - 1}"
+        )
+    if labels.ndim == 2 and (labels.shape[1] != classes or labels.max() > 1):
+        raise InputError(
+            f"the dataset '{name}' has labels of shape {labels.shape} up to {labels.max()}; "
+            f"allowed for its {classes} classes: a column of 0 and 1 for each"
+        )
 
 
 def open_prepared(name: str, data_dir: Path) -> tfds_records.Prepared:

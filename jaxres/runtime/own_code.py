@@ -1,0 +1,74 @@
+"""Code of a user's own, such as a registered loss: what it raises becomes one sentence."""
+
+import contextlib
+import functools
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator, MutableMapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jaxres.runtime.errors import InputError, Interrupted, TrainingFailed, brief
+
+T = TypeVar("T")
+OURS = str(Path(__file__).parents[1])
+INSTALLED = tuple(sysconfig.get_paths()[key] for key in ("stdlib", "purelib", "platlib"))
+
+
+@contextlib.contextmanager
+def own_code(what: str) -> Iterator[None]:
+    """Run it; `what` names it in the sentence, as "the loss 'focal'".
+
+    Raises:
+        InputError: it raised an error, which is this one's cause.
+    """
+    try:
+        yield
+    except (InputError, TrainingFailed, Interrupted):
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {brief(error)}"
+        raise InputError(f"{what} fails{_place(error)}: {said}") from error
+
+
+def calling(what: str, function: Callable[..., T]) -> Callable[..., T]:
+    """The function, whose calls are `own_code`."""
+
+    @functools.wraps(function)
+    def called(*given: Any, **named: Any) -> T:
+        with own_code(what):
+            return function(*given, **named)
+
+    return called
+
+
+def registering(
+    kind: str,
+    name: str,
+    table: MutableMapping[str, Any],
+    entry: Callable[[Any], Any] = lambda registered: registered,
+) -> Callable[[T], T]:
+    """Decorator that puts what it decorates into a registry under a name, as `entry` of it.
+
+    Raises:
+        ValueError: the name is taken, or is none.
+    """
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{kind} is registered as {name!r}; allowed: a name, as text")
+
+    def register(registered: T) -> T:
+        if not callable(registered):
+            raise ValueError(f"{kind} '{name}' is registered, which cannot be called")
+        if name in table:
+            raise ValueError(f"{kind} '{name}' is already registered")
+        table[name] = entry(registered)
+        return registered
+
+    return register
+
+
+def _place(error: BaseException) -> str:
+    """Where in a user's own file an error was raised, if in one."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith((OURS, *INSTALLED, "<"))]
+    return f" at {own[-1].filename}, line {own[-1].lineno}" if own else ""
