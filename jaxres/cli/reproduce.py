@@ -1,7 +1,9 @@
 """`jaxres reproduce`."""
 
 import dataclasses
+import math
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,9 @@ class Reproduce:
     """One row of the study's table (with the rows whose weights it starts from)."""
     seeds: int = 1
     """Runs of every row, with train.seed 0, 1, ..."""
+    budget_minutes: float | None = None
+    """Stop after so many minutes: the training under way saves its state, and the same command
+    continues from there. Rows that the study names as `first` run before the others."""
     devices: int | None = None
     """Devices of each training; default: all. A row's batch has to divide over them."""
     runs: Path = Path("runs")
@@ -48,6 +53,9 @@ def reproduce(words: Sequence[str]) -> int:
         raise InputError(f"--seeds is {args.seeds}; allowed: 1 or more")
     if args.devices is not None and args.devices < 1:
         raise InputError(f"--devices is {args.devices}; allowed: 1 or more")
+    if args.budget_minutes is not None and not 0 < args.budget_minutes < math.inf:
+        raise InputError(f"--budget-minutes is {args.budget_minutes}; allowed: above 0")
+    deadline = time.monotonic() + 60 * (args.budget_minutes or math.inf)
     quiet_libraries()
     from jaxres.report import page
     from jaxres.studies import overview, study
@@ -57,7 +65,7 @@ def reproduce(words: Sequence[str]) -> int:
     results = args.results / args.study / f"{args.profile}.json"
     # A relative path is the same in the settings of runs that were begun with an absolute one.
     runs = Path(os.path.relpath(args.runs)) if args.runs.is_relative_to(Path.cwd()) else args.runs
-    made = Reproduction(chosen, runs, results, args.devices)
+    made = Reproduction(chosen, runs, results, args.devices, deadline)
     asked = made.asked(args.only)
 
     def told(found: dict[str, Any]) -> None:

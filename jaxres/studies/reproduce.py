@@ -1,12 +1,16 @@
 """Running a study row by row, each training a process of its own that can be resumed."""
 
+import contextlib
 import dataclasses
+import math
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -41,6 +45,7 @@ class Reproduction:
     runs: Path  # run directories: STUDY/PROFILE/ROW/seedN
     results: Path  # JSON file
     devices: int | None = None  # of each training, None: all
+    deadline: float = math.inf  # by time.monotonic(): the training of this moment is stopped
 
     def run_dir(self, row: Row, seed: int) -> Path:
         """Where a row's run with a seed is."""
@@ -79,7 +84,8 @@ class Reproduction:
         """Make the runs that are not there, of all rows or one, for seeds 0 to `seeds` - 1.
 
         Gives what `results` holds: it is written whole after every run, and `told` called with it.
-        A row that fails is noted in it and the others continue. A run takes the place of the result
+        A row that fails is noted in it and the others continue. At the deadline the training under
+        way saves its state and no other begins. A run takes the place of the result
         that was there for its row and seed; all other results stay. With `keep` those results that
         still stand are not made again, though their run directories are gone. Of the first seed's
         runs `images` are drawn for the page.
@@ -95,6 +101,9 @@ class Reproduction:
             for row in self._to_make(rows, seed, found) if keep else rows:
                 try:
                     made = self._made(row, seed, images=images and seed == 0)
+                except TimeIsUp:
+                    say("the time is up; the same command continues from here")
+                    return found
                 except (InputError, CommandFailed) as error:
                     command = shlex.join(["jaxres", *self.words(row, seed)])
                     problem = {"problem": str(error), "command": command}
@@ -118,6 +127,7 @@ class Reproduction:
 
         Raises:
             InputError, CommandFailed: it could not be made, or is that of other settings.
+            TimeIsUp: the deadline came before its end.
         """
         run_dir = self.run_dir(row, seed)
         settings, start, end = (
@@ -132,18 +142,25 @@ class Reproduction:
                     "remove it, or give another --runs"
                 )
         if not end.is_file():
-            run_command(self.words(row, seed))
+            self._require_time()
+            run_command(self.words(row, seed), deadline=self.deadline)
             if not end.is_file():
+                self._require_time()
                 raise CommandFailed("it was stopped before its end; the same command resumes it")
         if row.start and not start.is_file():
             first = self.run_dir(self.study.row(row.start), seed) / "config.yaml"
             with refusing(start):
                 shutil.copyfile(first, start)
         if self.study.sweep:
+            self._require_time()
             sweep(run_dir, self.study.sweep)
         if images:
             draw(run_dir)
         return record.read(run_dir)
+
+    def _require_time(self) -> None:
+        if time.monotonic() >= self.deadline:
+            raise TimeIsUp
 
     def _stands(self, row: Row, seed: int, run: record.Record) -> bool:
         """Whether a result is what the row would make today."""
@@ -203,12 +220,18 @@ def draw(run_dir: Path) -> None:
             say(f"warning: no {name}: {error}")
 
 
+class TimeIsUp(Exception):  # noqa: N818
+    """The deadline has come."""
+
+
 class CommandFailed(Exception):  # noqa: N818
     """A command ended with another status than 0."""
 
 
-def run_command(words: Sequence[str]) -> None:
+def run_command(words: Sequence[str], *, deadline: float = math.inf) -> None:
     """Run `jaxres WORDS` in a process of its own, whose lines come on standard error.
+
+    At the deadline it gets SIGTERM, on which a training saves its state.
 
     Raises:
         CommandFailed: its status is not 0; in the words of its last error.
@@ -239,10 +262,11 @@ def run_command(words: Sequence[str]) -> None:
         ) as process:
             for number in stopped:  # while it was started
                 process.send_signal(PASSED_ON[number])
-            for line in process.stdout or ():
-                say(line.rstrip())
-                if line.startswith("error: "):
-                    problem = line.removeprefix("error: ").strip()
+            with _stopped_at(deadline, process):
+                for line in process.stdout or ():
+                    say(line.rstrip())
+                    if line.startswith("error: "):
+                        problem = line.removeprefix("error: ").strip()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -250,3 +274,17 @@ def run_command(words: Sequence[str]) -> None:
         raise KeyboardInterrupt
     if process.returncode:
         raise CommandFailed(problem or f"ended with status {process.returncode}")
+
+
+@contextlib.contextmanager
+def _stopped_at(deadline: float, process: subprocess.Popen[str]) -> Iterator[None]:
+    """Send SIGTERM to a process if the deadline comes within the block."""
+    if deadline == math.inf:
+        yield
+        return
+    timer = threading.Timer(max(0.0, deadline - time.monotonic()), process.terminate)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -39,6 +39,7 @@ class Study:
     rows: tuple[Row, ...]
     # Words of `jaxres evaluate RUN --sweep`: every network is evaluated with it as well.
     sweep: tuple[str, ...] = ()
+    first: tuple[str, ...] = ()  # rows to run before the others, where time is short
 
     def row(self, name: str) -> Row:
         """A row by its name.
@@ -63,8 +64,9 @@ class Study:
         return tuple(found)
 
     def in_order(self) -> tuple[Row, ...]:
-        """All rows, each after those whose weights it starts from."""
-        each = (row for last in self.rows for row in self.with_starts(last.name))
+        """All rows, those of `first` before others, each after those it starts from."""
+        names = (*self.first, *(row.name for row in self.rows))
+        each = (row for last in names for row in self.with_starts(last))
         return tuple({row.name: row for row in each}.values())
 
 
@@ -110,13 +112,13 @@ def _profile(profile: Profile, path: Path, content: Mapping[str, Any]) -> Study:
         rows = tuple(_row(key, each, recipes) for key, each in chosen["rows"].items())
         sweep = tuple(shlex.split(chosen.get("sweep", "")))
         words = (content["title"], content["question"], chosen["about"])
-        study = Study(path.stem, profile, *words, rows, sweep)
+        first = tuple(map(str, chosen.get("first", ())))
+        study = Study(path.stem, profile, *words, rows, sweep, first)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"'{path}' is not a study with a profile {profile} ({error!r:.200})"
         ) from None
-    for row in study.rows:
-        study.with_starts(row.name)
+    study.in_order()  # rows that are not there, or in a circle, are refused here
     return study
 
 

@@ -13,7 +13,6 @@ from jaxres.runtime.own_code import calling, registering
 
 # (logits, labels, smoothing=...) -> the loss of each example
 Loss = Callable[..., Float[Array, " n"]]
-EXAMPLES = 3  # of a trial
 ONE_CLASS = "cross_entropy"  # it takes no labels of several classes
 _LOSSES: dict[str, Loss] = {
     ONE_CLASS: losses.cross_entropy,
@@ -35,26 +34,27 @@ def register_loss(name: str) -> Callable[[Loss], Loss]:
     return registering("a loss", name, _LOSSES, lambda loss: calling(what, loss))
 
 
-def require_takes_labels(name: str, *, classes: int, multi_label: bool) -> None:
-    """Refuse a loss that takes one class per image for data that have several, or fails.
+def require_takes_labels(name: str, *, examples: int, classes: int, multi_label: bool) -> None:
+    """Try a loss on the shapes of so many examples.
 
     Raises:
-        InputError: it is one.
+        InputError: it takes one class per image, but the data have several; or it fails, or does
+            not give a loss for each.
     """
     if multi_label and name == ONE_CLASS:
         raise InputError(
             f"train.loss is {ONE_CLASS}, but an image of the dataset may be of several classes; "
             "allowed: sigmoid_cross_entropy, or a loss of your own"
         )
-    logits = jax.ShapeDtypeStruct((EXAMPLES, classes), jnp.float32)
-    several = jax.ShapeDtypeStruct((EXAMPLES, classes), jnp.uint8)
-    one = jax.ShapeDtypeStruct((EXAMPLES,), jnp.int32)
+    logits = jax.ShapeDtypeStruct((examples, classes), jnp.float32)
+    several = jax.ShapeDtypeStruct((examples, classes), jnp.uint8)
+    one = jax.ShapeDtypeStruct((examples,), jnp.int32)
     loss = partial(find_loss(name), smoothing=0.0)
     given = jax.eval_shape(loss, logits, several if multi_label else one)
-    if (shape := getattr(given, "shape", None)) != (EXAMPLES,):
+    if (shape := getattr(given, "shape", None)) != (examples,):
         what = type(given).__name__ if shape is None else f"an array of shape {shape}"
         raise InputError(
-            f"the loss '{name}' gives {what} for {EXAMPLES} examples; allowed: the loss of each"
+            f"the loss '{name}' gives {what} for {examples} examples; allowed: the loss of each"
         )
 
 

@@ -101,6 +101,7 @@ def set_up(config: Config, run_dir: Path, peers: Peers, *, other_data: bool = Fa
         splits = {split: open_split(config, split) for split in ("train", "validation", "test")}
         require_takes_labels(
             config.train.loss,
+            examples=config.data.batch_size // mesh.size // config.optim.accumulate_steps,
             classes=len(splits["train"].class_names),
             multi_label=splits["train"].multi_label,
         )

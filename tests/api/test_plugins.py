@@ -147,7 +147,7 @@ def test_a_plugin_that_fails_is_one_sentence(
     [
         (["--model.name=shapeless"], r"the model 'shapeless' fails at .*mine\.py, line 9: TypeErr"),
         (["--model.name=unbuilt"], r"the model 'unbuilt' fails at .*mine\.py, line 13: KeyError"),
-        (["--train.loss=mean"], r"the loss 'mean' gives an array of shape \(\) for 3 examples"),
+        (["--train.loss=mean"], r"the loss 'mean' gives an array of shape \(\) for 16 examples"),
         (["--train.loss=broken"], r"the loss 'broken' fails at .*mine\.py, line 21: ValueError"),
         (["--optim.name=three"], "the optimiser 'three' is 3; allowed: an Optax transformation"),
         (["--optim.name=short"], r"the optimiser 'short' fails: TypeError: .* takes 1 positional"),

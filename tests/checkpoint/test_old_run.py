@@ -10,6 +10,7 @@ import tarfile
 
 import pytest
 
+from jaxres.data.own import unpacking
 from jaxres.evaluation import run as runs
 from jaxres.training import loop
 
@@ -29,7 +30,7 @@ VALIDATION_LOSS = {10: 2.309667501449585, 20: 2.337054343223572, 30: 2.320802297
 def run_dir(tmp_path: pathlib.Path) -> pathlib.Path:
     """The run directory, unpacked."""
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extractall(tmp_path, **unpacking.FILTER)
     return tmp_path / "run_6e534d4"
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import re
@@ -55,7 +56,7 @@ def copied(runs: list[pathlib.Path], monkeypatch: pytest.MonkeyPatch) -> list[li
     """Commands are not run but noted, a training leaving behind a run of the same settings."""
     asked: list[list[str]] = []
 
-    def copy(words: list[str]) -> None:
+    def copy(words: list[str], *, deadline: float = math.inf) -> None:
         asked.append(list(words))
         if not pathlib.Path(words[1]).exists():
             raise reproduce.CommandFailed(f"no recipe at '{words[1]}'")
@@ -159,7 +160,7 @@ def test_a_sweep_is_made_once_and_again_where_it_has_changed(
     shutil.copytree(runs[0], run_dir)
     asked: list[list[str]] = []
 
-    def swept(words: list[str]) -> None:
+    def swept(words: list[str], *, deadline: float = math.inf) -> None:
         asked.append(words)
         rows = [{"value": each, "accuracy": 0.25} for each in words[4:-2]]
         content = {"sweep": words[3], "results": rows, "command": shlex.join(["jaxres", *words])}
@@ -230,6 +231,44 @@ def test_a_signal_reaches_the_command_as_one_it_saves_on(
     assert int(got.read_text()) == (signal.SIGTERM if number == signal.SIGHUP else number)
 
 
+def test_at_the_deadline_a_command_saves_and_no_other_begins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, made: Reproduction
+) -> None:
+    code = (
+        "import pathlib, signal, sys, time\n"
+        "def note(number, frame): pathlib.Path('got').write_text(sys.argv[2]); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, note)\n"
+        "print('ready', flush=True); time.sleep(60)"
+    )
+    monkeypatch.setattr(reproduce, "PROGRAM", (sys.executable, "-c", code))
+    said: list[str] = []
+    monkeypatch.setattr(reproduce, "say", said.append)
+    short = dataclasses.replace(
+        made,
+        study=dataclasses.replace(made.study, first=("two",)),
+        deadline=time.monotonic() + 2,
+    )
+    found = short.run(only=None, seeds=2, keep=False, told=silent)
+    assert said[-2:] == ["ready", "the time is up; the same command continues from here"]
+    assert (tmp_path / "got").read_text() == "r.yaml"
+    assert all(not row["runs"] and not row["failed"] for row in found["rows"].values())
+
+
+@pytest.mark.usefixtures("copied")
+def test_rows_named_first_run_before_others(made: Reproduction, copied: list[list[str]]) -> None:
+    rows = (ROWS[0], dataclasses.replace(ROWS[0], name="other"))
+    study = dataclasses.replace(made.study, rows=rows, first=("other",))
+    late = dataclasses.replace(made, study=study)
+    late.run(only=None, seeds=1, keep=False, told=silent)
+    assert [pathlib.Path(words[3]).parts[-2] for words in copied] == ["other", "one"]
+    over = dataclasses.replace(late, deadline=time.monotonic() - 1, runs=made.runs / "new")
+    found = over.run(only=None, seeds=1, keep=True, told=silent)
+    assert len(copied) == 2
+    assert found["rows"]["one"]["accuracy"] is not None  # of the results that were there
+    with pytest.raises(InputError, match="unknown row of study s0"):
+        dataclasses.replace(study, first=("third",)).in_order()
+
+
 def test_a_command_under_nohup_outlives_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reproduce, "PROGRAM", (sys.executable, "-c", "print('ready')"))
     said: list[str] = []
@@ -265,7 +304,7 @@ def test_a_failure_takes_no_result_away(
     changed_to(made.results, "one", {0: 0.25, 2: 0.75, 1: 0.5})
     shutil.rmtree(made.runs)
 
-    def fail(words: list[str]) -> None:
+    def fail(words: list[str], *, deadline: float = math.inf) -> None:
         raise reproduce.CommandFailed("no such data")
 
     monkeypatch.setattr(reproduce, "run_command", fail)
@@ -274,7 +313,7 @@ def test_a_failure_takes_no_result_away(
     assert [*entry["runs"]] == ["0", "1", "2"]
     assert [*entry["failed"]] == ["0"]
 
-    def interrupt(words: list[str]) -> None:
+    def interrupt(words: list[str], *, deadline: float = math.inf) -> None:
         raise KeyboardInterrupt
 
     before = made.results.read_text()
@@ -288,7 +327,7 @@ def test_a_failure_takes_no_result_away(
 def test_a_training_that_was_stopped_by_itself_stops_no_other_row(
     made: Reproduction, monkeypatch: pytest.MonkeyPatch, runs: list[pathlib.Path]
 ) -> None:
-    def stopped(words: list[str]) -> None:
+    def stopped(words: list[str], *, deadline: float = math.inf) -> None:
         copied = pathlib.Path(shutil.copytree(runs[0], words[3]))
         if "one" in copied.parts:
             (copied / "summary.json").unlink()

@@ -5,7 +5,8 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from jaxres.runtime.errors import InputError, brief
 from jaxres.runtime.screen import say
@@ -16,6 +17,8 @@ SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar", ".zip")
 MOST_TIMES = 20
 MOST_ANYWAY = 1 << 30  # bytes
 MOST_NESTED = 8
+# Python's own care in unpacking, on top of ours; Python 3.11 has it since 3.11.4.
+FILTER: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
 
 def unpacked(root: Path, stage: Path, *, shown: bool) -> Path:
@@ -106,10 +109,19 @@ def _extract_tar(archive: Path, place: Path, most: int) -> None:
             size += member.size
             _require_fits(archive, size, most)
             if member.isfile() or member.isdir():
-                yield member
+                yield _within(archive, member)
 
     with tarfile.open(archive) as packed:
-        packed.extractall(place, members=regular(packed), filter="data")
+        packed.extractall(place, members=regular(packed), **FILTER)
+
+
+def _within(archive: Path, member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """A member that stays in the folder it is unpacked to, with plain rights."""
+    if ".." in PurePosixPath(member.name).parts:
+        raise InputError(f"{archive} has a file outside of it, {member.name!r:.80}")
+    member.name = member.name.lstrip("/")
+    member.mode = 0o755 if member.isdir() else 0o644
+    return member
 
 
 def _require_fits(archive: Path, size: int, most: int) -> None:
