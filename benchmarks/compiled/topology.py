@@ -6,6 +6,7 @@ import importlib.util
 import math
 import re
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from jaxres.data.compose.composition import Resident
 from jaxres.data.composed import Batch, open_split
 from jaxres.data.datasets import registry
 from jaxres.data.datasets.paths import data_dir
+from jaxres.data.own import tfds_dataset
 from jaxres.distributed import strategy
 from jaxres.distributed.mesh import AXIS
 from jaxres.evaluation.evaluator import resident_of
@@ -39,6 +41,7 @@ _GPU = re.compile(rf"({'|'.join(GPUS)})(?::(?:(\d+)x)?(\d+))?")  # hosts x devic
 GPU_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
 
 IMAGENET_IMAGES, IMAGENET_CLASSES = 1_281_167, 1_000
+IMAGENET_NAMES = ("imagenet", "imagenet2012")  # prepared from a folder, or by TFDS
 
 # What is assumed where the datasets of a recipe are not prepared: MNIST without the validation
 # examples over 400 squares of photographs or 256 textures, or CIFAR-10.
@@ -195,12 +198,9 @@ def workload(config: Config) -> Workload:
     if missing:
         stand_in = dataclasses.replace(config.data, dataset="digits", backgrounds="black")
         known = dataclasses.replace(config, data=stand_in)
-    try:
-        dataset = open_split(known, "train")
-    except InputError:
-        if config.augment.resolved().crop_area is None:
-            raise
+    if _is_missing_imagenet(config.data.dataset, folder):
         return _imagenet(config)
+    dataset = open_split(known, "train")
     resident = resident_of(dataset)
     examples = len(dataset)
     if missing:
@@ -222,16 +222,21 @@ def workload(config: Config) -> Workload:
     )
 
 
+def _is_missing_imagenet(dataset: str, folder: Path) -> bool:
+    name = re.split("[:/]", dataset.removeprefix(tfds_dataset.PREFIX))[0]
+    return name in IMAGENET_NAMES and not (folder / name).is_dir()
+
+
 def _imagenet(config: Config) -> Workload:
-    """What is assumed of recipes that train on parts of photographs which are not there."""
+    """What is assumed where ImageNet is not prepared."""
     side = config.data.image_size
     return Workload(
         example={"image": np.zeros((1, side, side, 3), np.uint8), "label": np.zeros(1, np.int32)},
         resident=None,
-        examples=IMAGENET_IMAGES,
+        examples=min(IMAGENET_IMAGES, config.train.limit_train_examples or IMAGENET_IMAGES),
         classes=IMAGENET_CLASSES,
         told=f"rendered on the host (assumed: {IMAGENET_IMAGES:,} images of {IMAGENET_CLASSES:,} "
-        f"classes, as ImageNet's; {config.data.dataset} is not there)",
+        f"classes; {config.data.dataset} not prepared)",
     )
 
 

@@ -52,15 +52,15 @@ def _require_as_many(devices: Sequence[Any]) -> None:
         )
 
 
-def check_batch(batch_size: int, devices: int, parts: int) -> None:
-    """Refuse a global batch that does not divide over the devices and microbatches.
+def check_batch(batch_size: int, devices: int, parts: int) -> int:
+    """How many examples of a global batch one device takes at a time, a microbatch.
 
     Raises:
-        InputError: with the nearest sizes that do.
+        InputError: it does not divide; with the nearest sizes that do.
     """
     unit = devices * parts
     if batch_size % unit == 0:
-        return
+        return batch_size // unit
     near = [size for size in (batch_size // unit * unit, -(-batch_size // unit) * unit) if size]
     times = f" x {parts} microbatches" if parts > 1 else ""
     raise InputError(

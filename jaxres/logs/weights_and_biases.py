@@ -56,7 +56,7 @@ class WeightsAndBiases:
                 ),
             )
             self._run.define_metric("*", step_metric="step")
-        except (wandb.Error, OSError) as error:
+        except (wandb.Error, OSError, ValueError) as error:  # the last: of WANDB_ variables
             raise InputError(
                 f"log.wandb is '{project}', but its run cannot begin: {brief(error)}; {OFFLINE}"
             ) from error

@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxres.config import Config
-from jaxres.models import registry
 from jaxres.models.pure import Net, abstract_net, create_net
-from jaxres.runtime.own_code import own_code
 
 
 def _network_options(config: Config, classes: int) -> dict[str, Any]:
@@ -35,26 +33,5 @@ def network(config: Config, *, classes: int) -> Net:
 
 
 def abstract_network(config: Config, *, classes: int) -> Net:
-    """The network of a run with shapes in place of weights.
-
-    Raises:
-        InputError: no model has this name, it does not take an option's value, or it was registered
-            by a user and fails.
-    """
-    net = abstract_net(config.model.name, **_network_options(config, classes))
-    if registry.is_own(config.model.name):
-        _try_out(config, net)
-    return net
-
-
-def _try_out(config: Config, net: Net) -> None:
-    """Run a network on shapes, in training too where that needs no other devices."""
-    side = config.data.image_size
-    images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
-    for train in (False,) if config.model.sync_batch_norm else (False, True):
-
-        def logits(params: Any, stats: Any, images: Any, train: bool = train) -> Any:
-            return net.apply(params, stats, images, train=train, key=jax.random.key(0))
-
-        with own_code(f"the model '{config.model.name}'"):
-            jax.eval_shape(logits, net.params, net.stats, images)
+    """The network of a run with shapes in place of weights."""
+    return abstract_net(config.model.name, **_network_options(config, classes))

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 from jaxres.runtime.errors import InputError, Interrupted, TrainingFailed, brief
 
 T = TypeVar("T")
-OURS = str(Path(__file__).parents[1])
-INSTALLED = tuple(sysconfig.get_paths()[key] for key in ("stdlib", "purelib", "platlib"))
+OURS = Path(__file__).parents[1]
+PYTHON = Path(sysconfig.get_paths()["stdlib"])
+SITE = Path(sysconfig.get_paths()["purelib"])  # it may be below PYTHON
+LIBRARIES = {"jax", "jaxlib", "flax", "optax", "chex", "numpy", "jaxtyping", "beartype"}
 
 
 @contextlib.contextmanager
@@ -70,5 +72,12 @@ def registering(
 def _place(error: BaseException) -> str:
     """Where in a user's own file an error was raised, if in one."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith((OURS, *INSTALLED, "<"))]
+    own = [frame for frame in frames if _is_own(Path(frame.filename))]
     return f" at {own[-1].filename}, line {own[-1].lineno}" if own else ""
+
+
+def _is_own(file: Path) -> bool:
+    """Whether a file is neither ours nor Python's nor that of a library that we call."""
+    if file.is_relative_to(SITE):
+        return file.relative_to(SITE).parts[0] not in LIBRARIES | {OURS.name}
+    return not (file.is_relative_to(OURS) or file.is_relative_to(PYTHON) or file.name[:1] == "<")

@@ -153,9 +153,10 @@ class Reproduction:
                 shutil.copyfile(first, start)
         if self.study.sweep:
             self._require_time()
-            sweep(run_dir, self.study.sweep)
+            sweep(run_dir, self.study.sweep, deadline=self.deadline)
         if images:
-            draw(run_dir)
+            self._require_time()
+            draw(run_dir, deadline=self.deadline)
         return record.read(run_dir)
 
     def _require_time(self) -> None:
@@ -196,26 +197,32 @@ class Reproduction:
         return listed(differing)
 
 
-def sweep(run_dir: Path, words: Sequence[str]) -> None:
+def sweep(run_dir: Path, words: Sequence[str], *, deadline: float = math.inf) -> None:
     """Test a run's network with each of several values of a setting, unless that is there.
 
     Raises:
         CommandFailed: it failed.
+        TimeIsUp: the deadline came before its end.
     """
     output = run_dir / record.SWEEP
     command = ["evaluate", str(run_dir), "--sweep", *words, "-o", str(output)]
     there = record.read_sweep(run_dir)
     if there is None or there["command"] != shlex.join(["jaxres", *command]):
-        run_command(command)
+        run_command(command, deadline=deadline)
 
 
-def draw(run_dir: Path) -> None:
-    """Draw what the page of a run shows of its network, unless that is there; warn if it fails."""
+def draw(run_dir: Path, *, deadline: float = math.inf) -> None:
+    """Draw what the page of a run shows of its network, unless that is there; warn if it fails.
+
+    Raises:
+        TimeIsUp: the deadline came before its end.
+    """
     for name, (what, *words) in DRAWN.items():
         if (run_dir / name).exists():
             continue
         try:
-            run_command(["show", what, str(run_dir), "-o", str(run_dir / name), *words])
+            show = ["show", what, str(run_dir), "-o", str(run_dir / name), *words]
+            run_command(show, deadline=deadline)
         except CommandFailed as error:
             say(f"warning: no {name}: {error}")
 
@@ -231,10 +238,11 @@ class CommandFailed(Exception):  # noqa: N818
 def run_command(words: Sequence[str], *, deadline: float = math.inf) -> None:
     """Run `jaxres WORDS` in a process of its own, whose lines come on standard error.
 
-    At the deadline it gets SIGTERM, on which a training saves its state.
+    At the deadline it gets SIGTERM, on which a training saves its state and ends with status 0.
 
     Raises:
         CommandFailed: its status is not 0; in the words of its last error.
+        TimeIsUp: the same, after the deadline.
         KeyboardInterrupt: a signal of PASSED_ON came, and the command has ended.
     """
     say("$ " + shlex.join(["jaxres", *words]))
@@ -272,6 +280,8 @@ def run_command(words: Sequence[str], *, deadline: float = math.inf) -> None:
             signal.signal(number, handler)
     if stopped:
         raise KeyboardInterrupt
+    if process.returncode and time.monotonic() >= deadline:
+        raise TimeIsUp
     if process.returncode:
         raise CommandFailed(problem or f"ended with status {process.returncode}")
 

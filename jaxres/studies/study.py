@@ -112,7 +112,9 @@ def _profile(profile: Profile, path: Path, content: Mapping[str, Any]) -> Study:
         rows = tuple(_row(key, each, recipes) for key, each in chosen["rows"].items())
         sweep = tuple(shlex.split(chosen.get("sweep", "")))
         words = (content["title"], content["question"], chosen["about"])
-        first = tuple(map(str, chosen.get("first", ())))
+        first = tuple(map(str, chosen.get("first") or ()))
+        if isinstance(chosen.get("first"), str):
+            raise TypeError("first is no list of rows")
         study = Study(path.stem, profile, *words, rows, sweep, first)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(

@@ -18,6 +18,7 @@ _LOSSES: dict[str, Loss] = {
     ONE_CLASS: losses.cross_entropy,
     "sigmoid_cross_entropy": losses.sigmoid_cross_entropy,
 }
+_OURS = frozenset(_LOSSES)
 
 
 def register_loss(name: str) -> Callable[[Loss], Loss]:
@@ -47,15 +48,25 @@ def require_takes_labels(name: str, *, examples: int, classes: int, multi_label:
             "allowed: sigmoid_cross_entropy, or a loss of your own"
         )
     logits = jax.ShapeDtypeStruct((examples, classes), jnp.float32)
-    several = jax.ShapeDtypeStruct((examples, classes), jnp.uint8)
-    one = jax.ShapeDtypeStruct((examples,), jnp.int32)
     loss = partial(find_loss(name), smoothing=0.0)
-    given = jax.eval_shape(loss, logits, several if multi_label else one)
+    given = jax.eval_shape(loss, logits, labels_of(examples, classes, multi_label=multi_label))
     if (shape := getattr(given, "shape", None)) != (examples,):
         what = type(given).__name__ if shape is None else f"an array of shape {shape}"
         raise InputError(
             f"the loss '{name}' gives {what} for {examples} examples; allowed: the loss of each"
         )
+
+
+def labels_of(examples: int, classes: int, *, multi_label: bool) -> jax.ShapeDtypeStruct:
+    """The shape and type of the labels of so many examples."""
+    if multi_label:
+        return jax.ShapeDtypeStruct((examples, classes), jnp.uint8)
+    return jax.ShapeDtypeStruct((examples,), jnp.int32)
+
+
+def is_own(name: str) -> bool:
+    """Whether a loss was registered by a user."""
+    return name not in _OURS
 
 
 def find_loss(name: str) -> Loss:

@@ -101,6 +101,12 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "nesterov": _nesterov,
     "sgd": _sgd,
 }
+_OURS = frozenset(OPTIMIZERS)
+
+
+def is_own(name: str) -> bool:
+    """Whether an optimiser was registered by a user."""
+    return name not in _OURS
 
 
 def register_optimizer(name: str) -> Callable[[Optimizer], Optimizer]:

@@ -23,7 +23,7 @@ from jaxres.logs.tensorboard import TensorBoard
 from jaxres.logs.tracker import Tracker
 from jaxres.logs.weights_and_biases import WeightsAndBiases
 from jaxres.models.build import network
-from jaxres.runtime.errors import InputError, TrainingFailed
+from jaxres.runtime.errors import InputError, Interrupted, TrainingFailed
 from jaxres.runtime.files import write_whole
 from jaxres.training import transfer
 from jaxres.training.not_finite import NotFinite
@@ -85,7 +85,9 @@ def start_run(
         saver = Saver(directory.checkpoints, start.progress, peers, log, saved)
         profiler = StepProfiler(run_dir / "profile" if profile and peers.first else None)
         directory.keep()
-        directory.opened.push(lambda kind, *_: log.close(failed=kind is not None))
+        directory.opened.push(
+            lambda kind, *_: log.close(failed=kind is not None and kind is not Interrupted)
+        )
         for each in (profiler, setup.batches):
             directory.opened.callback(each.close)
         yield Run(

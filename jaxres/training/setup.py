@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -17,11 +19,12 @@ from jaxres.distributed.mesh import check_batch, make_mesh
 from jaxres.distributed.process_group import Peers
 from jaxres.distributed.strategy import Parallel
 from jaxres.logs.summary import versions
+from jaxres.models import registry
 from jaxres.models.build import abstract_network
 from jaxres.models.pure import Net
 from jaxres.runtime.errors import InputError
-from jaxres.training import optim, transfer
-from jaxres.training.losses import find_loss, require_takes_labels
+from jaxres.runtime.own_code import own_code
+from jaxres.training import losses, optim, transfer
 from jaxres.training.optim import Schedule
 from jaxres.training.transfer import Phase, Starts
 
@@ -96,12 +99,12 @@ def set_up(config: Config, run_dir: Path, peers: Peers, *, other_data: bool = Fa
     """
     with peers.together():
         mesh = make_mesh(config.train.devices)
-        check_batch(config.data.batch_size, mesh.size, config.optim.accumulate_steps)
-        find_loss(config.train.loss)
+        microbatch = check_batch(config.data.batch_size, mesh.size, config.optim.accumulate_steps)
+        losses.find_loss(config.train.loss)
         splits = {split: open_split(config, split) for split in ("train", "validation", "test")}
-        require_takes_labels(
+        losses.require_takes_labels(
             config.train.loss,
-            examples=config.data.batch_size // mesh.size // config.optim.accumulate_steps,
+            examples=microbatch,
             classes=len(splits["train"].class_names),
             multi_label=splits["train"].multi_label,
         )
@@ -126,8 +129,42 @@ def set_up(config: Config, run_dir: Path, peers: Peers, *, other_data: bool = Fa
         ),
         strategy=strategy.create(config.train, mesh),
     )
-    setup.phase(0)  # an optimiser or a pattern that is not there is refused here
+    _try_out(setup, setup.phase(0), microbatch)  # what is not there, or fails, is refused here
     return setup
+
+
+def _try_out(setup: Setup, phase: Phase, examples: int) -> None:
+    """Trace a step on shapes where a user's own code is part of it, before anything is written.
+
+    Not with `model.sync_batch_norm`, which needs the mesh.
+    """
+    config, net = setup.config, setup.net
+    parts = (
+        ("model", config.model.name, registry.is_own),
+        ("loss", config.train.loss, losses.is_own),
+        ("optimiser", config.optim.name, optim.is_own),
+    )
+    own = [f"the {kind} '{name}'" for kind, name, is_own in parts if is_own(name)]
+    if not own or config.model.sync_batch_norm:
+        return
+
+    def step(trained: Any, fixed: Any, stats: Any, images: Any, labels: Any) -> Any:
+        def loss(trained: Any) -> jax.Array:
+            params, key = transfer.join(trained, fixed), jax.random.key(0)
+            logits, _ = net.apply(params, stats, images, train=True, key=key)
+            smoothing = config.optim.label_smoothing
+            return losses.find_loss(config.train.loss)(logits, labels, smoothing=smoothing).mean()
+
+        gradients = jax.grad(loss)(trained)
+        updates, _ = phase.optimizer.update(gradients, phase.optimizer.init(trained), trained)
+        return optax.apply_updates(trained, updates)
+
+    side = config.data.image_size
+    images = jax.ShapeDtypeStruct((examples, side, side, 3), jnp.float32)
+    multi_label = setup.splits["train"].multi_label
+    labels = losses.labels_of(examples, setup.classes, multi_label=multi_label)
+    with own_code(f"a step with {' and '.join(own)}"):
+        jax.eval_shape(step, *transfer.split(net.params, phase.trained), net.stats, images, labels)
 
 
 def _require_fits_each_side(config: Config, net: Net, classes: int) -> None:

@@ -30,7 +30,7 @@ REGISTRIES = (
 )
 
 
-BROKEN = """import jaxres, numpy as np
+BROKEN = """import jax, jaxres, optax, numpy as np
 from jaxres.data.datasets.dataset import Dataset, Source
 from jaxres.models.network import Head, Network
 @jaxres.register_model("shapeless")
@@ -57,7 +57,27 @@ def far(dataset, selection): return source(np.full(100, 3, np.int32))
 def odd(dataset, selection): return source(np.full(9, 1, np.int32))
 def lost(dataset, selection):
     return {}["gone"]
-for load in (far, odd, lost):
+def dark(dataset, selection):
+    return Source(np.zeros((100, 32, 32), np.float32), np.zeros(100, np.int32), ("a", "b"))
+def listed(dataset, selection): return source([0] * 100)
+def none(dataset, selection): ...
+@jaxres.register_optimizer("late")
+def late(config, rate):
+    return optax.GradientTransformation(lambda params: (), lambda updates, state, params: 1 / 0)
+@jaxres.register_optimizer("torn")
+def torn(config, rate):
+    return optax.GradientTransformation(lambda params: (), lambda u, state, params: ({}, state))
+@jaxres.register_model("small")
+class Small(Shapeless):
+    def features(self, images, *, train, key=None):
+        assert images.shape[0] <= 2
+        return images
+@jax.custom_vjp
+def bent(x): return x
+bent.defvjp(lambda x: (x, ()), lambda kept, given: {}["slope"])
+@jaxres.register_loss("bent")
+def bent_loss(logits, labels, *, smoothing): return bent(logits.sum(1))
+for load in (far, odd, lost, dark, listed, none):
     examples = dict.fromkeys(("train", "validation", "test"), 100)
     jaxres.register_dataset(
         Dataset(load.__name__, "t", class_names=("a", "b"), load=load, composed=True,
@@ -145,7 +165,10 @@ def test_a_plugin_that_fails_is_one_sentence(
 @pytest.mark.parametrize(
     ("flags", "problem"),
     [
-        (["--model.name=shapeless"], r"the model 'shapeless' fails at .*mine\.py, line 9: TypeErr"),
+        (
+            ["--model.name=shapeless"],
+            r"a step with the model 'shapeless' fails at .*mine\.py, line 9: TypeErr",
+        ),
         (["--model.name=unbuilt"], r"the model 'unbuilt' fails at .*mine\.py, line 13: KeyError"),
         (["--train.loss=mean"], r"the loss 'mean' gives an array of shape \(\) for 16 examples"),
         (["--train.loss=broken"], r"the loss 'broken' fails at .*mine\.py, line 21: ValueError"),
@@ -153,6 +176,13 @@ def test_a_plugin_that_fails_is_one_sentence(
         (["--optim.name=short"], r"the optimiser 'short' fails: TypeError: .* takes 1 positional"),
         (["--data.dataset=far"], r"the dataset 'far' has labels from 3 to 3; allowed for its 2"),
         (["--data.dataset=odd"], "the dataset 'odd' has 100 images and 9 labels; allowed: as many"),
+        (["--optim.name=late"], r"the optimiser 'late' fails at .*mine\.py, line \d+: ZeroDivis"),
+        (["--optim.name=torn"], r"a step with the optimiser 'torn' fails: ValueError"),
+        (["--model.name=small"], r"a step with the model 'small' fails at .*mine\.py, line \d+: A"),
+        (["--train.loss=bent"], r"a step with the loss 'bent' fails at .*mine\.py, line \d+: Key"),
+        (["--data.dataset=dark"], r"the dataset 'dark' has images of type float32 and shape \(100"),
+        (["--data.dataset=listed"], r"the dataset 'listed' has labels of list \(100,\); allowed"),
+        (["--data.dataset=none"], "the dataset 'none' gives a split as NoneType; allowed: Source"),
         (["--data.dataset=lost"], r"the dataset 'lost' fails at .*, line 27: KeyError: 'gone'"),
     ],
 )

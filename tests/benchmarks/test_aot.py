@@ -283,8 +283,8 @@ def test_photographs_that_are_not_there_are_assumed_to_be_imagenets(tiny_config,
         for each in (there, missing)
     ]
     assert shapes[0] == shapes[1]
-    with pytest.raises(InputError, match="no TFDS dataset"):
-        topology.workload(tiny_config(*flags[:2], "--data.dataset=tfds:imagenet2012"))
+    with pytest.raises(InputError, match="unknown dataset 'imagent'"):
+        topology.workload(tiny_config(*flags, "--data.dataset=imagent"))
 
 
 def test_images_of_the_host_are_what_the_step_takes(tiny_config):

@@ -1,3 +1,4 @@
+import contextlib
 import struct
 import sys
 from collections.abc import Iterator
@@ -8,8 +9,8 @@ import pytest
 
 from jaxres.config import LogConfig
 from jaxres.logs.rows import read_rows
-from jaxres.runtime.errors import InputError, TrainingFailed
-from jaxres.training import loop
+from jaxres.runtime.errors import InputError, Interrupted, TrainingFailed
+from jaxres.training import loop, run
 from tests.training.unplug import unplugged_at
 
 BLOCK = 32 * 1024  # of LevelDB's log format, which wandb's files have after 7 bytes
@@ -107,6 +108,23 @@ def test_a_broken_connection_does_not_end_the_run(
     assert summary["test"]["examples"] == 50
     said = capfd.readouterr().err
     assert said.count("cannot write 'Weights & Biases, project digits' (the service is gone)") == 1
+
+
+def test_a_run_that_saves_on_a_signal_has_not_failed(tiny_config, tmp_path: Path):
+    config = tiny_config("--log.wandb=digits")
+    with contextlib.suppress(Interrupted), run.start_run(config, tmp_path / "run"):
+        raise Interrupted
+    (kept,) = records(tmp_path / "run")
+    assert [record.exit.exit_code for record in kept if record.HasField("exit")] == [0]
+
+
+def test_settings_of_the_service_that_cannot_be_are_refused(
+    tiny_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WANDB_MODE", "bogus")
+    with pytest.raises(InputError, match=r"its run cannot begin: .*mode"):
+        loop.train(tiny_config("--log.wandb=digits"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_a_login_nothing_begins(

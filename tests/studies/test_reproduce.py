@@ -254,6 +254,15 @@ def test_at_the_deadline_a_command_saves_and_no_other_begins(
     assert all(not row["runs"] and not row["failed"] for row in found["rows"].values())
 
 
+def test_a_command_that_dies_of_the_deadline_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, made: Reproduction
+) -> None:
+    monkeypatch.setattr(reproduce, "PROGRAM", (sys.executable, "-c", "import time; time.sleep(60)"))
+    short = dataclasses.replace(made, deadline=time.monotonic() + 0.5)
+    found = short.run(only=None, seeds=1, keep=False, told=silent)
+    assert all(not row["runs"] and not row["failed"] for row in found["rows"].values())
+
+
 @pytest.mark.usefixtures("copied")
 def test_rows_named_first_run_before_others(made: Reproduction, copied: list[list[str]]) -> None:
     rows = (ROWS[0], dataclasses.replace(ROWS[0], name="other"))

@@ -11,6 +11,7 @@ from jaxres.data.datasets.flowers import FLOWERS
 from jaxres.data.datasets.mnist import FASHION_MNIST, MNIST
 from jaxres.data.datasets.modified_mnist import MODIFIED_MNIST
 from jaxres.data.datasets.photos import PHOTOS
+from jaxres.data.datasets.sound import sound
 from jaxres.data.datasets.splits import SPLITS
 from jaxres.data.own import csv_file, image_folder, tfds_dataset
 from jaxres.data.readers import tfds_records
@@ -96,9 +97,7 @@ def load(
     assert found.load is not None
     with calling(found):
         source = found.load(found, selection)
-        if is_registered(found):
-            _require_sound(source, dataset)
-    return source
+    return sound(source, dataset) if is_registered(found) else source
 
 
 def is_registered(dataset: Dataset) -> bool:
@@ -110,26 +109,6 @@ def calling(dataset: Dataset) -> contextlib.AbstractContextManager[None]:
     """Where a dataset's own functions run: see `own_code`."""
     what = f"the dataset '{dataset.name}'"
     return own_code(what) if is_registered(dataset) else contextlib.nullcontext()
-
-
-def _require_sound(source: Source, name: str) -> None:
-    """Refuse a split of a dataset that a user registered, whose parts do not fit together."""
-    labels, classes = source.labels, len(source.class_names)
-    if not len(labels) or len(source.images) != len(labels):
-        raise InputError(
-            f"the dataset '{name}' has {len(source.images)} images and {len(labels)} labels; "
-            "allowed: as many of each, one or more"
-        )
-    if labels.ndim == 1 and (labels.min() < 0 or labels.max() >= classes):
-        raise InputError(
-            f"the dataset '{name}' has labels from {labels.min()} to {labels.max()}; allowed for "
-            f"its {classes} classes: 0 to {classes - 1}"
-        )
-    if labels.ndim == 2 and (labels.shape[1] != classes or labels.max() > 1):
-        raise InputError(
-            f"the dataset '{name}' has labels of shape {labels.shape} up to {labels.max()}; "
-            f"allowed for its {classes} classes: a column of 0 and 1 for each"
-        )
 
 
 def open_prepared(name: str, data_dir: Path) -> tfds_records.Prepared:

@@ -91,7 +91,10 @@ def _unpack(archive: Path, place: Path, *, shown: bool, depth: int = 0) -> None:
                 packed.extractall(place)
         else:
             _extract_tar(archive, place, most)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, RuntimeError) as error:
+    except (
+        *(tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, RuntimeError),
+        *(IsADirectoryError, NotADirectoryError, FileExistsError),  # two members of one name
+    ) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{archive} cannot be unpacked: {brief(error)}") from error
@@ -108,7 +111,7 @@ def _extract_tar(archive: Path, place: Path, most: int) -> None:
         for member in packed:
             size += member.size
             _require_fits(archive, size, most)
-            if member.isfile() or member.isdir():
+            if member.isfile() or member.isdir() or member.islnk():
                 yield _within(archive, member)
 
     with tarfile.open(archive) as packed:
@@ -116,11 +119,13 @@ def _extract_tar(archive: Path, place: Path, most: int) -> None:
 
 
 def _within(archive: Path, member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """A member that stays in the folder it is unpacked to, with plain rights."""
-    if ".." in PurePosixPath(member.name).parts:
+    """A member that stays in the folder it is unpacked to, with plain rights, of this user."""
+    target = PurePosixPath(member.linkname if member.islnk() else "")
+    if ".." in (*PurePosixPath(member.name).parts, *target.parts) or target.is_absolute():
         raise InputError(f"{archive} has a file outside of it, {member.name!r:.80}")
     member.name = member.name.lstrip("/")
     member.mode = 0o755 if member.isdir() else 0o644
+    member.uid, member.gid, member.uname, member.gname = os.getuid(), os.getgid(), "", ""
     return member
 
 

@@ -70,16 +70,16 @@ def _walk(
     """Files with these suffixes; a link to a folder that it lies in leads nowhere new."""
     try:
         about = folder.stat()
-        entries = list(folder.iterdir())
+        entries = [(path, path.is_dir()) for path in folder.iterdir()]
     except OSError as error:
         raise InputError(f"cannot read {folder}: {error.strerror or error}") from error
     here = (about.st_dev, about.st_ino)
     if here in above:
         return
-    for path in entries:
+    for path, is_folder in entries:
         if path.name.startswith(".") or path.name == "__MACOSX":
             continue
-        if path.is_dir():
+        if is_folder:
             yield from _walk(path, suffixes, above | {here})
         elif path.name.lower().endswith(suffixes):
             yield path
