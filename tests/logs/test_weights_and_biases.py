@@ -30,8 +30,11 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 def records(run_dir: Path) -> list[list[Any]]:
-    """What each of wandb's files of a run holds."""
+    """What each of wandb's files of a run holds, once its process has ended and written all."""
+    import wandb
     from wandb.proto import wandb_internal_pb2
+
+    wandb.teardown()
 
     found = []
     for file in sorted(run_dir.glob("wandb/offline-run-*/*.wandb")):
@@ -118,20 +121,14 @@ def test_a_run_that_saves_on_a_signal_has_not_failed(tiny_config, tmp_path: Path
     assert [record.exit.exit_code for record in kept if record.HasField("exit")] == [0]
 
 
-def test_settings_of_the_service_that_cannot_be_are_refused(
-    tiny_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("mode", "reason"), [("online", ".*API key.*; WANDB_MODE=offline"), ("bogus", ".*mode")]
+)
+def test_without_a_login_or_in_no_such_mode_nothing_begins(
+    tiny_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, reason: str
 ):
-    monkeypatch.setenv("WANDB_MODE", "bogus")
-    with pytest.raises(InputError, match=r"its run cannot begin: .*mode"):
-        loop.train(tiny_config("--log.wandb=digits"), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_without_a_login_nothing_begins(
-    tiny_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("WANDB_MODE", "online")
-    with pytest.raises(InputError, match=r"its run cannot begin: .*API key.*; WANDB_MODE=offline"):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    with pytest.raises(InputError, match=f"its run cannot begin: {reason}"):
         loop.train(tiny_config("--log.wandb=digits"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
