@@ -1,6 +1,6 @@
 """The input pipeline as a TensorFlow user writes it: tf.data with a map over single images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,9 @@ def batches(dataset: ComposedDataset, batch_size: int, *, workers: int) -> Itera
 
     Without workers it reads nothing ahead: that would be done while it is another's turn.
     """
-    if isinstance(dataset.compose, ScaleBlend):
-        made = scaled_digits(dataset, workers=workers)
-    else:
-        from benchmarks.peers.tf_photographs import photographs
-
-        made = photographs(dataset, workers=workers)
+    numbers = tf.data.Dataset.range(len(dataset)).shuffle(len(dataset)).repeat()
+    example = maker(dataset)
+    made = numbers.map(example, num_parallel_calls=workers or None, deterministic=True)
     made = made.batch(batch_size, drop_remainder=True)
     if workers:
         made = made.prefetch(2)
@@ -33,8 +30,17 @@ def batches(dataset: ComposedDataset, batch_size: int, *, workers: int) -> Itera
     yield from made.with_options(options).as_numpy_iterator()
 
 
-def scaled_digits(dataset: ComposedDataset, *, workers: int) -> Any:
-    """A `tf.data.Dataset` without end of single images (uint8, canvas canvas 3) and labels.
+def maker(dataset: ComposedDataset) -> Callable[[Any], tuple[Any, Any]]:
+    """What makes an image (uint8, canvas canvas 3) and its label of an example's number."""
+    if isinstance(dataset.compose, ScaleBlend):
+        return scaled_digit(dataset)
+    from benchmarks.peers.tf_photographs import photograph
+
+    return photograph(dataset)
+
+
+def scaled_digit(dataset: ComposedDataset) -> Callable[[Any], tuple[Any, Any]]:
+    """A digit scaled bicubically and blended over a random crop of a photograph.
 
     The bicubic kernel of `tf.image.resize` has a = -0.5 where OpenCV's has -0.75, so the digits'
     edges differ a little; the work is the same.
@@ -73,5 +79,4 @@ def scaled_digits(dataset: ComposedDataset, *, workers: int) -> Any:
         image = tf.concat([background[:row], middle, background[row + side :]], axis=0)
         return tf.ensure_shape(image, (canvas, canvas, 3)), labels[index]
 
-    numbers = tf.data.Dataset.range(len(dataset)).shuffle(len(dataset)).repeat()
-    return numbers.map(composed, num_parallel_calls=workers or None, deterministic=True)
+    return composed

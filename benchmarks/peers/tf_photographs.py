@@ -1,5 +1,6 @@
 """ImageNet's pipeline as a TensorFlow user writes it: part and size in one step of decoding."""
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf  # pyright: ignore[reportMissingImports]
@@ -10,11 +11,10 @@ from jaxres.data.composed import ComposedDataset
 ANYTHING = [[[0.0, 0.0, 1.0, 1.0]]]  # the box of which the part has to hold some: the whole image
 
 
-def photographs(dataset: ComposedDataset, *, workers: int) -> Any:
-    """A `tf.data.Dataset` without end of single images (uint8, canvas canvas 3) and labels.
+def photograph(dataset: ComposedDataset) -> Callable[[Any], tuple[Any, Any]]:
+    """A random part of a photograph, the only one decoded, resized and mirrored at random.
 
-    Random parts of photographs, only which are decoded, bilinearly resized and mirrored at random,
-    as TensorFlow's own ImageNet examples do: without antialiasing, which ours has.
+    Bilinearly, as TensorFlow's own ImageNet examples do, without antialiasing, which ours has.
     """
     compose = dataset.compose
     assert isinstance(compose, Cropped)
@@ -43,5 +43,4 @@ def photographs(dataset: ComposedDataset, *, workers: int) -> Any:
         image = tf.image.resize(image, (canvas, canvas), method="bilinear")
         return tf.cast(tf.round(image), tf.uint8), labels[index]
 
-    numbers = tf.data.Dataset.range(len(dataset)).shuffle(len(dataset)).repeat()
-    return numbers.map(made, num_parallel_calls=workers or None, deterministic=True)
+    return made

@@ -1,6 +1,5 @@
 """Models by name."""
 
-import contextlib
 import fnmatch
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -85,7 +84,7 @@ def create(name: str, options: Options, *, rngs: nnx.Rngs) -> Network:
         given = getattr(options, option)
         if given is not None and option not in family.own_options:
             raise InputError(f"model.{option} is {given}, but {name} has none: leave it out")
-    with own_code(f"the model '{name}'") if is_own(name) else contextlib.nullcontext():
+    with own_code(f"the model '{name}'", when=is_own(name)):
         return cast(Any, _MODELS[name])(options, rngs=rngs)
 
 

@@ -18,8 +18,10 @@ LIBRARIES = {"jax", "jaxlib", "flax", "optax", "chex", "numpy", "jaxtyping", "be
 
 
 @contextlib.contextmanager
-def own_code(what: str) -> Iterator[None]:
+def own_code(what: str, *, when: bool = True) -> Iterator[None]:
     """Run it; `what` names it in the sentence, as "the loss 'focal'".
+
+    Unless `when` holds it is JaxRes's code, whose errors stay as they are.
 
     Raises:
         InputError: it raised an error, which is this one's cause.
@@ -29,6 +31,8 @@ def own_code(what: str) -> Iterator[None]:
     except (InputError, TrainingFailed, Interrupted):
         raise
     except Exception as error:
+        if not when:
+            raise
         said = f"{type(error).__name__}: {brief(error)}"
         raise InputError(f"{what} fails{_place(error)}: {said}") from error
 

@@ -85,10 +85,10 @@ class Reproduction:
 
         Gives what `results` holds: it is written whole after every run, and `told` called with it.
         A row that fails is noted in it and the others continue. At the deadline the training under
-        way saves its state and no other begins. A run takes the place of the result
-        that was there for its row and seed; all other results stay. With `keep` those results that
-        still stand are not made again, though their run directories are gone. Of the first seed's
-        runs `images` are drawn for the page.
+        way saves its state and no other begins. A run takes the place of the result that was there
+        for its row and seed; all other results stay. With `keep` those results that still stand are
+        not made again, though their run directories are gone. Of the first seed's runs `images` are
+        drawn for the page.
 
         Raises:
             InputError: no row has the name `only`, or results cannot be read or written.
@@ -142,26 +142,19 @@ class Reproduction:
                     "remove it, or give another --runs"
                 )
         if not end.is_file():
-            self._require_time()
             run_command(self.words(row, seed), deadline=self.deadline)
             if not end.is_file():
-                self._require_time()
+                _require_time(self.deadline)
                 raise CommandFailed("it was stopped before its end; the same command resumes it")
         if row.start and not start.is_file():
             first = self.run_dir(self.study.row(row.start), seed) / "config.yaml"
             with refusing(start):
                 shutil.copyfile(first, start)
         if self.study.sweep:
-            self._require_time()
             sweep(run_dir, self.study.sweep, deadline=self.deadline)
         if images:
-            self._require_time()
             draw(run_dir, deadline=self.deadline)
         return record.read(run_dir)
-
-    def _require_time(self) -> None:
-        if time.monotonic() >= self.deadline:
-            raise TimeIsUp
 
     def _stands(self, row: Row, seed: int, run: record.Record) -> bool:
         """Whether a result is what the row would make today."""
@@ -242,9 +235,10 @@ def run_command(words: Sequence[str], *, deadline: float = math.inf) -> None:
 
     Raises:
         CommandFailed: its status is not 0; in the words of its last error.
-        TimeIsUp: the same, after the deadline.
+        TimeIsUp: the same, after the deadline; or that has come, and nothing is run.
         KeyboardInterrupt: a signal of PASSED_ON came, and the command has ended.
     """
+    _require_time(deadline)
     say("$ " + shlex.join(["jaxres", *words]))
     stopped: list[int] = []
     process: subprocess.Popen[str] | None = None
@@ -280,10 +274,14 @@ def run_command(words: Sequence[str], *, deadline: float = math.inf) -> None:
             signal.signal(number, handler)
     if stopped:
         raise KeyboardInterrupt
-    if process.returncode and time.monotonic() >= deadline:
-        raise TimeIsUp
     if process.returncode:
+        _require_time(deadline)
         raise CommandFailed(problem or f"ended with status {process.returncode}")
+
+
+def _require_time(deadline: float) -> None:
+    if time.monotonic() >= deadline:
+        raise TimeIsUp
 
 
 @contextlib.contextmanager

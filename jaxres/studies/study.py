@@ -112,10 +112,10 @@ def _profile(profile: Profile, path: Path, content: Mapping[str, Any]) -> Study:
         rows = tuple(_row(key, each, recipes) for key, each in chosen["rows"].items())
         sweep = tuple(shlex.split(chosen.get("sweep", "")))
         words = (content["title"], content["question"], chosen["about"])
-        first = tuple(map(str, chosen.get("first") or ()))
-        if isinstance(chosen.get("first"), str):
+        first = chosen.get("first") or ()
+        if isinstance(first, str):
             raise TypeError("first is no list of rows")
-        study = Study(path.stem, profile, *words, rows, sweep, first)
+        study = Study(path.stem, profile, *words, rows, sweep, tuple(map(str, first)))
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"'{path}' is not a study with a profile {profile} ({error!r:.200})"

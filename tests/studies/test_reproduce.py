@@ -258,9 +258,14 @@ def test_a_command_that_dies_of_the_deadline_is_no_failure(
     monkeypatch: pytest.MonkeyPatch, made: Reproduction
 ) -> None:
     monkeypatch.setattr(reproduce, "PROGRAM", (sys.executable, "-c", "import time; time.sleep(60)"))
-    short = dataclasses.replace(made, deadline=time.monotonic() + 0.5)
-    found = short.run(only=None, seeds=1, keep=False, told=silent)
-    assert all(not row["runs"] and not row["failed"] for row in found["rows"].values())
+    said: list[str] = []
+    monkeypatch.setattr(reproduce, "say", said.append)
+    for left, commands in ((0.5, 1), (0.0, 0)):
+        said.clear()
+        short = dataclasses.replace(made, deadline=time.monotonic() + left)
+        found = short.run(only=None, seeds=1, keep=False, told=silent)
+        assert all(not row["runs"] and not row["failed"] for row in found["rows"].values())
+        assert len([line for line in said if line.startswith("$ jaxres")]) == commands
 
 
 @pytest.mark.usefixtures("copied")

@@ -107,8 +107,7 @@ def is_registered(dataset: Dataset) -> bool:
 
 def calling(dataset: Dataset) -> contextlib.AbstractContextManager[None]:
     """Where a dataset's own functions run: see `own_code`."""
-    what = f"the dataset '{dataset.name}'"
-    return own_code(what) if is_registered(dataset) else contextlib.nullcontext()
+    return own_code(f"the dataset '{dataset.name}'", when=is_registered(dataset))
 
 
 def open_prepared(name: str, data_dir: Path) -> tfds_records.Prepared:
