@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
@@ -50,6 +51,30 @@ def compiled_once() -> None:
     compilation.use_cache("default")
     jax.config.update(COMPILE_QUICKLY, True)
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def settings_described_once() -> Iterator[None]:
+    """Tyro looks through the fields of the settings once, not at every one of a thousand parses.
+
+    That takes it 60 ms of 65, and what it finds depends on the class alone.
+    """
+    from tyro._parsers import ParserSpecification
+
+    describe = ParserSpecification.from_callable_or_type
+    described: dict[Any, ParserSpecification] = {}
+
+    def once(f: Any, markers: Any, **given: Any) -> ParserSpecification:
+        if given["intern_prefix"]:  # of a section
+            return describe(f, markers, **given)
+        key = f, frozenset(markers), *(str(each) for each in given.values())
+        if key not in described:
+            described[key] = describe(f, markers, **given)
+        return described[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ParserSpecification, "from_callable_or_type", staticmethod(once))
+        yield
 
 
 @pytest.fixture

@@ -144,7 +144,7 @@ def register_metric(name: str) -> Callable[[Metric], Metric]:
     Raises:
         ValueError: the name is taken, or is none.
     """
-    return registering("a metric", name, _METRICS)
+    return registering("metric", name, _METRICS)
 
 
 def further_metrics(

@@ -11,7 +11,7 @@ from jaxres.models.families import cifar, cnn, mobilenet, resnet, shufflenet, vg
 from jaxres.models.network import Network
 from jaxres.models.options import Options
 from jaxres.runtime.errors import InputError, find
-from jaxres.runtime.own_code import own_code, registering
+from jaxres.runtime.own_code import is_registered, own_code, registering
 
 Build = type[Network] | partial[Any]  # a network's class, or that and its table line
 Model = TypeVar("Model", bound=Build)
@@ -41,7 +41,6 @@ _MODELS = merged(
     cifar.MODELS,
     cnn.MODELS,
 )
-_OWN: set[str] = set()  # the names of those that users registered
 
 
 def register_model(name: str) -> Callable[[Model], Model]:
@@ -57,15 +56,9 @@ def register_model(name: str) -> Callable[[Model], Model]:
         family = build.func if isinstance(build, partial) else build
         if not (isinstance(family, type) and issubclass(family, Network)):
             raise ValueError(f"a model '{name}' is registered, which is no class of Network")
-        _OWN.add(name)
         return build
 
-    return registering("a model", name, _MODELS, entry)
-
-
-def is_own(name: str) -> bool:
-    """Whether a model was registered by a user."""
-    return name in _OWN
+    return registering("model", name, _MODELS, entry)
 
 
 def create(name: str, options: Options, *, rngs: nnx.Rngs) -> Network:
@@ -84,7 +77,7 @@ def create(name: str, options: Options, *, rngs: nnx.Rngs) -> Network:
         given = getattr(options, option)
         if given is not None and option not in family.own_options:
             raise InputError(f"model.{option} is {given}, but {name} has none: leave it out")
-    with own_code(f"the model '{name}'", when=is_own(name)):
+    with own_code(f"the model '{name}'", when=is_registered("model", name)):
         return cast(Any, _MODELS[name])(options, rngs=rngs)
 
 

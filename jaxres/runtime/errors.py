@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 
@@ -38,6 +39,11 @@ def sentence(error: BaseException) -> str:
 def brief(error: BaseException) -> str:
     """What a library's error says, to stand within a sentence; its kind where it says nothing."""
     return sentence(error)[:BRIEF_CHARACTERS] or type(error).__name__
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    """An error for a file or folder that the system does not give."""
+    return InputError(f"cannot read {path}: {error.strerror or error}")
 
 
 def unknown_name(

@@ -14,6 +14,7 @@ T = TypeVar("T")
 OURS = Path(__file__).parents[1]
 PYTHON = Path(sysconfig.get_paths()["stdlib"])
 SITE = Path(sysconfig.get_paths()["purelib"])  # it may be below PYTHON
+_registered: set[tuple[str, str]] = set()  # kinds and names
 LIBRARIES = {"jax", "jaxlib", "flax", "optax", "chex", "numpy", "jaxtyping", "beartype"}
 
 
@@ -56,21 +57,30 @@ def registering(
 ) -> Callable[[T], T]:
     """Decorator that puts what it decorates into a registry under a name, as `entry` of it.
 
+    `kind` names what it is, as "loss".
+
     Raises:
         ValueError: the name is taken, or is none.
     """
+    one = f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
     if not isinstance(name, str) or not name:
-        raise ValueError(f"{kind} is registered as {name!r}; allowed: a name, as text")
+        raise ValueError(f"{one} is registered as {name!r}; allowed: a name, as text")
 
     def register(registered: T) -> T:
         if not callable(registered):
-            raise ValueError(f"{kind} '{name}' is registered, which cannot be called")
+            raise ValueError(f"{one} '{name}' is registered, which cannot be called")
         if name in table:
-            raise ValueError(f"{kind} '{name}' is already registered")
+            raise ValueError(f"{one} '{name}' is already registered")
         table[name] = entry(registered)
+        _registered.add((kind, name))
         return registered
 
     return register
+
+
+def is_registered(kind: str, name: str) -> bool:
+    """Whether a user's own code registered a thing of a kind under a name, with `registering`."""
+    return (kind, name) in _registered
 
 
 def _place(error: BaseException) -> str:

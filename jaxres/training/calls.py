@@ -10,7 +10,6 @@ from jaxres.data.composed import Batch
 from jaxres.runtime import compilation
 from jaxres.training.setup import Setup
 from jaxres.training.state import TrainState
-from jaxres.training.step import make_train_step
 from jaxres.training.transfer import Phase
 
 
@@ -31,13 +30,7 @@ class TrainCalls:
 
     def __init__(self, setup: Setup, phase: Phase):
         self._setup = setup
-        self._step = make_train_step(
-            setup.net,
-            phase.optimizer,
-            setup.learning_rate,
-            setup.config,
-            trained=phase.trained,
-        )
+        self._step = setup.train_step(phase)
         self._compiled: dict[Any, Callable[..., tuple[TrainState, dict[str, Any]]]] = {}
 
     def __call__(self, state: TrainState, resident: Any, batch: Batch, steps: int) -> Called:

@@ -101,12 +101,6 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "nesterov": _nesterov,
     "sgd": _sgd,
 }
-_OURS = frozenset(OPTIMIZERS)
-
-
-def is_own(name: str) -> bool:
-    """Whether an optimiser was registered by a user."""
-    return name not in _OURS
 
 
 def register_optimizer(name: str) -> Callable[[Optimizer], Optimizer]:
@@ -131,7 +125,7 @@ def register_optimizer(name: str) -> Callable[[Optimizer], Optimizer]:
 
         return made
 
-    return registering("an optimiser", name, OPTIMIZERS, entry)
+    return registering("optimiser", name, OPTIMIZERS, entry)
 
 
 def learning_rate(config: OptimConfig, total_steps: int) -> Schedule:

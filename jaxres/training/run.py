@@ -3,8 +3,8 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ from jaxres.training.not_finite import NotFinite
 from jaxres.training.rundir import RunDirectory
 from jaxres.training.saving import Saver, agreed_latest
 from jaxres.training.setup import Setup, set_up
-from jaxres.training.state import TrainState, new_state
+from jaxres.training.state import TrainState
 from jaxres.training.transfer import Phase
 
 
@@ -111,7 +111,7 @@ def begin(setup: Setup) -> Start:
         config = with_normalisation(config, given.normalisation)
         weights_from = f"weights of '{folder}'" + (", but for a new head" if given.new_head else "")
     # One program: leaf by leaf, each shape compiles zeros of its own (0.7 s for ResNet-18).
-    begun = jax.jit(lambda params, stats: _new_state(setup, setup.phase(0), params, stats))
+    begun = jax.jit(partial(setup.new_state, setup.phase(0)))
     return Start(
         setup=dataclasses.replace(setup, config=config),
         step=0,
@@ -149,11 +149,7 @@ def restore(setup: Setup, checkpoints: Checkpoints, saved: int) -> TrainState:
     """The state of a checkpoint."""
     # A phase begins with the first step of an epoch, after the checkpoint between the two.
     phase = setup.phase(saved - 1)
-    abstract = jax.eval_shape(
-        lambda params, stats: _new_state(setup, phase, params, stats),
-        setup.net.params,
-        setup.net.stats,
-    )
+    abstract = jax.eval_shape(partial(setup.new_state, phase), setup.net.params, setup.net.stats)
     items = abstract_like(abstract.to_dict(), setup.replicated)
     return TrainState(**checkpoints.restore(saved, items))
 
@@ -174,11 +170,6 @@ def unfreeze(setup: Setup, state: TrainState, phase: Phase) -> TrainState:
     fresh = replicate(setup.mesh, begun(state.params))
     grown = transfer.grown(state.opt_state, fresh)
     return setup.strategy.enter(state.replace(opt_state=grown))
-
-
-def _new_state(setup: Setup, phase: Phase, params: Any, stats: Any) -> TrainState:
-    ema = setup.config.optim.ema_decay > 0
-    return new_state(params, stats, phase.optimizer, ema=ema, trained=phase.trained)
 
 
 def _open_log(start: Start) -> RunLog | Silence:

@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -19,13 +19,14 @@ from jaxres.distributed.mesh import check_batch, make_mesh
 from jaxres.distributed.process_group import Peers
 from jaxres.distributed.strategy import Parallel
 from jaxres.logs.summary import versions
-from jaxres.models import registry
 from jaxres.models.build import abstract_network
 from jaxres.models.pure import Net
 from jaxres.runtime.errors import InputError
-from jaxres.runtime.own_code import own_code
+from jaxres.runtime.own_code import is_registered, own_code
 from jaxres.training import losses, optim, transfer
 from jaxres.training.optim import Schedule
+from jaxres.training.state import TrainState, new_state
+from jaxres.training.step import Step, make_train_step
 from jaxres.training.transfer import Phase, Starts
 
 
@@ -80,6 +81,17 @@ class Setup:
         epoch = step // self.steps_per_epoch
         return transfer.phase(self.config, self.starts, epoch, total_steps=self.total_steps)
 
+    def new_state(self, phase: Phase, params: Any, stats: Any) -> TrainState:
+        """The state before the first step of a phase."""
+        ema = self.config.optim.ema_decay > 0
+        return new_state(params, stats, phase.optimizer, ema=ema, trained=phase.trained)
+
+    def train_step(self, phase: Phase) -> Step:
+        """The training step of a phase, for one device's part of a batch."""
+        return make_train_step(
+            self.net, phase.optimizer, self.learning_rate, self.config, trained=phase.trained
+        )
+
     def ends_epoch(self, step: int) -> bool:
         """Whether an epoch ends after a step."""
         return step % self.steps_per_epoch == 0
@@ -99,15 +111,10 @@ def set_up(config: Config, run_dir: Path, peers: Peers, *, other_data: bool = Fa
     """
     with peers.together():
         mesh = make_mesh(config.train.devices)
-        microbatch = check_batch(config.data.batch_size, mesh.size, config.optim.accumulate_steps)
+        check_batch(config.data.batch_size, mesh.size, config.optim.accumulate_steps)
         losses.find_loss(config.train.loss)
         splits = {split: open_split(config, split) for split in ("train", "validation", "test")}
-        losses.require_takes_labels(
-            config.train.loss,
-            examples=microbatch,
-            classes=len(splits["train"].class_names),
-            multi_label=splits["train"].multi_label,
-        )
+        losses.require_takes_labels(config.train.loss, multi_label=splits["train"].multi_label)
         batches = train_batches(splits["train"], config, process=peers.index, processes=peers.count)
     if peers.count > 1:
         peers.require_same(_shared_facts(config, run_dir, splits, other_data=other_data))
@@ -129,42 +136,27 @@ def set_up(config: Config, run_dir: Path, peers: Peers, *, other_data: bool = Fa
         ),
         strategy=strategy.create(config.train, mesh),
     )
-    _try_out(setup, setup.phase(0), microbatch)  # what is not there, or fails, is refused here
+    _try_out(setup)  # what is not there, or fails, is refused here
     return setup
 
 
-def _try_out(setup: Setup, phase: Phase, examples: int) -> None:
-    """Trace a step on shapes where a user's own code is part of it, before anything is written.
-
-    Not with `model.sync_batch_norm`, which needs the mesh.
-    """
-    config, net = setup.config, setup.net
-    parts = (
-        ("model", config.model.name, registry.is_own),
-        ("loss", config.train.loss, losses.is_own),
-        ("optimiser", config.optim.name, optim.is_own),
-    )
-    own = [f"the {kind} '{name}'" for kind, name, is_own in parts if is_own(name)]
-    if not own or config.model.sync_batch_norm:
+def _try_out(setup: Setup) -> None:
+    """Trace a step where a user's own code is part of it, before anything is written."""
+    config, phase = setup.config, setup.phase(0)
+    parts = {"model": config.model.name, "loss": config.train.loss, "optimiser": config.optim.name}
+    own = [f"the {kind} '{name}'" for kind, name in parts.items() if is_registered(kind, name)]
+    if not own:
         return
-
-    def step(trained: Any, fixed: Any, stats: Any, images: Any, labels: Any) -> Any:
-        def loss(trained: Any) -> jax.Array:
-            params, key = transfer.join(trained, fixed), jax.random.key(0)
-            logits, _ = net.apply(params, stats, images, train=True, key=key)
-            smoothing = config.optim.label_smoothing
-            return losses.find_loss(config.train.loss)(logits, labels, smoothing=smoothing).mean()
-
-        gradients = jax.grad(loss)(trained)
-        updates, _ = phase.optimizer.update(gradients, phase.optimizer.init(trained), trained)
-        return optax.apply_updates(trained, updates)
-
-    side = config.data.image_size
-    images = jax.ShapeDtypeStruct((examples, side, side, 3), jnp.float32)
-    multi_label = setup.splits["train"].multi_label
-    labels = losses.labels_of(examples, setup.classes, multi_label=multi_label)
+    side, examples = config.data.image_size, (config.data.batch_size,)
+    classes = (setup.classes,) if setup.splits["train"].multi_label else ()
+    batch = {
+        "image": jax.ShapeDtypeStruct((*examples, side, side, 3), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((*examples, *classes), jnp.uint8 if classes else jnp.int32),
+    }
     with own_code(f"a step with {' and '.join(own)}"):
-        jax.eval_shape(step, *transfer.split(net.params, phase.trained), net.stats, images, labels)
+        state = jax.eval_shape(partial(setup.new_state, phase), setup.net.params, setup.net.stats)
+        step = strategy.Jit(setup.mesh).compile(setup.train_step(phase), 1)
+        jax.eval_shape(step, state, None, batch)
 
 
 def _require_fits_each_side(config: Config, net: Net, classes: int) -> None:

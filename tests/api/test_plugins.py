@@ -180,6 +180,10 @@ def test_a_plugin_that_fails_is_one_sentence(
         (["--optim.name=torn"], r"a step with the optimiser 'torn' fails: ValueError"),
         (["--model.name=small"], r"a step with the model 'small' fails at .*mine\.py, line \d+: A"),
         (["--train.loss=bent"], r"a step with the loss 'bent' fails at .*mine\.py, line \d+: Key"),
+        (
+            ["--train.loss=bent", "--model.sync-batch-norm=true"],
+            r"a step with the loss 'bent' fails at .*mine\.py, line \d+: Key",
+        ),
         (["--data.dataset=dark"], r"the dataset 'dark' has images of type float32 and shape \(100"),
         (["--data.dataset=listed"], r"the dataset 'listed' has labels of list \(100,\); allowed"),
         (["--data.dataset=none"], "the dataset 'none' gives a split as NoneType; allowed: Source"),

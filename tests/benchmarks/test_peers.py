@@ -39,6 +39,7 @@ def test_flax_has_as_many_parameters_as_ours(name):
     assert _size(nnx.state(model, nnx.Param)) == _parameters(name)
 
 
+@pytest.mark.slow
 def test_flax_computes_what_ours_computes():
     """The sizes of all feature maps follow from the convolutions: as much arithmetic as ours."""
 

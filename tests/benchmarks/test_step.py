@@ -62,6 +62,7 @@ def test_a_row_without_peers(tmp_path, capsys):
     assert "tiny 32px batch 8 float32" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_network_without_convolutions_has_no_limit_from_them(tmp_path):
     status, (row,) = run(tmp_path, "--case", "handbook_mlp:28:8", "--classes", "10")
     assert (status, row["roof_share"]) == (0, None)
@@ -155,6 +156,7 @@ def test_what_never_fits_is_said_and_the_next_case_runs(tmp_path, monkeypatch, c
     assert "error: tiny 64px batch 8 float32 does not fit" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_on_accelerators_each_case_has_a_process_of_its_own(tmp_path, monkeypatch, capsys):
     called = []
 

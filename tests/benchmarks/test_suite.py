@@ -16,6 +16,7 @@ from jaxres.config import recipe
 from jaxres.config.recipe import split_settings
 from jaxres.models.registry import list_models
 from jaxres.runtime.errors import InputError
+from tests.marked import slow
 
 MINI = ["--data.dataset", "digits", "--data.backgrounds", "embedded"]
 
@@ -126,7 +127,7 @@ sys.exit(3)
 """
 
 
-@pytest.mark.parametrize(("sleeps", "status"), [("60", None), ("0", 3)])
+@pytest.mark.parametrize(("sleeps", "status"), [slow("60", None), ("0", 3)])
 def test_what_a_program_has_started_ends_with_it(tmp_path, sleeps, status):
     file = tmp_path / "pid"
     program = [sys.executable, "-c", STARTS_ANOTHER, str(file), sleeps]

@@ -352,8 +352,7 @@ def damage(path: pathlib.Path) -> None:
     "what",
     [
         "flipped bytes",
-        "edited config",
-        *map(slow, ("arrays", "missing item", "progress", "metadata")),
+        *map(slow, ("edited config", "arrays", "missing item", "progress", "metadata")),
     ],
 )
 def test_a_damaged_checkpoint_is_reported_and_the_other_one_offered(

@@ -187,9 +187,9 @@ def test_layers_are_those_of_the_network_in_order() -> None:
         ("cifar_wide_resnet16_8", 32, "features"),
         ("vgg11", 224, "features"),
         ("vgg11", 64, "convs.5"),
-        ("mobilenet_v2", 64, "blocks.5"),
+        slow("mobilenet_v2", 64, "blocks.5"),
         ("shufflenet_v2_x0_5", 64, "stages.0"),
-        ("xception", 64, "blocks.1"),
+        slow("xception", 64, "blocks.1"),
         ("handbook_cnn", 28, "convs.4"),
     ],
 )
@@ -204,10 +204,10 @@ def test_the_last_layer_that_says_where_is_chosen(name: str, side: int, chosen: 
     ("name", "layer", "side", "first", "step"),
     [
         ("resnet18", "stages.1", 64, 0, 8),  # every stride begins at the first pixel
-        ("resnet18", "features", 224, 0, 32),
+        slow("resnet18", "features", 224, 0, 32),
         ("cifar_resnet20", "features", 32, 0, 4),
         ("vgg11", "convs.5", 64, 3.5, 8),  # strides by pooling, over the middle of their windows
-        ("mobilenet_v2", "blocks.5", 64, 0, 8),
+        slow("mobilenet_v2", "blocks.5", 64, 0, 8),
         ("handbook_cnn", "convs.4", 28, 1.5, 4),
     ],
 )
@@ -225,7 +225,7 @@ def test_positions_look_at_the_middle_of_what_they_see(
     "name",
     [
         slow("keras_resnet50"),
-        "shufflenet_v2_x0_5",
+        slow("shufflenet_v2_x0_5"),
         slow("xception"),
         slow("cifar_wide_resnet16_8"),
         "all_cnn_small",

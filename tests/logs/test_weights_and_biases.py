@@ -90,6 +90,7 @@ def test_an_offline_run_holds_the_rows_and_a_resumed_one_goes_on(tiny_config, tm
     assert [record.exit.exit_code for record in after if record.HasField("exit")] == [0]
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_told_as_one(tiny_config, tmp_path: Path):
     config = tiny_config("--log.wandb=digits", "--optim.learning-rate=1e30")
     with pytest.raises(TrainingFailed):
@@ -98,6 +99,7 @@ def test_a_failed_run_is_told_as_one(tiny_config, tmp_path: Path):
     assert [record.exit.exit_code for record in kept if record.HasField("exit")] == [1]
 
 
+@pytest.mark.slow
 def test_a_broken_connection_does_not_end_the_run(
     tiny_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):

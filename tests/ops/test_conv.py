@@ -115,6 +115,7 @@ def test_dot(size, stride, dtype):
         check(images, kernel, stride=stride, padding=((0, 0), (0, 0)), groups=1)
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(
     size=st.tuples(st.integers(3, 7), st.integers(3, 7)),
@@ -129,6 +130,7 @@ def test_shifted(size, stride, padding, copies, dtype):
         check(images, kernel, stride=stride, padding=padding, groups=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=2, deadline=None)
 @given(
     size=st.tuples(st.integers(3, 9), st.integers(3, 9)),

@@ -23,6 +23,7 @@ from jaxres.models.build import network
 from jaxres.models.pure import abstract_net, flatten
 from jaxres.weights import exporting, torchvision
 from jaxres.weights.importing import import_weights
+from tests.marked import slow
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 FAMILIES = ["resnet18", "wide_resnet50_2", "vgg11_bn", "mobilenet_v2", "shufflenet_v2_x0_5"]
@@ -50,7 +51,7 @@ def saved(folder: pathlib.Path, model: str, *, canvas: int = 32, **options) -> p
     return folder
 
 
-@pytest.mark.parametrize("model", ["resnet18", "vgg11_bn", "cifar_resnet20"])
+@pytest.mark.parametrize("model", ["resnet18", slow("vgg11_bn"), "cifar_resnet20"])
 def test_what_is_exported_is_imported_as_it_was(tmp_path: pathlib.Path, model: str) -> None:
     run = saved(tmp_path / "run", model)
     exporting.export_weights(run, tmp_path / "model.safetensors")

@@ -40,11 +40,12 @@ def train_or_validation(
 ) -> Int64[np.ndarray, " chosen"]:
     """The members of one of the two splits into which the published training set is cut.
 
-    With the labels of all images each class is cut in the same proportion, to within an image.
+    By default 10,000 are held out, of no more than that a tenth. With the labels of all images each
+    class is cut in the same proportion, to within an image.
     """
     held_out = selection.validation_examples
     if held_out is None:
-        held_out = HELD_OUT
+        held_out = HELD_OUT if len(published) > HELD_OUT else -(-len(published) // 10)
     if not 0 < held_out < len(published):
         raise InputError(
             f"data.validation_examples is {held_out}; allowed for {name}: 1 to {len(published) - 1}"

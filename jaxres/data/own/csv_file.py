@@ -13,7 +13,7 @@ from jaxres.data.datasets.dataset import Dataset, Selection, Source
 from jaxres.data.own.examples import Examples, select
 from jaxres.data.own.image_folder import SPLIT_FOLDERS
 from jaxres.data.readers.encoded import ImageFiles
-from jaxres.runtime.errors import InputError
+from jaxres.runtime.errors import InputError, unreadable
 
 PREFIX = "csv:"
 FILE_COLUMNS = ("file", "file_name", "filename", "image", "path")
@@ -87,7 +87,7 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             header = next(reader, [])
             rows = [(reader.line_num, row) for row in reader if row]
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a CSV file in UTF-8: {error}") from error
     for line, row in rows:

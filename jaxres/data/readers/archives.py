@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jaxres.runtime.errors import InputError
+from jaxres.runtime.errors import InputError, unreadable
 
 GZIP_MAGIC = b"\x1f\x8b"
 # Far above the largest published archive (235 MB unpacked), for the same reason.
@@ -33,7 +33,7 @@ def open_unpacked(path: Path) -> Iterator[io.BufferedIOBase]:
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path} is truncated or damaged: {error}") from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
 
 
 def read_archive(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
@@ -83,7 +83,7 @@ def size_of(path: Path) -> int:
     try:
         about = path.stat()
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
     if not stat.S_ISREG(about.st_mode):
         raise InputError(f"cannot read {path}: it is not a regular file")
     return about.st_size
@@ -99,4 +99,4 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise unreadable(path, error) from error

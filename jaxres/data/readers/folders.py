@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from jaxres.runtime.errors import InputError
+from jaxres.runtime.errors import InputError, unreadable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
 # Images too, but not read: left out without a word, they would be missed.
@@ -72,7 +72,7 @@ def _walk(
         about = folder.stat()
         entries = [(path, path.is_dir()) for path in folder.iterdir()]
     except OSError as error:
-        raise InputError(f"cannot read {folder}: {error.strerror or error}") from error
+        raise unreadable(folder, error) from error
     here = (about.st_dev, about.st_ino)
     if here in above:
         return

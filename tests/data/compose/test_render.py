@@ -9,6 +9,7 @@ from jaxres.data.compose import render_device, render_host
 from jaxres.data.compose.composition import Plan, Resident
 from jaxres.data.compose.plain import Plain
 from jaxres.data.compose.scale_blend import ScaleBlend, ScaleBlendPlan
+from tests.marked import slow
 
 CANVAS = 64
 RNG = np.random.default_rng(0)
@@ -58,7 +59,7 @@ def plans(draw: st.DrawFn) -> ScaleBlendPlan:
     )
 
 
-@pytest.mark.parametrize("size", [28, 8])
+@pytest.mark.parametrize("size", [28, slow(8)])
 @settings(deadline=None, max_examples=150)
 @given(plan=plans())
 def test_the_renderers_agree_within_one_grey_level(size: int, plan: Plan) -> None:

@@ -20,7 +20,7 @@ def load(
     split: Split,
     data_dir: Path,
     *,
-    validation_examples: int = 40,
+    validation_examples: int | None = 40,
     split_seed: int = 0,
 ) -> registry.Source:
     return registry.load(
@@ -126,6 +126,11 @@ def test_real_mnist(prepared: Callable[[str], Path]):
     # The well-known mean of the training images, 0.1307.
     total = sum(np.asarray(part.images).sum(dtype=np.int64) for part in (train, validation))
     assert total / (60_000 * 784 * 255) == pytest.approx(0.1307, abs=5e-5)
+
+
+def test_a_tenth_of_what_is_no_larger_than_the_default_is_held_out(synthetic_data_dir: Path):
+    held_out = load("mnist", "validation", synthetic_data_dir, validation_examples=None)
+    assert len(held_out.labels) == SYNTHETIC_TRAIN / 10
 
 
 @pytest.mark.parametrize("validation_examples", [-1, 0, SYNTHETIC_TRAIN])

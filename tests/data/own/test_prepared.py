@@ -385,6 +385,7 @@ def test_a_damaged_shard_is_said(image_folder: Path, settings: Settings, damage)
         open_split(settings("pets"), "train")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_dataset(tmp_path: Path, tiny_flags: list[str]):
     noise = np.random.default_rng(0)
     for place in range(240):  # of 1.1 MB each
