@@ -14,7 +14,7 @@ from jaxres.config import recipe as recipes
 from jaxres.report import standing
 from jaxres.runtime.errors import InputError
 from jaxres.runtime.screen import print_table, quiet_libraries, say
-from jaxres.studies.study import Profile
+from jaxres.studies.study import Profile, Study
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Reproduce:
     """Folder for STUDY/PROFILE.json and STUDY/PROFILE.html."""
     keep_results: bool = False
     """Count runs already in the results as done, even without their run directories."""
+    rehearse: bool = False
+    """Run a few steps of every row in a temporary folder and say which rows would fail, and why."""
     pages_only: bool = False
     """Run nothing; write the pages again from the results that are there."""
     no_pictures: bool = False
@@ -62,6 +64,8 @@ def reproduce(words: Sequence[str]) -> int:
     from jaxres.studies.reproduce import Reproduction
 
     chosen = study.read(args.study, args.profile)
+    if args.rehearse:
+        return _rehearse(args, chosen, deadline)
     results = args.results / args.study / f"{args.profile}.json"
     # A relative path is the same in the settings of runs that were begun with an absolute one.
     runs = Path(os.path.relpath(args.runs)) if args.runs.is_relative_to(Path.cwd()) else args.runs
@@ -95,6 +99,16 @@ def reproduce(words: Sequence[str]) -> int:
     _tell_of_others(found)
     failed = {seed for row in asked for seed in found["rows"][row.name]["failed"]}
     return 1 if failed & set(map(str, range(args.seeds))) else 0
+
+
+def _rehearse(args: Reproduce, chosen: Study, deadline: float) -> int:
+    """Status 1 if a row would fail."""
+    from jaxres.studies.rehearsal import rehearse
+
+    problems = rehearse(chosen, only=args.only, devices=args.devices, deadline=deadline)
+    rows = [(chosen.row(name).title, problem or "runs") for name, problem in problems.items()]
+    print_table(("system", "rehearsal"), rows)
+    return 1 if any(problems.values()) else 0
 
 
 def _cells(row: dict[str, Any]) -> list[Any]:
