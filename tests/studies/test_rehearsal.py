@@ -21,7 +21,7 @@ def test_every_phase_of_every_row_is_reached() -> None:
     for name in study.names():
         for row in study.read(name, "full").rows:
             config = recipe.load(row.recipe, shortened(row).flags)
-            steps = config.train.limit_train_examples / config.data.batch_size
+            steps = (config.train.limit_train_examples or 0) // config.data.batch_size
             unfreezings = [epoch for epoch, _ in config.transfer.unfreezing()]
             assert config.train.epochs == 1 + max(unfreezings, default=0)
             assert config.train.epochs * steps >= STEPS
