@@ -84,8 +84,8 @@ class DataConfig:
     std: tuple[float, float, float] | None = None
     """The values are then divided by this; default: that of model.init_from, or 1."""
     validation_examples: int | None = None
-    """Training examples held out for validation (without effect on digits); default: 10,000, of no
-    more than that a tenth, of a dataset of your own at most a tenth."""
+    """Training examples held out for validation (no effect on digits); default: 10,000, or a tenth
+    if there are no more than that; for a dataset of your own a tenth, at most 10,000."""
     train_split: str = ""
     """Of a dataset of your own, the split to train on in TFDS's syntax, as `train[:90%]`."""
     validation_split: str = ""

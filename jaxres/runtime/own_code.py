@@ -14,8 +14,8 @@ T = TypeVar("T")
 OURS = Path(__file__).parents[1]
 PYTHON = Path(sysconfig.get_paths()["stdlib"])
 SITE = Path(sysconfig.get_paths()["purelib"])  # it may be below PYTHON
-_registered: set[tuple[str, str]] = set()  # kinds and names
 LIBRARIES = {"jax", "jaxlib", "flax", "optax", "chex", "numpy", "jaxtyping", "beartype"}
+_registered: set[tuple[str, str]] = set()  # kinds and names
 
 
 @contextlib.contextmanager

@@ -136,13 +136,13 @@ def set_up(config: Config, run_dir: Path, peers: Peers, *, other_data: bool = Fa
         ),
         strategy=strategy.create(config.train, mesh),
     )
-    _try_out(setup)  # what is not there, or fails, is refused here
+    _try_out(setup, setup.phase(0))  # an optimiser that is not there is refused by the phase
     return setup
 
 
-def _try_out(setup: Setup) -> None:
+def _try_out(setup: Setup, phase: Phase) -> None:
     """Trace a step where a user's own code is part of it, before anything is written."""
-    config, phase = setup.config, setup.phase(0)
+    config = setup.config
     parts = {"model": config.model.name, "loss": config.train.loss, "optimiser": config.optim.name}
     own = [f"the {kind} '{name}'" for kind, name in parts.items() if is_registered(kind, name)]
     if not own:

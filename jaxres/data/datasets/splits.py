@@ -24,11 +24,16 @@ def shuffled(count: int, seed: int) -> Int64[np.ndarray, " count"]:
     return np.argsort(np.random.Philox(seed).random_raw(count), kind="stable")
 
 
+def tenth(count: int) -> int:
+    """A tenth, rounded up."""
+    return math.ceil(count / 10)
+
+
 def tenth_of_each_class(labels: Int32[np.ndarray, " n"]) -> Int64[np.ndarray, " test"]:
     """The places of a tenth of each class, rounded up, always the same."""
     order = shuffled(len(labels), TENTH_SEED)
     by_class = [order[labels[order] == label] for label in np.unique(labels)]
-    return np.concatenate([members[: math.ceil(len(members) / 10)] for members in by_class])
+    return np.concatenate([members[: tenth(len(members))] for members in by_class])
 
 
 def train_or_validation(
@@ -40,12 +45,12 @@ def train_or_validation(
 ) -> Int64[np.ndarray, " chosen"]:
     """The members of one of the two splits into which the published training set is cut.
 
-    By default 10,000 are held out, of no more than that a tenth. With the labels of all images each
-    class is cut in the same proportion, to within an image.
+    By default 10,000 are held out, or a tenth if there are no more than that. With the labels of
+    all images each class is cut in the same proportion, to within an image.
     """
     held_out = selection.validation_examples
     if held_out is None:
-        held_out = HELD_OUT if len(published) > HELD_OUT else -(-len(published) // 10)
+        held_out = HELD_OUT if len(published) > HELD_OUT else tenth(len(published))
     if not 0 < held_out < len(published):
         raise InputError(
             f"data.validation_examples is {held_out}; allowed for {name}: 1 to {len(published) - 1}"

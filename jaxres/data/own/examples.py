@@ -17,6 +17,7 @@ from jaxres.data.datasets.splits import (
     HELD_OUT,
     TENTH_SEED,
     shuffled,
+    tenth,
     tenth_of_each_class,
     train_or_validation,
 )
@@ -107,14 +108,14 @@ def _splits(examples: Examples, selection: Selection) -> dict[str, Split]:
 def _tenth(examples: Examples, numbers: Numbers) -> Numbers:
     """The places of a tenth of some examples, of each class where they have one."""
     if examples.multi_label:
-        return shuffled(len(numbers), TENTH_SEED)[: -(-len(numbers) // 10)]
+        return shuffled(len(numbers), TENTH_SEED)[: tenth(len(numbers))]
     return tenth_of_each_class(examples.labels[numbers])
 
 
 def _validation(examples: Examples, train: Numbers, selection: Selection) -> Numbers:
     held_out = selection.validation_examples
     if held_out is None:
-        held_out = min(HELD_OUT, -(-len(train) // 10))
+        held_out = min(HELD_OUT, tenth(len(train)))
     asked = selection._replace(split="validation", validation_examples=held_out)
     labels = None if examples.multi_label else examples.labels
     return train_or_validation(train, examples.name, asked, labels=labels)
