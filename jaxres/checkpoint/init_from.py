@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxres.checkpoint.reader import open_run
+from jaxres.checkpoint.loading import read_run
 from jaxres.config import Config
 from jaxres.models.pure import flatten, unflatten
 from jaxres.runtime.errors import InputError
@@ -35,13 +35,8 @@ def load(config: Config, params: PyTree, stats: PyTree, sharding: jax.sharding.S
         InputError: there is no such checkpoint, it is damaged, or its body is another network's.
     """
     folder = config.model.init_from
-    checkpoints = open_run(Path(folder), key="model.init_from")
-    step = checkpoints.find("best")
-    saved = checkpoints.read_weights(step, sharding)
-    settings = checkpoints.read_config(step)["data"]
-    checkpoints.close()
-
-    given = flatten(saved)
+    saved = read_run(Path(folder), "best", sharding, key="model.init_from")
+    given = flatten(saved.weights)
     fresh = flatten({"params": params, "stats": stats})
     differing = _differing(given, fresh)
     heads = {name for name in differing if _in_head(name)}
@@ -57,7 +52,7 @@ def load(config: Config, params: PyTree, stats: PyTree, sharding: jax.sharding.S
     return Initial(
         taken["params"],
         taken.get("stats", {}),
-        {key: settings[key] for key in ("mean", "std")},
+        {key: saved.config["data"][key] for key in ("mean", "std")},
         new_head,
     )
 

@@ -103,7 +103,9 @@ def evaluate(words: Sequence[str]) -> int:
         print_table((result["sweep"], *columns[1:]), table)
     elif several:
         columns = [key for key in COMPARED if any(key in row for row in result["results"])]
-        print_table(columns, ([row.get(key, "") for key in columns] for row in result["results"]))
+        # As --checkpoint takes it, without a comma.
+        rows = [{**row, "checkpoint": str(row["checkpoint"])} for row in result["results"]]
+        print_table(columns, ([row.get(key, "") for key in columns] for row in rows))
     else:
         _print(result)
     return 0

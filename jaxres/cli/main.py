@@ -24,7 +24,14 @@ from jaxres.cli import (
     show,
     train,
 )
-from jaxres.runtime.errors import InputError, TrainingFailed, brief, sentence, unknown_name
+from jaxres.runtime.errors import (
+    InputError,
+    TrainingFailed,
+    brief,
+    os_reason,
+    sentence,
+    unknown_name,
+)
 from jaxres.runtime.memory import keep_freed_memory
 from jaxres.runtime.screen import say
 
@@ -77,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         give_up_output()
         status = 1
     except PermissionError as error:
-        status, problem = 2, f"cannot use '{error.filename}': {error.strerror}"
+        status, problem = 2, f"cannot use '{error.filename}': {os_reason(error)}"
     except Exception as error:
         status, problem = 2, missing_devices()
         if not problem:
@@ -125,7 +132,7 @@ def run(words: list[str]) -> int:
         raise
     except OSError as error:
         give_up_output()
-        raise InputError(f"cannot write the output: {error.strerror}") from None
+        raise InputError(f"cannot write the output: {os_reason(error)}") from None
     return status
 
 

@@ -41,7 +41,8 @@ class Reproduce:
     keep_results: bool = False
     """Count runs already in the results as done, even without their run directories."""
     rehearse: bool = False
-    """Run a few steps of every row in a temporary folder and say which rows would fail, and why."""
+    """Run a few steps of every row in a temporary folder and say which rows would fail, and why.
+    One seed is enough for that, and no results are read or written."""
     pages_only: bool = False
     """Run nothing; write the pages again from the results that are there."""
     no_pictures: bool = False
@@ -57,6 +58,9 @@ def reproduce(words: Sequence[str]) -> int:
         raise InputError(f"--devices is {args.devices}; allowed: 1 or more")
     if args.budget_minutes is not None and not 0 < args.budget_minutes < math.inf:
         raise InputError(f"--budget-minutes is {args.budget_minutes}; allowed: above 0")
+    if args.rehearse and (args.pages_only or args.keep_results):
+        other = "--pages-only" if args.pages_only else "--keep-results"
+        raise InputError(f"{other} is given with --rehearse; allowed: one of them")
     deadline = time.monotonic() + 60 * (args.budget_minutes or math.inf)
     quiet_libraries()
     from jaxres.report import page

@@ -84,6 +84,7 @@ FREE_KEYS = frozenset(
         "train.devices",
         "train.log_every_steps",
         "train.compile_cache",
+        "train.on_nan",
         "train.join_timeout_s",
         "train.peer_timeout_s",
         "checkpoint.every_steps",

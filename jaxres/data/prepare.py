@@ -19,7 +19,7 @@ from jaxres.data.datasets.registry import DATASETS, PREPARABLE, calling
 from jaxres.data.own import layouts
 from jaxres.data.readers import tfds_records
 from jaxres.data.readers.folders import require_folder
-from jaxres.runtime.errors import InputError, unknown_name
+from jaxres.runtime.errors import InputError, os_reason, unknown_name
 from jaxres.runtime.files import lock
 from jaxres.runtime.screen import say
 
@@ -223,7 +223,7 @@ def _writing_to(data_dir: Path, name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = os_reason(error)
     except RuntimeError as error:
         # ArrayRecord passes on what the system said: "... write() failed: REASON; writing PATH".
         failure, writing, _ = str(error).partition("; writing ")

@@ -48,16 +48,18 @@ def write(
     folder = dataset.folder(stage)
     folder.mkdir(parents=True, exist_ok=True)
     features: Any = builder.info.features
-    infos = []
+    written = {}
     for name, split in content.splits.items():
-        parts = stage / "parts" / name
-        shards = _write_split(dataset.name, name, split, features, parts, shown=shown)
+        shards = _write_split(dataset.name, name, split, features, stage / "parts", shown=shown)
         if not sum(shard.examples for shard in shards):
             raise InputError(f"no image of split '{name}' of {dataset.name} can be used")
+        written[name] = shards
+    infos = []
+    for name, shards in written.items():  # until all splits are written, each can be continued
         template = _template(dataset.name, name, folder)
         for number in range(len(shards)):
             final = template.sharded_filepath(shard_index=number, num_shards=len(shards))
-            _part(parts, number).rename(os.fspath(final))
+            _part(stage / "parts" / name, number).rename(os.fspath(final))
         infos.append(
             tfds_splits.SplitInfo(
                 name=name,
@@ -114,12 +116,13 @@ def _template(name: str, split: str, folder: Path) -> Any:
 
 
 def _write_split(
-    name: str, split_name: str, split: Split, features: Any, parts: Path, *, shown: bool
+    name: str, split_name: str, split: Split, features: Any, folder: Path, *, shown: bool
 ) -> list[Shard]:
-    """The shards of a split, those of an interrupted preparation among them."""
+    """The shards of a split below `folder`, those of an interrupted preparation among them."""
     from array_record.python.array_record_module import ArrayRecordWriter
     from tensorflow_datasets.core import example_serializer
 
+    parts = folder / split_name
     parts.mkdir(parents=True, exist_ok=True)
     serialize = example_serializer.ExampleSerializer(features.get_serialized_info())
     items = split.examples if isinstance(split.examples, Items) else None

@@ -6,11 +6,8 @@ is lost with a stack trace of its own: `Peers.watched` is there before it, with 
 """
 
 import contextlib
-import glob
-import importlib.util
 import itertools
 import json
-import os
 import sys
 import threading
 import time
@@ -20,10 +17,10 @@ from typing import Any
 import jax
 from jax._src import distributed
 
+from jaxres.distributed import launchers
 from jaxres.runtime.deadlines import deadline, leave
 from jaxres.runtime.errors import InputError, Interrupted, TrainingFailed, brief
 
-VARIABLES = ("JAXRES_COORDINATOR", "JAXRES_PROCESS_ID", "JAXRES_PROCESS_COUNT")
 LAST_RESORT = 4  # times its own limit after which JAX ends a process that ours did not
 GATHER_S = 24 * 3600  # no limit of its own: what takes this long is lost, and seen to be
 
@@ -37,6 +34,7 @@ class Peers:
         self.kept = "nothing is saved yet"  # what is left of the run if it ends now
         self._client = client
         self._rounds = itertools.count()
+        self._watched = 0  # runs of these processes before
         self._watch: Watch | None = None
 
     @property
@@ -93,7 +91,10 @@ class Peers:
         if self.count == 1:
             yield
             return
-        self._watch = Watch(self, self._client, timeout_s)
+        if self._watch is not None:  # of a run that failed; nobody ended the process
+            self._watch.end("")
+        self._watch = Watch(self, self._client, timeout_s, self._watched)
+        self._watched += 1
         try:
             yield
         except Interrupted:
@@ -112,7 +113,7 @@ class Peers:
         if self.count == 1:
             return
         if self._watch is None:
-            self._watch = Watch(self, self._client, LAST_RESORT)
+            self._watch = Watch(self, self._client, LAST_RESORT, self._watched)
         self._watch.end(problem)
         if self.first:  # which keeps the table that the others read
             time.sleep(3 * self._watch.period_s)
@@ -124,9 +125,13 @@ _joined = ALONE
 
 
 class Watch:
-    """Two threads of a process: one signs that it lives and reads the others' signs, one judges."""
+    """Two threads of a process: one signs that it lives and reads the others' signs, one judges.
 
-    def __init__(self, peers: Peers, client: Any, timeout_s: int):
+    Of each `run` of the same processes, by its number, the signs are others.
+    """
+
+    def __init__(self, peers: Peers, client: Any, timeout_s: int, run: int):
+        self._ends, self._lives = f"jaxres/{run}/ended", f"jaxres/{run}/alive"
         self.period_s = min(2.0, timeout_s / 8)
         self._peers = peers
         self._client = client
@@ -143,15 +148,15 @@ class Watch:
         """Say that this process needs no more watching: it is done, or has a problem."""
         self._over.set()
         with contextlib.suppress(Exception):  # the table is gone with the first process
-            self._client.key_value_set(f"jaxres/ended/{self._peers.index}", problem or "done")
+            self._client.key_value_set(f"{self._ends}/{self._peers.index}", problem or "done")
 
     def _sign(self) -> None:
         for count in itertools.count():
             with contextlib.suppress(Exception):  # judged by its silence
-                mine = f"jaxres/alive/{self._peers.index}"
+                mine = f"{self._lives}/{self._peers.index}"
                 self._client.key_value_set(mine, str(count), allow_overwrite=True)
-                self._ended |= self._table("jaxres/ended")
-                for process, sign in self._table("jaxres/alive").items():
+                self._ended |= self._table(self._ends)
+                for process, sign in self._table(self._lives).items():
                     if sign != self._signs[process][0]:
                         self._signs[process] = (sign, time.monotonic())
             if self._over.wait(self.period_s):
@@ -203,8 +208,8 @@ def join(*, join_timeout_s: int, peer_timeout_s: int) -> Peers:
     global _joined
     if _joined is not ALONE:
         return _joined
-    given = _given()
-    launcher = _launcher() if given is None else ""
+    given = launchers.given()
+    launcher = launchers.launcher() if given is None else ""
     if not given and not launcher:
         return ALONE
     given = given or {}
@@ -214,7 +219,7 @@ def join(*, join_timeout_s: int, peer_timeout_s: int) -> Peers:
         try:
             jax.distributed.initialize(
                 **given,
-                local_device_ids=_devices_of_this_host(),
+                local_device_ids=launchers.devices_of_this_host(),
                 initialization_timeout=LAST_RESORT * join_timeout_s,
                 heartbeat_timeout_seconds=LAST_RESORT * peer_timeout_s,
                 shutdown_timeout_seconds=peer_timeout_s,
@@ -232,65 +237,3 @@ def join(*, join_timeout_s: int, peer_timeout_s: int) -> Peers:
 def abandon(problem: str, status: int) -> None:
     """End a process of several that failed, and tell the others why."""
     _joined.abandon(problem, status)
-
-
-def _given() -> dict[str, Any] | None:
-    """The arguments that our own variables give: none at all, `{}`, for a process alone.
-
-    They overrule a launcher's, which may start many runs of one process each.
-    """
-    values = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
-    if not values:
-        return None
-    if values.get("JAXRES_PROCESS_COUNT") == "1":  # needs no coordinator
-        values = {"JAXRES_COORDINATOR": "alone:1", "JAXRES_PROCESS_ID": "0"} | values
-    if missing := [name for name in VARIABLES if name not in values]:
-        raise InputError(
-            f"{' and '.join(values)} given without {' and '.join(missing)}; allowed: all or none"
-        )
-    coordinator = values["JAXRES_COORDINATOR"]
-    host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InputError(f"JAXRES_COORDINATOR is '{coordinator}'; allowed: HOST:PORT of process 0")
-    count, index = values["JAXRES_PROCESS_COUNT"], values["JAXRES_PROCESS_ID"]
-    if not count.isdecimal() or int(count) < 1:
-        raise InputError(f"JAXRES_PROCESS_COUNT is '{count}'; allowed: 1 or more")
-    if not index.isdecimal() or int(index) >= int(count):
-        raise InputError(f"JAXRES_PROCESS_ID is '{index}'; allowed: 0 to {int(count) - 1}")
-    if int(count) == 1:
-        return {}
-    return {
-        "coordinator_address": coordinator,
-        "num_processes": int(count),
-        "process_id": int(index),
-        "cluster_detection_method": "deactivate",
-    }
-
-
-def _launcher() -> str:
-    """What started this process as one of several, as far as JAX can take it from there."""
-    environment = os.environ
-    if _number("SLURM_STEP_NUM_TASKS") > 1:
-        return "Slurm"
-    if _number("OMPI_COMM_WORLD_SIZE") > 1:
-        return "Open MPI"
-    if {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= environment.keys():
-        return "Kubernetes"
-    tpu_host = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
-    if tpu_host and importlib.util.find_spec("libtpu"):
-        return "TPU pod"
-    return ""
-
-
-def _number(variable: str) -> int:
-    value = os.environ.get(variable, "")
-    return int(value) if value.isdecimal() else 0
-
-
-def _devices_of_this_host() -> list[int] | None:
-    """All GPUs of a host that runs one Slurm task; JAX itself would take one GPU for each task."""
-    if "JAX_LOCAL_DEVICE_IDS" in os.environ:
-        return None
-    alone = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0] == "1"
-    gpus = _number("SLURM_GPUS_ON_NODE")
-    return list(range(gpus)) if alone and gpus else None

@@ -1,5 +1,6 @@
 """Classification metrics from per-example results."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from jaxtyping import Bool, Float, Int, Int32, UInt8
 
 from jaxres.checkpoint.progress import SCORE
 from jaxres.ops.losses import is_multi_label
+from jaxres.runtime.errors import InputError
 from jaxres.runtime.own_code import own_code, registering
 
 
@@ -130,27 +132,42 @@ def calibration_error(
     return float(np.abs(sums).sum() / len(labels))
 
 
+# What `jaxres evaluate` reports without a registered metric.
+REPORTED = frozenset(
+    {
+        *("accuracy", "loss", "examples", "per_class", "confusion", SCORE),
+        *("top5_accuracy", "calibration_error"),
+        *("checkpoint", "split", "dataset", "run_dir", "command", "outputs"),
+    }
+)
+
 # (labels, logits, class names) -> a number
 Metric = Callable[[np.ndarray, np.ndarray, Sequence[str]], float]
 _METRICS: dict[str, Metric] = {}
 
 
 def register_metric(name: str) -> Callable[[Metric], Metric]:
-    """Decorator that adds a metric to what `jaxres evaluate` tells, under its name.
+    """Decorator that adds a metric to what `jaxres evaluate` reports, under its name.
 
     It takes the labels (int32, n, or of multi-label data uint8, n classes), the logits (float32, n
     classes) and the names of the classes, and gives a number.
 
     Raises:
-        ValueError: the name is taken, or is none.
+        ValueError: the name is taken, or is empty.
     """
+    if name in REPORTED:
+        raise ValueError(f"a metric is registered as '{name}', which 'jaxres evaluate' has")
     return registering("metric", name, _METRICS)
 
 
 def further_metrics(
     results: Mapping[str, np.ndarray], class_names: Sequence[str]
 ) -> dict[str, float]:
-    """Metrics that need the logits: calibration, of one class per image, and registered ones."""
+    """Metrics that need the logits: calibration, of one class per image, and registered ones.
+
+    Raises:
+        InputError: a registered one fails, or is not finite.
+    """
     labels, logits = results["label"], results["logits"]
     found: dict[str, float] = {}
     if not is_multi_label(labels):
@@ -158,4 +175,6 @@ def further_metrics(
     for name, metric in _METRICS.items():
         with own_code(f"the metric '{name}'"):
             found[name] = float(metric(labels, logits, class_names))
+        if not math.isfinite(found[name]):
+            raise InputError(f"the metric '{name}' is {found[name]}; allowed: a finite number")
     return found

@@ -11,8 +11,9 @@ import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 from jaxtyping import Float32
 
+from jaxres.checkpoint.loading import read_run
 from jaxres.checkpoint.progress import told
-from jaxres.checkpoint.reader import CheckpointReader, open_run
+from jaxres.checkpoint.reader import open_run
 from jaxres.checkpoint.shapes import require_shapes
 from jaxres.config import Config, Split, flatten, recipe, to_dict
 from jaxres.config.data import INSTEAD
@@ -28,7 +29,6 @@ from jaxres.runtime import compilation
 from jaxres.runtime.errors import InputError
 from jaxres.runtime.screen import say, track
 
-TRIES = 5  # to read a checkpoint of a run that is still training
 SWEPT = ("accuracy", "loss", "examples")  # what a sweep tells of each value
 
 
@@ -57,42 +57,25 @@ class Opened(NamedTuple):
 def open_checkpoint(run_dir: Path, which: str, flags: Sequence[str] = ()) -> Opened:
     """A run's checkpoint (`best`, `last` or a step); `flags` override settings.
 
-    All of it is read at once: a run that is still training may remove it at any time. If it does so
-    meanwhile, the one that `which` then means is taken.
+    See `read_run`.
 
     Raises:
         InputError: no such run or checkpoint, a damaged one, or unknown settings.
     """
-    with contextlib.closing(open_run(run_dir)) as checkpoints:
-        for left in reversed(range(TRIES)):
-            step = checkpoints.find(which)
-            try:
-                saved, progress, weights = _read(checkpoints, step)
-                break
-            except InputError:
-                if not left or not checkpoints.is_removed(step):
-                    raise
-                checkpoints.reload()
+    saved = read_run(run_dir, which, SingleDeviceSharding(jax.devices()[0]))
     # The devices are those of this machine, and so is the folder.
-    train = saved.get("train", {}) | {"devices": None, "compile_cache": "default"}
-    config = recipe.from_dict(saved | {"train": train}, flags)
+    train = saved.config.get("train", {}) | {"devices": None, "compile_cache": "default"}
+    config = recipe.from_dict(saved.config | {"train": train}, flags)
     compilation.use_cache(config.train.compile_cache)
     return Opened(
-        run_dir=checkpoints.folder.parent,
-        step=step,
+        run_dir=saved.run_dir,
+        step=saved.step,
         config=config,
-        weights=weights,
-        data=progress.get("data", {}),
-        classes=tuple(progress.get("classes", ())),
-        multi_label=progress.get("multi_label", False),
+        weights=saved.weights,
+        data=saved.progress.get("data", {}),
+        classes=tuple(saved.progress.get("classes", ())),
+        multi_label=saved.progress.get("multi_label", False),
     )
-
-
-def _read(checkpoints: CheckpointReader, step: int) -> tuple[Any, Any, Any]:
-    """Settings, progress and weights."""
-    here = SingleDeviceSharding(jax.devices()[0])
-    progress = checkpoints.read(step, "progress")
-    return checkpoints.read_config(step), progress, checkpoints.read_weights(step, here)
 
 
 class Loaded(NamedTuple):

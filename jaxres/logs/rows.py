@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jaxres.runtime.errors import InputError
+from jaxres.runtime.errors import InputError, unreadable
 from jaxres.runtime.files import write_whole
 
 
@@ -17,7 +17,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     except OSError as error:
-        raise InputError(f"cannot read '{path}': {error.strerror}") from None
+        raise unreadable(path, error) from None
     return [row for line in text.splitlines() if (row := _parsed(line)) is not None]
 
 

@@ -15,6 +15,7 @@ import rich.progress
 from jaxres.checkpoint.progress import SCORE
 from jaxres.logs.rows import keep_rows
 from jaxres.logs.tracker import Tracker
+from jaxres.runtime.errors import os_reason
 
 
 class Silence:
@@ -109,7 +110,7 @@ class RunLog:
             yield
         except OSError as error:
             if str(place) not in self._said:
-                reason = error.strerror or error
+                reason = os_reason(error)
                 self.say(f"warning: cannot write '{place}' ({reason}); the run continues")
                 self._said.add(str(place))
 

@@ -41,9 +41,14 @@ def brief(error: BaseException) -> str:
     return sentence(error)[:BRIEF_CHARACTERS] or type(error).__name__
 
 
+def os_reason(error: OSError) -> str:
+    """What the system says of a file or folder; a library's error may lack the system's words."""
+    return error.strerror or brief(error)
+
+
 def unreadable(path: Path, error: OSError) -> InputError:
     """An error for a file or folder that the system does not give."""
-    return InputError(f"cannot read {path}: {error.strerror or error}")
+    return InputError(f"cannot read {path}: {os_reason(error)}")
 
 
 def unknown_name(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import filelock
 
-from jaxres.runtime.errors import InputError
+from jaxres.runtime.errors import InputError, os_reason
 from jaxres.runtime.screen import say
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -119,4 +119,4 @@ def refusing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"cannot write '{path}': {error.strerror or error}") from None
+        raise InputError(f"cannot write '{path}': {os_reason(error)}") from None

@@ -131,4 +131,5 @@ def _read(path: Path) -> dict[str, Any]:
 def _text(found: Found) -> str:
     """JSON with rows of numbers on a line each."""
     text = json.dumps(found, indent=1)
-    return re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda each: " ".join(each[0].split()), text) + "\n"
+    # Within a string JSON has no line breaks.
+    return re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda each: re.sub(r"\n *", " ", each[0]), text) + "\n"

@@ -71,8 +71,8 @@ class Study:
 
 
 def home() -> Path:
-    """Where the studies are: the folder `studies` here, or those that come with JaxRes."""
-    return FOLDER if FOLDER.is_dir() else shipped("studies")
+    """Where the studies are: the folder `studies` here, if it has any, or JaxRes's own."""
+    return FOLDER if any(FOLDER.glob("*.yaml")) else shipped("studies")
 
 
 def names(folder: Path | None = None) -> list[str]:

@@ -28,7 +28,7 @@ def evaluate(
         return
     if not math.isfinite(metrics["loss"]):
         run.saver.drop(step)
-    run.not_finite.require_finite({"validation loss": metrics["loss"]}, step)
+    run.not_finite.require_finite_evaluation(metrics["loss"], step)
     row = _row(run, "validation", step, metrics, seconds)
     run.log.row(row)
     with run.start.progress.timed("checkpoint_s"):

@@ -1,7 +1,8 @@
 """Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019): images with a share of another's.
 
-The other of an image is the one at its place from the end of the device's part of a batch, so the
-pairs, unlike the images, depend on the number of devices. One share is drawn for all.
+The other of an image is the one at its place from the end of the device's part of a batch, or of a
+microbatch where `optim.accumulate_steps` has several. So the pairs, unlike the images, depend on
+the number of devices. One share is drawn for all of them.
 """
 
 import jax

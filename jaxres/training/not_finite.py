@@ -64,14 +64,26 @@ class NotFinite:
         return not numbers["taken"]
 
     def require_finite(self, numbers: dict[str, float], step: int) -> None:
-        """Stop the run at a number that is not finite.
+        """Stop the run at a number of its training steps that is not finite.
 
         Raises:
             TrainingFailed: there is one.
         """
+        advice = "; to pass over such steps, resume with --train.on-nan skip or rollback"
+        self._stop_at(numbers, step, advice if self._on_nan == "stop" else "")
+
+    def require_finite_evaluation(self, loss: float, step: int) -> None:
+        """Stop the run at a validation loss that is not finite.
+
+        Raises:
+            TrainingFailed: it is not.
+        """
+        self._stop_at({"validation loss": loss}, step, "")
+
+    def _stop_at(self, numbers: dict[str, float], step: int, advice: str) -> None:
         if bad := _first_not_finite(numbers):
             raise TrainingFailed(
-                f"{bad} is {numbers[bad]} at step {step}: stopped; {self._saver.kept()}"
+                f"{bad} is {numbers[bad]} at step {step}: stopped; {self._saver.kept()}{advice}"
             )
 
 

@@ -23,7 +23,7 @@ from jaxres.logs.tensorboard import TensorBoard
 from jaxres.logs.tracker import Tracker
 from jaxres.logs.weights_and_biases import WeightsAndBiases
 from jaxres.models.build import network
-from jaxres.runtime.errors import InputError, Interrupted, TrainingFailed
+from jaxres.runtime.errors import InputError, Interrupted, TrainingFailed, os_reason
 from jaxres.runtime.files import write_whole
 from jaxres.training import transfer
 from jaxres.training.not_finite import NotFinite
@@ -155,11 +155,14 @@ def restore(setup: Setup, checkpoints: Checkpoints, saved: int) -> TrainState:
 
 
 def roll_back(setup: Setup, checkpoints: Checkpoints, saved: int, step: int) -> TrainState:
-    """The state of a checkpoint as that after a later step, for the compiled step to take."""
+    """The state of a checkpoint as that after a later step, for the compiled step to take.
+
+    Where the later step ends an epoch, a phase that begins with the next is not begun.
+    """
     state = restore(setup, checkpoints, saved)
     count = replicate(setup.mesh, np.asarray(step, np.int32))
     state = setup.strategy.enter(state.replace(step=count))
-    before, phase = setup.phase(saved - 1), setup.phase(step)
+    before, phase = setup.phase(saved - 1), setup.phase(step - 1)
     return state if before.epoch == phase.epoch else unfreeze(setup, state, phase)
 
 
@@ -212,4 +215,4 @@ def write_run_file(path: Path, text: str) -> None:
     try:
         write_whole(path, text)
     except OSError as error:
-        raise TrainingFailed(f"cannot write '{path}': {error.strerror or error}") from error
+        raise TrainingFailed(f"cannot write '{path}': {os_reason(error)}") from error

@@ -13,7 +13,7 @@ import filelock
 from jaxres.checkpoint.manager import Checkpoints
 from jaxres.config import Config, differing_keys, listed, to_dict
 from jaxres.distributed.process_group import ALONE, Peers
-from jaxres.runtime.errors import InputError
+from jaxres.runtime.errors import InputError, os_reason
 from jaxres.runtime.files import lock
 from jaxres.runtime.paths import require_path
 
@@ -36,6 +36,7 @@ class RunDirectory:
         self._is_new = False
         self._kept = False
         with contextlib.ExitStack() as opened:
+            opened.callback(self._remove_if_not_begun)
             token = uuid.uuid4().hex
             with peers.together():
                 if peers.first:
@@ -64,7 +65,7 @@ class RunDirectory:
         except filelock.Timeout:
             raise InputError(f"another process is training in '{path}'") from None
         except OSError as error:
-            raise InputError(f"cannot write to --output-dir '{path}': {error.strerror}") from None
+            raise InputError(f"cannot write to --output-dir '{path}': {os_reason(error)}") from None
 
     def keep(self) -> None:
         """The run has begun: its directory stays, whatever comes."""
@@ -81,7 +82,9 @@ class RunDirectory:
     ) -> None:
         """Finish writing and release; remove a new directory of a run that did not begin."""
         self.opened.__exit__(kind, error, trace)
-        if self._is_new and not self._kept:
+
+    def _remove_if_not_begun(self) -> None:
+        if self._is_new and not self._kept and self.path.is_dir():
             shutil.rmtree(self.path)
 
 

@@ -7,7 +7,7 @@ from jaxres.checkpoint.manager import Checkpoints
 from jaxres.checkpoint.progress import Progress, Row
 from jaxres.distributed.process_group import Peers
 from jaxres.logs.run_log import RunLog, Silence
-from jaxres.runtime.errors import TrainingFailed
+from jaxres.runtime.errors import TrainingFailed, os_reason
 
 
 class Saver:
@@ -49,7 +49,8 @@ class Saver:
         try:
             self._checkpoints.rate(row["step"], row)
         except OSError as error:
-            self._log.say(f"warning: the evaluation is not in its checkpoint ({error.strerror})")
+            reason = os_reason(error)
+            self._log.say(f"warning: the evaluation is not in its checkpoint ({reason})")
 
     def drop(self, step: int) -> None:
         """Remove the checkpoint being written, which is of no use, unless it is all there is."""

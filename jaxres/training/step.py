@@ -25,6 +25,7 @@ from jaxres.training.state import TrainState
 
 PyTree = Any
 Metrics = dict[str, Array]
+MIXING = 2  # of the keys of a step; the network folds in 0 and 1
 Step = Callable[[TrainState, Resident, Batch], tuple[TrainState, Metrics]]
 
 
@@ -116,7 +117,7 @@ def batch_loss(
     pixels, share = normalise(config, images), None
     augment = config.augment.resolved()
     if augment.mixup or augment.cutmix:
-        pixels, share = mixed(pixels, jax.random.fold_in(key, 1), augment)
+        pixels, share = mixed(pixels, jax.random.fold_in(key, MIXING), augment)
     logits, stats = net.apply(
         transfer.join(params, frozen),
         stats,

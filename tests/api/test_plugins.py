@@ -207,9 +207,18 @@ def test_own_code_that_fails_when_it_is_needed_is_one_sentence(
 
 
 def test_a_metric_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "_METRICS", {})
     metrics.register_metric("odd")(lambda labels, logits, names: labels / "a")
     results = {"label": np.zeros(3, np.int32), "logits": np.zeros((3, 2), np.float32)}
     with pytest.raises(InputError, match=r"the metric 'odd' fails at .*test_plugins\.py, line"):
+        metrics.further_metrics(results, ("a", "b"))
+
+
+def test_a_metric_that_is_not_finite_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "_METRICS", {})
+    metrics.register_metric("odd")(lambda labels, logits, names: np.nan)
+    results = {"label": np.zeros(3, np.int32), "logits": np.zeros((3, 2), np.float32)}
+    with pytest.raises(InputError, match="the metric 'odd' is nan; allowed: a finite number"):
         metrics.further_metrics(results, ("a", "b"))
 
 

@@ -41,6 +41,20 @@ def test_all_checkpoints_of_a_run(
     assert [row["checkpoint"] for row in rows] == there
 
 
+def test_the_table_has_steps_as_they_are_asked_for(
+    runs: list[pathlib.Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jaxres.evaluation import run
+
+    monkeypatch.setattr(run, "steps", lambda *_: ["1000", "2000"])
+    monkeypatch.setattr(
+        run, "evaluate", lambda *_, which, **__: {"checkpoint": int(which), "examples": 5000}
+    )
+    assert main(["evaluate", str(runs[0]), "--checkpoint", "all"]) == 0
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert [row.split()[-2:] for row in rows] == [["1000", "5,000"], ["2000", "5,000"]]
+
+
 def test_outputs_by_example(
     runs: list[pathlib.Path], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,9 +84,13 @@ def test_a_metric_of_ones_own(
         assert len(names) == logits.shape[1]
         return float((ordered[:, -1] - ordered[:, -2]).mean())
 
-    assert told(capsys, str(runs[0]))["margin"] > 0
+    result = told(capsys, str(runs[0]))
+    assert result["margin"] > 0
     with pytest.raises(ValueError, match="already registered"):
         jaxres.register_metric("margin")(margin)
+    for name in result.keys() - {"margin"}:
+        with pytest.raises(ValueError, match="which 'jaxres evaluate' has"):
+            jaxres.register_metric(name)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """What makes a process one of several, without starting any."""
 
 import pathlib
+import threading
+import time
 
 import pytest
 
-from jaxres.distributed import process_group
+from jaxres.distributed import launchers, process_group
 from jaxres.runtime.errors import InputError
 from jaxres.training.rundir import _require_shared
 
@@ -17,7 +19,7 @@ ALL = {
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*process_group.VARIABLES, "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+    for name in (*launchers.VARIABLES, "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -49,6 +51,45 @@ def test_wrong_variables_are_refused(
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=problem):
         join()
+
+
+class Table(dict[str, str]):
+    """What JAX keeps for the processes, as far as a watch needs it."""
+
+    def key_value_set(self, key: str, value: str, allow_overwrite: bool = False) -> None:
+        if key in self and not allow_overwrite:
+            raise KeyError(key)
+        self[key] = value
+
+    def key_value_dir_get(self, folder: str) -> list[tuple[str, str]]:
+        return [(key, value) for key, value in self.items() if key.startswith(f"{folder}/")]
+
+
+def test_a_second_run_of_the_same_processes_is_watched_as_well(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended: list[int] = []
+    noticed = threading.Event()
+
+    table = Table()
+    peers = process_group.Peers(0, 2, table)
+
+    def leave(status: int) -> None:
+        ended.append(status)
+        assert peers._watch is not None
+        peers._watch.end("")  # no thread is left behind
+        noticed.set()
+
+    monkeypatch.setattr(process_group, "leave", leave)
+    with peers.watched(1):
+        other = process_group.Watch(process_group.Peers(1, 2, table), table, 1, 0)
+        time.sleep(1.5)
+        other.end("")
+    assert not ended
+    with peers.watched(1):  # the other does not come to it
+        assert noticed.wait(20)
+    assert ended == [1]
+    assert "error: process 1 of 2 has not answered for 1 s" in capsys.readouterr().err
 
 
 def test_one_process_of_one_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +138,7 @@ def test_launchers_are_recognised(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert process_group._launcher() == launcher
+    assert launchers.launcher() == launcher
 
 
 @pytest.mark.parametrize(
@@ -108,7 +149,7 @@ def test_a_slurm_task_alone_on_its_host_takes_all_gpus(
 ) -> None:
     monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", tasks_per_node)
     monkeypatch.setenv("SLURM_GPUS_ON_NODE", "2")
-    assert process_group._devices_of_this_host() == devices
+    assert launchers.devices_of_this_host() == devices
 
 
 def test_a_folder_that_is_not_the_first_processs_is_refused(

@@ -215,8 +215,11 @@ def test_no_data_is_needed_and_a_copy_will_do(run_of, tmp_path: Path):
     assert "Ankle boot" in result["probabilities"]
 
 
-def test_folders_are_taken_and_one_bad_file_does_not_stop_the_others(run_of, tmp_path: Path, capfd):
-    run_dir, _ = run_of("--data.batch-size=4", "--data.workers=1", "--data.render=host")
+@pytest.mark.parametrize("flags", [[], ["--data.short-side=40"]])
+def test_folders_are_taken_and_one_bad_file_does_not_stop_the_others(
+    run_of, tmp_path: Path, capfd, flags: list[str]
+):
+    run_dir, _ = run_of("--data.batch-size=4", "--data.workers=1", "--data.render=host", *flags)
     folder = tmp_path / "pictures"
     files = write_images(folder, random_images(9))
     (folder / "below").mkdir()

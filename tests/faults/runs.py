@@ -21,7 +21,7 @@ from jax.sharding import SingleDeviceSharding
 
 from benchmarks.timing import rows as results
 from jaxres.checkpoint.reader import open_run
-from jaxres.distributed.process_group import VARIABLES
+from jaxres.distributed.launchers import VARIABLES
 from tests.conftest import QUICKLY
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -20,6 +20,7 @@ from jaxres.training import losses as registered
 from jaxres.training.setup import Setup
 from jaxres.training.state import TrainState
 from tests.faults.runs import rows, weights
+from tests.training.unplug import unplugged_at
 
 FLAGS = [
     "--train.devices=1",
@@ -32,14 +33,14 @@ BAD = 13  # the step, of 20, whose loss is not a number; counted from 1
 
 @pytest.fixture
 def poisoned(tiny_config, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
-    """`poisoned(*flags)`: settings whose batch of step BAD has a loss that is not a number."""
+    """`poisoned(*flags)`: settings whose batch of a step has a loss that is not a number."""
 
-    def poison(*flags: str) -> Config:
+    def poison(*flags: str, step: int = BAD) -> Config:
         config = tiny_config(*FLAGS, "--train.loss=poisoned", *flags)
         batches = train_batches(open_split(config, "train"), config)
         labels = [np.asarray(next(batches)["label"]) for _ in range(20)]
         batches.close()
-        bad = labels[BAD - 1]
+        bad = labels[step - 1]
         assert sum((each == bad).all() for each in labels) == 1
         plain = losses.cross_entropy
 
@@ -51,12 +52,6 @@ def poisoned(tiny_config, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Conf
         return config
 
     return poison
-
-
-def test_stop_is_the_default(poisoned, tmp_path: pathlib.Path) -> None:
-    config = poisoned()
-    with pytest.raises(TrainingFailed, match=f"loss is nan at step {BAD}.*step 10 is kept"):
-        loop.train(config, tmp_path / "run")
 
 
 @pytest.mark.slow
@@ -124,6 +119,28 @@ def test_rollback_goes_on_from_the_last_checkpoint(
     assert "resuming from the state of step 10 (1 of at most 5 times)" in capsys.readouterr().err
     logged = [row["step"] for row in rows(tmp_path / "run", "train")]
     assert logged == [step for step in range(1, 21) if step != BAD]
+
+
+@pytest.mark.slow
+def test_rollback_at_the_end_of_an_epoch_leaves_unfreezing_to_the_next(
+    poisoned, tmp_path: pathlib.Path
+) -> None:
+    frozen = ("--transfer.freeze", "conv*", "--transfer.unfreeze", "1:conv*")
+    config = poisoned("--train.on-nan=rollback", *frozen, step=10)
+    loop.train(config, tmp_path / "straight")
+    with unplugged_at(10):
+        loop.train(config, tmp_path / "broken")
+    loop.train(config, tmp_path / "broken")
+    ends = [weights(tmp_path / run) for run in ("straight", "broken")]
+    assert all(map(np.array_equal, *ends))
+
+
+def test_a_stopped_run_is_resumed_with_another_on_nan(poisoned, tmp_path: pathlib.Path) -> None:
+    stopped = f"loss is nan at step {BAD}.*step 10 is kept.*--train.on-nan skip or rollback"
+    with pytest.raises(TrainingFailed, match=stopped):
+        loop.train(poisoned(), tmp_path / "run")
+    loop.train(poisoned("--train.on-nan=skip"), tmp_path / "run")
+    assert rows(tmp_path / "run", "train")[-1]["step"] == 20
 
 
 @pytest.mark.slow

@@ -52,6 +52,7 @@ def test_a_disk_that_fails_is_no_missing_lock(
     refuse_locks(monkeypatch, errno.EIO)
     with pytest.raises(InputError, match=r"cannot write to --output-dir .*Input/output error"):
         RunDirectory(tmp_path / "run", Config())
+    assert not (tmp_path / "run").exists()
 
 
 def test_links_and_what_is_no_regular_file_stay_what_they_are(tmp_path: pathlib.Path) -> None:

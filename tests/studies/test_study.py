@@ -20,6 +20,16 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
+def test_a_folder_of_that_name_without_studies_hides_none(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "studies").mkdir()
+    assert set(study.names()) >= {"s1", "s5"}
+    (tmp_path / "studies" / "mine.yaml").touch()
+    assert study.names() == ["mine"]
+
+
 @pytest.mark.parametrize("profile", ["mini", slow("full")])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_row_is_a_recipe_with_flags_that_fit(name: str, profile: Profile) -> None:

@@ -9,7 +9,7 @@ from jaxres.config import AugmentConfig, Config
 from jaxres.models.build import network
 from jaxres.ops.losses import cross_entropy
 from jaxres.training.mixing import mixed
-from jaxres.training.step import batch_loss
+from jaxres.training.step import MIXING, batch_loss
 
 IMAGES = jnp.arange(6, dtype=jnp.float32)[:, None, None, None] * jnp.ones((6, 16, 20, 3))
 
@@ -55,7 +55,9 @@ def test_the_loss_is_that_of_both_labels(tiny_config) -> None:
     key = jax.random.key(3)
     weights = (frozenset(), {}, net.params, net.stats)
     found, _ = batch_loss(net, config, cross_entropy, *weights, images, labels, key)
-    pixels, share = mixed(images / 255.0, jax.random.fold_in(key, 1), config.augment.resolved())
+    pixels, share = mixed(
+        images / 255.0, jax.random.fold_in(key, MIXING), config.augment.resolved()
+    )
     logits, _ = net.apply(net.params, net.stats, pixels, train=True, key=key)
     own, others = cross_entropy(logits, labels), cross_entropy(logits, labels[::-1])
     expected = (share * own + (1 - share) * others).mean()

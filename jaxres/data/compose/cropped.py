@@ -148,9 +148,7 @@ def _read(
 
 def _whole(images: Any, index: int) -> UInt8[np.ndarray, "h w *c"]:
     """An image as it is stored, not cut to a square."""
-    if isinstance(images, encoded.EncodedImages | encoded.ImageFiles):
-        return images.decoded(*images.content(index))
-    return images.arrays[index] if isinstance(images, encoded.ImageArrays) else images[index]
+    return images[index] if isinstance(images, np.ndarray) else images.whole(index)
 
 
 def middle(

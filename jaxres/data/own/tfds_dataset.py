@@ -20,7 +20,7 @@ from jaxres.data.own.examples import Examples, Numbers, select
 from jaxres.data.readers import decoding, record_files, tfds_json, tfds_records
 from jaxres.data.readers.encoded import EncodedImages, Images
 from jaxres.data.readers.record_files import RecordFiles
-from jaxres.runtime.errors import InputError
+from jaxres.runtime.errors import InputError, os_reason
 from jaxres.runtime.files import write_whole
 from jaxres.runtime.paths import caches
 from jaxres.runtime.screen import say
@@ -220,7 +220,7 @@ def _labels(
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_whole(kept, content.getvalue())
     except OSError as error:
-        say(f"warning: the labels of {prepared.name} could not be kept: {error.strerror or error}")
+        say(f"warning: the labels of {prepared.name} could not be kept: {os_reason(error)}")
     return labels
 
 

@@ -39,10 +39,14 @@ class EncodedImages:
 
     def __getitem__(self, index: int | Several) -> Any:
         if isinstance(index, int):
-            return middle(decoding.decode_image(self.encoded[index], self.folder), self.side)
+            return middle(self.whole(index), self.side)
         if isinstance(self.encoded, RecordFiles):
             return dataclasses.replace(self, encoded=self.encoded.only(index))
         return dataclasses.replace(self, encoded=_only(self.encoded, index))
+
+    def whole(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        """An image as it is stored, not cut to a square."""
+        return self.decoded(*self.content(index))
 
     def content(self, index: int) -> tuple[bytes, Path]:
         """An image's bytes, and where they were read."""
@@ -97,6 +101,11 @@ class ImageFiles:
     def __getitem__(self, index: int | Several) -> Any:
         if not isinstance(index, int):
             return dataclasses.replace(self, paths=_only(self.paths, index))
+        image = self.whole(index)
+        return image if self.side is None else middle(image, self.side)
+
+    def whole(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        """An image as it is stored, not cut to a square."""
         image = self._kept.get(index)
         if image is None:
             image = self._read(Path(self.paths[index]))
@@ -132,13 +141,12 @@ class ImageFiles:
 
     def _read(self, path: Path) -> UInt8[np.ndarray, "h w 3"]:
         try:
-            image = decoding.read_image(path)
+            return decoding.read_image(path)
         except InputError as error:
             if self.problems is None:
                 raise
             self.problems.setdefault(path, str(error))
-            image = np.zeros((8, 8, 3), np.uint8)
-        return image if self.side is None else middle(image, self.side)
+            return np.zeros((8, 8, 3), np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +168,12 @@ class ImageArrays:
     def __getitem__(self, index: int | Several) -> Any:
         if not isinstance(index, int):
             return dataclasses.replace(self, arrays=_only(self.arrays, index))
-        image = self.arrays[index]
+        image = self.whole(index)
         return image if self.side is None else middle(image, self.side)
+
+    def whole(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        """An image as it is given, not cut to a square."""
+        return self.arrays[index]
 
     def identity(self) -> Iterator[bytes]:
         """By what it is told whether these are other images: their pixels."""
