@@ -1,8 +1,8 @@
 """The input pipeline alone: plans and images per second, by themselves and against peers.
 
 Every figure is of the batches that training takes (`train_batches`: Grain, labels and all), in
-windows of fixed length. The figures per core restrict the whole process to one core. Peers make
-the same images, in turn with ours.
+windows of fixed length. The figures per core restrict the whole process to one core. Peers make the
+same images, in turn with ours.
 """
 
 import argparse

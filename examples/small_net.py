@@ -21,4 +21,4 @@ class SmallNet(Network):
 
     def features(self, images, *, train, key=None):
         """The last feature maps; `seen` shows each layer's to `jaxres show attention`."""
-        return self.seen("stem", self.stem(images, train=train, rectify=True))
+        return self.tapped("stem", self.stem(images, train=train, relu=True))

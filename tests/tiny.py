@@ -42,8 +42,8 @@ class Tiny(Network):
 
     def features(self, images, *, train, key=None):
         """The last feature maps."""
-        maps = nnx.relu(self.seen("conv1", self.conv1(images, train=train)))
-        return nnx.relu(self.seen("conv2", self.conv2(maps, train=train)))
+        maps = nnx.relu(self.tapped("conv1", self.conv1(images, train=train)))
+        return nnx.relu(self.tapped("conv2", self.conv2(maps, train=train)))
 
 
 registry._MODELS["tiny"] = partial(Tiny)

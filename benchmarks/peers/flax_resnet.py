@@ -50,7 +50,7 @@ class Block(nnx.Module):
             self.shortcut = nnx.Sequential(*shortcut)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Add the residual to the shortcut, then rectify."""
+        """Add the residual to the shortcut, then apply ReLU."""
         maps, last = images, len(self.convs) - 1
         for place, (convolve, normalise) in enumerate(zip(self.convs, self.norms, strict=True)):
             maps = normalise(convolve(maps))

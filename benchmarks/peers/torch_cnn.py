@@ -7,7 +7,7 @@ from jaxres.models.sequential import ConvLayer, Dropout, MaxPool, SpatialDropout
 
 
 def network(name: str, image_size: int, classes: int) -> nn.Sequential:
-    """The network of this name, its rectifiers in place."""
+    """The network of this name, its ReLUs in place."""
     described = MODELS[name]
     table = described.args[0]
     options = described.keywords

@@ -35,7 +35,7 @@ class Block(nn.Module):
             )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Add the residual to the shortcut, then rectify."""
+        """Add the residual to the shortcut, then apply ReLU."""
         kept = images if self.shortcut is None else self.shortcut(images)
         residual = self.residual(images)
         residual += kept

@@ -42,13 +42,13 @@ def batch_norm(
     shortcut: Array | None = None,
     *,
     epsilon: float,
-    rectify: bool,
-    ceiling: float | None = None,
+    relu: bool,
+    max_value: float | None = None,
     axis_name: str | None = None,
 ) -> tuple[Array, Array, Array]:
     """What `norm.batch_norm` gives, without its gradient."""
     mean, var = norm.moments(images, axis_name)
-    given = {"epsilon": epsilon, "rectify": rectify, "ceiling": ceiling}
+    given = {"epsilon": epsilon, "relu": relu, "max_value": max_value}
     outputs = norm.normalise(images, mean, var, scale, bias, shortcut, **given)
     return outputs, *jax.lax.stop_gradient((mean, var))
 

@@ -1,1 +1,1 @@
-"""Checkpoints: what they hold, writing and reading them, telling damage."""
+"""Checkpoints: what they hold, writing and reading them, detecting damage."""

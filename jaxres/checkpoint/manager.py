@@ -107,7 +107,7 @@ class Checkpoints(CheckpointReader):
             except Exception as error:
                 self._failed = error
 
-    def rate(self, step: int, row: Row) -> None:
+    def add_evaluation(self, step: int, row: Row) -> None:
         """Add its evaluation to a finished checkpoint, and remove those it makes superfluous.
 
         Does nothing on another process than the first.
@@ -156,7 +156,7 @@ class Checkpoints(CheckpointReader):
         if problem := self.finish():
             raise OSError(problem)
 
-    def see(self, step: int | None) -> None:
+    def wait_until_visible(self, step: int | None) -> None:
         """Wait until this process sees a checkpoint that the first has written."""
         if self._writes or step is None:
             return

@@ -22,8 +22,8 @@ class Progress:
     `iterator` is the state of the training batches; `totals` are sums over all processes that
     worked on the run; `compile_cache` tells how the last of them came by its training step;
     `rollbacks` are steps whose state was given up, and the checkpoints taken instead; `data` are
-    the `ComposedDataset.facts` of each split, `classes` the names of the labels, `multi_label`
-    whether an image may be of several, and `devices` how many there were.
+    the `ComposedDataset.fingerprint` of each split, `classes` the names of the labels,
+    `multi_label` whether an image may be of several, and `devices` how many there were.
     """
 
     iterator: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -65,9 +65,9 @@ class Progress:
     def differing_data(self, now: Mapping[str, Row]) -> str:
         """Which splits' data are others now than they were, in words; older runs do not know."""
         return "; ".join(
-            f"{split} has {told(facts)}, had {told(self.data[split])}"
-            for split, facts in now.items()
-            if self.data.get(split, facts) != facts
+            f"{split} has {describe(fingerprint)}, had {describe(self.data[split])}"
+            for split, fingerprint in now.items()
+            if self.data.get(split, fingerprint) != fingerprint
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -94,7 +94,9 @@ class Progress:
             "devices": lambda each: each is None or (type(each) is int and each > 0),
             "classes": lambda each: isinstance(each, list) and all(type(x) is str for x in each),
             "multi_label": lambda each: isinstance(each, bool),
-            "data": lambda each: isinstance(each, dict) and all(map(_is_facts, each.values())),
+            "data": lambda each: (
+                isinstance(each, dict) and all(map(_is_fingerprint, each.values()))
+            ),
         }.items():
             if not is_right(made[key]):
                 raise ValueError(f"its progress has '{key}' {made[key]!r:.80}")
@@ -125,13 +127,13 @@ def _is_rollback(value: Any) -> bool:
     return _is_numbers(value, ("step", "to"))
 
 
-def _is_facts(value: Any) -> bool:
+def _is_fingerprint(value: Any) -> bool:
     return _is_numbers(value, ("examples",)) and isinstance(value.get("checksum"), str)
 
 
-def told(facts: Mapping[str, Any]) -> str:
-    """What `ComposedDataset.facts` say, in words."""
-    return f"{facts['examples']:,} examples (checksum {facts['checksum']})"
+def describe(fingerprint: Mapping[str, Any]) -> str:
+    """What `ComposedDataset.fingerprint` say, in words."""
+    return f"{fingerprint['examples']:,} examples (checksum {fingerprint['checksum']})"
 
 
 def _is_numbers(value: Any, keys: Iterable[str]) -> bool:

@@ -76,7 +76,7 @@ def reproduce(words: Sequence[str]) -> int:
     made = Reproduction(chosen, runs, results, args.devices, deadline)
     asked = made.asked(args.only)
 
-    def told(found: dict[str, Any]) -> None:
+    def on_update(found: dict[str, Any]) -> None:
         page.write_study(found, results.with_suffix(".html"), images=not args.no_pictures)
         overview.write(args.results)
         rows = found["rows"].items()
@@ -85,14 +85,14 @@ def reproduce(words: Sequence[str]) -> int:
     if args.pages_only:
         if not results.exists():
             raise InputError(f"there are no results at '{results}' to write pages of")
-        found = made.opened(told).write()
+        found = made.opened(on_update).write()
     else:
         found = made.run(
             only=args.only,
             seeds=args.seeds,
             keep=args.keep_results,
             images=not args.no_pictures,
-            told=told,
+            on_update=on_update,
         )
     columns = ("system", "accuracy", "min", "max", "seeds", "study")
     print_table(columns, [_cells(row) for row in found["rows"].values()])
@@ -100,7 +100,7 @@ def reproduce(words: Sequence[str]) -> int:
     print(f"all studies: {args.results / overview.NAME}")
     if args.pages_only:
         return 0
-    _tell_of_others(found)
+    _report_others(found)
     failed = {seed for row in asked for seed in found["rows"][row.name]["failed"]}
     return 1 if failed & set(map(str, range(args.seeds))) else 0
 
@@ -126,7 +126,7 @@ def _cells(row: dict[str, Any]) -> list[Any]:
     ]
 
 
-def _tell_of_others(found: dict[str, Any]) -> None:
+def _report_others(found: dict[str, Any]) -> None:
     """Say which numbers of the table this machine did not make, or leaves out."""
     runs = [run for row in found["rows"].values() for run in row["runs"].values()]
     others = sum(not Path(run["run_dir"]).exists() for run in runs)
@@ -138,5 +138,5 @@ def _tell_of_others(found: dict[str, Any]) -> None:
     for name, row in found["rows"].items():
         if "outdated" in row:
             seeds = ", ".join(row["outdated"])
-            told = f"results of other settings than the recipe has now (seed {seeds})"
-            say(f"{name}: {told} are not counted")
+            outdated = f"results of other settings than the recipe has now (seed {seeds})"
+            say(f"{name}: {outdated} are not counted")

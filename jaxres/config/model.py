@@ -22,7 +22,7 @@ class ModelConfig:
     head: Literal["average", "max", "flatten"] | None = None
     """How the last feature maps become a row of features; default: the network's own."""
     dense: tuple[int, ...] | None = None
-    """Outputs of rectified dense layers before the last one; default: the network's own."""
+    """Outputs of dense layers with ReLU before the last one; default: the network's own."""
     dense_norm: bool | None = None
     """Batch norm in the dense layers; default: the network's own."""
     dropout: float | None = None

@@ -51,7 +51,7 @@ def import_all(names: Iterable[str]) -> None:
             if error.name != name:
                 raise _failed(f"plugins.imports: module '{name}'", error) from error
             raise InputError(
-                f"plugins.imports has '{name}', which is no module here; allowed: modules that "
+                f"plugins.imports has '{name}', which is not a module here; allowed: modules that "
                 "are installed, or lie in the folder where JaxRes is started"
             ) from None
         except (Exception, SystemExit) as error:

@@ -145,7 +145,7 @@ def parse(target: type[T], words: Sequence[str], *, prog: str) -> T:
 
 @functools.lru_cache(maxsize=256)
 def _parse(target: type[T], words: tuple[str, ...], prog: str) -> T:
-    """The same words give the same object; tyro takes 50 ms, and a study reads its rows often."""
+    """Words as settings; kept, since tyro takes 50 ms and a study reads its rows often."""
     markers: Any = [tyro.conf.FlagCreatePairsOff]
     if target is Config:
         markers.append(tyro.conf.FlagConversionOff)

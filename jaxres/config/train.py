@@ -1,4 +1,4 @@
-"""The sections `train`, `checkpoint` and `log`: length, devices, what is kept and who is told."""
+"""The sections `train`, `checkpoint` and `log`: length, devices, limits, what is kept and sent."""
 
 import dataclasses
 import re

@@ -17,7 +17,7 @@ from jaxres.data.rng import below, quarters, raw_words, swapped, uniform
 from jaxres.runtime.errors import InputError
 
 WORDS = 16
-STRETCHED = 4096  # augmentations looked at for how far they stretch an image
+STRETCH_SAMPLES = 4096  # augmentations looked at for how far they stretch an image
 GREY = 128.0  # the grey level that contrast leaves as it is
 # Red, green and blue as one sees their grey.
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -61,7 +61,7 @@ class Augment:
         """About the most by which lengths grow anywhere on an image: that of many, and a tenth."""
         if not self.ranges.moves:
             return 1.0
-        drawn = self.draw(STRETCHED, seed=0, epoch=0, first=0).matrix
+        drawn = self.draw(STRETCH_SAMPLES, seed=0, epoch=0, first=0).matrix
         assert drawn is not None
         ends = np.array([(x, y, 1) for x in (0, self.side - 1) for y in (0, self.side - 1)])
         return 1.1 * _growth(np.linalg.inv(drawn.astype(np.float64)), ends)

@@ -15,7 +15,7 @@ from jaxres.data.compose import render_host
 from jaxres.data.compose.composition import Composition, Resident, row
 from jaxres.data.compose.compositions import compose
 from jaxres.data.datasets import registry
-from jaxres.data.datasets.dataset import Asked, Source
+from jaxres.data.datasets.dataset import Source, SplitNames
 from jaxres.data.datasets.paths import data_dir
 from jaxres.data.readers.encoded import EncodedImages, ImageFiles
 from jaxres.runtime.errors import InputError
@@ -103,7 +103,7 @@ class ComposedDataset:
         return {"image": images, "label": labels}
 
     @functools.cached_property
-    def facts(self) -> dict[str, int | str]:
+    def fingerprint(self) -> dict[str, int | str]:
         """By what the data of a split are known: `examples` in an epoch and `checksum`.
 
         That is the CRC-32, in hex, of labels and backgrounds and of the images, decoded or not, or
@@ -147,7 +147,7 @@ def open_split(config: Config, split: Split) -> ComposedDataset:
         validation_examples=data.validation_examples,
         split_seed=data.split_seed,
         canvas=data.canvas,
-        asked=Asked(data.train_split, data.validation_split, data.test_split),
+        asked=SplitNames(data.train_split, data.validation_split, data.test_split),
     )
     limit = (
         config.train.limit_train_examples if split == "train" else config.train.limit_eval_examples

@@ -52,17 +52,17 @@ def _require_as_many(devices: Sequence[Any]) -> None:
         )
 
 
-def check_batch(batch_size: int, devices: int, parts: int) -> int:
+def check_batch(batch_size: int, devices: int, microbatches: int) -> int:
     """How many examples of a global batch one device takes at a time, a microbatch.
 
     Raises:
         InputError: it does not divide; with the nearest sizes that do.
     """
-    unit = devices * parts
+    unit = devices * microbatches
     if batch_size % unit == 0:
         return batch_size // unit
     near = [size for size in (batch_size // unit * unit, -(-batch_size // unit) * unit) if size]
-    times = f" x {parts} microbatches" if parts > 1 else ""
+    times = f" x {microbatches} microbatches" if microbatches > 1 else ""
     raise InputError(
         f"data.batch_size is {batch_size}, which does not divide over {devices} devices{times}; "
         f"nearest allowed: {' or '.join(map(str, near))} (or other train.devices)"

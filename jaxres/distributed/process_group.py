@@ -2,7 +2,7 @@
 
 JAX's runtime connects the processes; what it keeps for them, a small table of keys and values, is
 what they agree through here (Orbax takes the same way to it). JAX would end a process whose peer
-is lost with a stack trace of its own: `Peers.watched` is there before it, with one sentence.
+is lost with a stack trace of its own: `ProcessGroup.watched` is there before it, with one sentence.
 """
 
 import contextlib
@@ -18,14 +18,15 @@ import jax
 from jax._src import distributed
 
 from jaxres.distributed import launchers
-from jaxres.runtime.deadlines import deadline, leave
+from jaxres.runtime.deadlines import deadline, exit_now
 from jaxres.runtime.errors import InputError, Interrupted, TrainingFailed, brief
 
-LAST_RESORT = 4  # times its own limit after which JAX ends a process that ours did not
+JAX_LIMIT = 4  # times ours, after which JAX ends a process that we did not
+ABANDONED_S = 4  # within which the others learn why this process leaves
 GATHER_S = 24 * 3600  # no limit of its own: what takes this long is lost, and seen to be
 
 
-class Peers:
+class ProcessGroup:
     """The processes of a run, this one among them; alone, everything is agreed at once."""
 
     def __init__(self, index: int = 0, count: int = 1, client: Any = None):
@@ -69,13 +70,13 @@ class Peers:
             if problem:
                 raise InputError(f"process {process} of {self.count} stopped: {problem}")
 
-    def require_same(self, facts: dict[str, Any]) -> None:
+    def require_same(self, values: dict[str, Any]) -> None:
         """Refuse processes that differ in one of these plain values.
 
         Raises:
             InputError: naming what differs, on every process alike.
         """
-        first, *others = (json.loads(text) for text in self.gather(json.dumps(facts)))
+        first, *others = (json.loads(text) for text in self.gather(json.dumps(values)))
         for process, other in enumerate(others, 1):
             for key in sorted(first.keys() | other.keys()):
                 if first.get(key) != other.get(key):
@@ -113,14 +114,14 @@ class Peers:
         if self.count == 1:
             return
         if self._watch is None:
-            self._watch = Watch(self, self._client, LAST_RESORT, self._watched)
+            self._watch = Watch(self, self._client, ABANDONED_S, self._watched)
         self._watch.end(problem)
         if self.first:  # which keeps the table that the others read
             time.sleep(3 * self._watch.period_s)
-        leave(status)
+        exit_now(status)
 
 
-ALONE = Peers()
+ALONE = ProcessGroup()
 _joined = ALONE
 
 
@@ -130,15 +131,15 @@ class Watch:
     Of each `run` of the same processes, by its number, the signs are others.
     """
 
-    def __init__(self, peers: Peers, client: Any, timeout_s: int, run: int):
+    def __init__(self, group: ProcessGroup, client: Any, timeout_s: int, run: int):
         self._ends, self._lives = f"jaxres/{run}/ended", f"jaxres/{run}/alive"
         self.period_s = min(2.0, timeout_s / 8)
-        self._peers = peers
+        self._group = group
         self._client = client
         self._timeout_s = timeout_s
         now = time.monotonic()
         # The last sign of each process, and when it was new.
-        self._signs: dict[int, tuple[str, float]] = dict.fromkeys(range(peers.count), ("", now))
+        self._signs: dict[int, tuple[str, float]] = dict.fromkeys(range(group.count), ("", now))
         self._ended: dict[int, str] = {}
         self._over = threading.Event()
         for task in (self._sign, self._judge):
@@ -148,12 +149,12 @@ class Watch:
         """Say that this process needs no more watching: it is done, or has a problem."""
         self._over.set()
         with contextlib.suppress(Exception):  # the table is gone with the first process
-            self._client.key_value_set(f"{self._ends}/{self._peers.index}", problem or "done")
+            self._client.key_value_set(f"{self._ends}/{self._group.index}", problem or "done")
 
     def _sign(self) -> None:
         for count in itertools.count():
             with contextlib.suppress(Exception):  # judged by its silence
-                mine = f"{self._lives}/{self._peers.index}"
+                mine = f"{self._lives}/{self._group.index}"
                 self._client.key_value_set(mine, str(count), allow_overwrite=True)
                 self._ended |= self._table(self._ends)
                 for process, sign in self._table(self._lives).items():
@@ -169,8 +170,8 @@ class Watch:
     def _judge(self) -> None:
         while not self._over.wait(self.period_s):
             for process, problem in sorted(self._ended.items()):
-                if problem != "done" and process != self._peers.index:
-                    self._stop(f"process {process} of {self._peers.count} stopped: {problem}")
+                if problem != "done" and process != self._group.index:
+                    self._stop(f"process {process} of {self._group.count} stopped: {problem}")
             limit = time.monotonic() - self._timeout_s
             silent = [
                 process
@@ -178,24 +179,24 @@ class Watch:
                 if at < limit and process not in self._ended
             ]
             # Signs go through process 0: without it, one's own is missing as well.
-            if self._peers.index in silent:
+            if self._group.index in silent:
                 silent = [0]
             if silent:
                 self._stop(
-                    f"process {silent[0]} of {self._peers.count} has not answered for "
+                    f"process {silent[0]} of {self._group.count} has not answered for "
                     f"{self._timeout_s:g} s"
                 )
 
     def _stop(self, problem: str) -> None:
         if self._over.is_set():
             return
-        print(f"error: {problem}: stopped; {self._peers.kept}", file=sys.stderr, flush=True)
-        if self._peers.first:
+        print(f"error: {problem}: stopped; {self._group.kept}", file=sys.stderr, flush=True)
+        if self._group.first:
             time.sleep(2 * self.period_s)  # the others read the same before the table goes
-        leave(1)
+        exit_now(1)
 
 
-def join(*, join_timeout_s: int, peer_timeout_s: int) -> Peers:
+def join(*, join_timeout_s: int, peer_timeout_s: int) -> ProcessGroup:
     """This process as one of its run's, if it was started as one of several.
 
     It was, if JAXRES_COORDINATOR, JAXRES_PROCESS_ID and JAXRES_PROCESS_COUNT say so, or Slurm,
@@ -220,8 +221,8 @@ def join(*, join_timeout_s: int, peer_timeout_s: int) -> Peers:
             jax.distributed.initialize(
                 **given,
                 local_device_ids=launchers.devices_of_this_host(),
-                initialization_timeout=LAST_RESORT * join_timeout_s,
-                heartbeat_timeout_seconds=LAST_RESORT * peer_timeout_s,
+                initialization_timeout=JAX_LIMIT * join_timeout_s,
+                heartbeat_timeout_seconds=JAX_LIMIT * peer_timeout_s,
                 shutdown_timeout_seconds=peer_timeout_s,
             )
         except Exception as error:
@@ -230,7 +231,7 @@ def join(*, join_timeout_s: int, peer_timeout_s: int) -> Peers:
             ) from error
     state = distributed.global_state
     if state.num_processes > 1:
-        _joined = Peers(state.process_id, state.num_processes, state.client)
+        _joined = ProcessGroup(state.process_id, state.num_processes, state.client)
     return _joined
 
 

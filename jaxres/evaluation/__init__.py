@@ -1,1 +1,1 @@
-"""Evaluation: metrics and checkpoint-based evaluation."""
+"""Evaluation: metrics, evaluating and predicting from checkpoints."""

@@ -119,7 +119,7 @@ class SplitEvaluator:
     def _predict(
         self, variables: dict[str, Any], stopped: Callable[[], bool], *, shown: bool = False
     ) -> dict[str, np.ndarray] | None:
-        """The same, or nothing if it was `stopped`, as is asked after each batch."""
+        """As `predict`, or None once `stopped` says so, which is called after each batch."""
         waiting: collections.deque[tuple[Any, int]] = collections.deque()
         done: list[Any] = []
 
@@ -150,10 +150,10 @@ class SplitEvaluator:
         """The metrics of `metrics_of` for weights (`params`, `stats`)."""
         return self.metrics(self.predict(variables))
 
-    def unless(
+    def evaluate_until(
         self, stopped: Callable[[], bool], variables: dict[str, Any]
     ) -> dict[str, Any] | None:
-        """The same, or nothing if it was `stopped`, as is asked after each batch."""
+        """The metrics for weights, or None once `stopped` says so, called after each batch."""
         results = self._predict(variables, stopped)
         return None if results is None else self.metrics(results)
 

@@ -44,12 +44,12 @@ def classification_metrics(
     summed in float64 in the order of the examples, so it does not depend on how they were batched.
     """
     confusion = confusion_matrix(labels, predicted, len(class_names))
-    hits, support, guessed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    correct, support, assigned = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     per_class = [
-        _scores(name, hits[k], guessed[k], support[k]) for k, name in enumerate(class_names)
+        _scores(name, correct[k], assigned[k], support[k]) for k, name in enumerate(class_names)
     ]
     return {
-        "accuracy": float(hits.sum() / len(labels)),
+        "accuracy": float(correct.sum() / len(labels)),
         "loss": float(losses.astype(np.float64).sum() / len(labels)),
         "examples": len(labels),
         "per_class": per_class,
@@ -58,14 +58,14 @@ def classification_metrics(
 
 
 def _scores(
-    name: str, hits: np.integer, guessed: np.integer, support: np.integer
+    name: str, correct: np.integer, assigned: np.integer, support: np.integer
 ) -> dict[str, Any]:
-    """What is told of a class."""
+    """What is reported of a class."""
     return {
         "class": name,
-        "precision": float(hits / max(guessed, 1)),
-        "recall": float(hits / max(support, 1)),
-        "f1": float(2 * hits / max(guessed + support, 1)),
+        "precision": float(correct / max(assigned, 1)),
+        "recall": float(correct / max(support, 1)),
+        "f1": float(2 * correct / max(assigned + support, 1)),
         "support": int(support),
     }
 
@@ -80,26 +80,26 @@ def multi_label_metrics(
 
     `accuracy` is the share of right answers, class by class, where a logit above 0 says yes.
     `confusion` counts an image once for each pair of a class that it has (row) and one that is
-    seen in it (column). The rest is as in `classification_metrics`.
+    predicted for it (column). The rest is as in `classification_metrics`.
     """
-    said, true = logits > 0, labels > 0
-    both = (said & true).sum(0)
-    support, guessed = true.sum(0), said.sum(0)
+    predicted, actual = logits > 0, labels > 0
+    both = (predicted & actual).sum(0)
+    support, assigned = actual.sum(0), predicted.sum(0)
     per_class = [
         {
-            **_scores(name, both[k], guessed[k], support[k]),
-            "average_precision": average_precision(true[:, k], logits[:, k]),
+            **_scores(name, both[k], assigned[k], support[k]),
+            "average_precision": average_precision(actual[:, k], logits[:, k]),
         }
         for k, name in enumerate(class_names)
     ]
     there = [row["average_precision"] for row in per_class if row["support"]]
     return {
         SCORE: float(np.mean(there)) if there else 0.0,
-        "accuracy": float((said == true).mean()),
+        "accuracy": float((predicted == actual).mean()),
         "loss": float(losses.astype(np.float64).sum() / len(labels)),
         "examples": len(labels),
         "per_class": per_class,
-        "confusion": (true.T.astype(np.int64) @ said).tolist(),
+        "confusion": (actual.T.astype(np.int64) @ predicted).tolist(),
     }
 
 

@@ -29,7 +29,7 @@ NOT_THERE = "no image at '{}'; allowed: JPEG, PNG, WebP and BMP files"
 
 
 class Predicted(NamedTuple):
-    """What a checkpoint sees in images, and why some files are none."""
+    """What a checkpoint predicts for images, and why some files cannot be read."""
 
     predictions: list[dict[str, Any]]
     problems: dict[Path, str]

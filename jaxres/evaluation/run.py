@@ -12,7 +12,7 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from jaxtyping import Float32
 
 from jaxres.checkpoint.loading import read_run
-from jaxres.checkpoint.progress import told
+from jaxres.checkpoint.progress import describe
 from jaxres.checkpoint.reader import open_run
 from jaxres.checkpoint.shapes import require_shapes
 from jaxres.config import Config, Split, flatten, recipe, to_dict
@@ -119,11 +119,11 @@ def restored(opened: Opened, config: Config, dataset: ComposedDataset) -> Loaded
 
 def _tell_other_data(opened: Opened, dataset: ComposedDataset) -> None:
     """Say it if the run had other data in a split than there are here."""
-    theirs, ours = opened.data.get(dataset.split), dataset.facts
+    theirs, ours = opened.data.get(dataset.split), dataset.fingerprint
     if theirs not in (None, ours):
         say(
-            f"note: the {dataset.split} data of {dataset.data.dataset} here, {told(ours)}, are "
-            f"not those of the run, {told(theirs)}"
+            f"note: the {dataset.split} data of {dataset.data.dataset} here, {describe(ours)}, are "
+            f"not those of the run, {describe(theirs)}"
         )
 
 

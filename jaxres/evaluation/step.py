@@ -67,12 +67,12 @@ def make_features_step(net: Net, config: Config) -> EvalStep:
         del labels
         maps: dict[str, Array] = {}
 
-        def see(name: str, seen: Array) -> Array:
+        def tap(name: str, seen: Array) -> Array:
             maps[name] = seen
             return seen
 
         params, stats = variables["params"], variables["stats"]
-        net.apply(params, stats, normalise(config, images), train=False, see=see)
+        net.apply(params, stats, normalise(config, images), train=False, tap=tap)
         return {"features": maps["features"].astype(jnp.float32)}
 
     return step

@@ -52,12 +52,12 @@ def grad_cam(
     """Grad-CAM (Selvaraju et al. 2017, section 3): what in a layer's maps speaks for a class.
 
     The weight of a channel is the mean over the map of the gradient of the class's logit; the
-    weighted sum of the channels, rectified, is enlarged bilinearly, each position lying where it
+    weighted sum of the channels, after ReLU, is enlarged bilinearly, each position lying where it
     looks (`layers.centres`); beyond the outermost positions the map stays as it is there. The maps
-    are taken as the layer gives them, which in some families is before rectifying.
+    are taken as the layer gives them, which in some families is before ReLU.
 
     With `by_position` it is LayerCAM (Jiang et al. 2021, equations 4 to 6): at each position the
-    weight is the gradient there, rectified; made for layers that are not the last.
+    weight is the gradient there, after ReLU; made for layers that are not the last.
     """
     spread = _spread(layer.centres, images.shape[1])
 
@@ -67,12 +67,12 @@ def grad_cam(
         def logits_of(offset: Array) -> tuple[Array, Array]:
             seen: dict[str, Array] = {}
 
-            def see(name: str, maps: Array) -> Array:
+            def tap(name: str, maps: Array) -> Array:
                 seen[name] = maps + offset if name == layer.name else maps
                 return seen[name]
 
             params, stats = variables["params"], variables["stats"]
-            logits, _ = net.apply(params, stats, normal, train=False, see=see)
+            logits, _ = net.apply(params, stats, normal, train=False, tap=tap)
             # The sum's gradient is each image's own: without `train` they do not mix.
             return jnp.take_along_axis(logits, classes[:, None], axis=1).sum(), seen[layer.name]
 

@@ -33,16 +33,16 @@ def find_layer(net: Net, side: int, asked: str = "") -> Layer:
 def layer_shapes(net: Net, side: int) -> Shapes:
     """What each layer gives for an image of `side` pixels, in the order of the computation.
 
-    The names are those of `Net.apply`'s `see`; the last is `features`.
+    The names are those of `Net.apply`'s `tap`; the last is `features`.
     """
     shapes: Shapes = {}
 
-    def see(name: str, maps: jax.Array) -> jax.Array:
+    def tap(name: str, maps: jax.Array) -> jax.Array:
         shapes[name] = jax.ShapeDtypeStruct(maps.shape, maps.dtype)
         return maps
 
     def logits(params: Any, stats: Any, image: jax.Array) -> jax.Array:
-        return net.apply(params, stats, image, train=False, see=see)[0]
+        return net.apply(params, stats, image, train=False, tap=tap)[0]
 
     image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     jax.eval_shape(logits, net.params, net.stats, image)
@@ -106,11 +106,11 @@ def centres(net: Net, side: int, layer: str) -> Float32[np.ndarray, " positions"
     def seen(params: Any, stats: Any, images: jax.Array) -> jax.Array:
         found: dict[str, jax.Array] = {}
 
-        def see(name: str, maps: jax.Array) -> jax.Array:
+        def tap(name: str, maps: jax.Array) -> jax.Array:
             found[name] = maps
             return maps
 
-        net.apply(params, stats, images, train=False, see=see)
+        net.apply(params, stats, images, train=False, tap=tap)
         return found[layer].astype(jnp.float32).mean((2, 3))
 
     params, stats = (

@@ -1,1 +1,1 @@
-"""What a run says of itself: rows, windows, summary, profile."""
+"""What a run reports: log rows, trackers, speed of a window of steps, summary, profile."""

@@ -18,7 +18,7 @@ from jaxres.logs.tracker import Tracker
 from jaxres.runtime.errors import os_reason
 
 
-class Silence:
+class NullLog:
     """The log of a process whose run's first process writes: nothing."""
 
     def say(self, line: str) -> None:

@@ -40,8 +40,8 @@ def summarise(
 ) -> dict[str, Any]:
     """The contents of `summary.json`.
 
-    Of the data it holds each split's number of `examples` and `checksum` (`ComposedDataset.facts`),
-    and what a `partial` dataset lacks.
+    Of the data it holds each split's number of `examples` and `checksum`
+    (`ComposedDataset.fingerprint`), and what a `partial` dataset lacks.
 
     Speed and waiting are over all timed steps of all processes that worked on the run; compiling
     and the first step after it, evaluation and checkpoints are left out. `compile_cache` says how
@@ -53,7 +53,7 @@ def summarise(
         "model": config.model.name,
         "dataset": config.data.dataset,
         "data": {
-            **{split: each.facts for split, each in splits.items()},
+            **{split: each.fingerprint for split, each in splits.items()},
             "partial": splits["train"].source.partial,
         },
         "parameters": parameters,

@@ -18,7 +18,7 @@ from jaxres.ops.norm import batch_norm, normalise
 
 # Uniform within 1 / sqrt(inputs), as torch initialises linear layers.
 uniform_fan_in = variance_scaling(1 / 3, "fan_in", "uniform")
-# He et al. (2015), for what a rectifier follows.
+# He et al. (2015), for what ReLU follows.
 he_normal_fan_in = variance_scaling(2.0, "fan_in", "normal")
 
 
@@ -97,11 +97,11 @@ class BatchNorm(nnx.Module):
         shortcut: Float[Array, "n h w c"] | None = None,
         *,
         train: bool,
-        rectify: bool = False,
-        ceiling: float | None = None,
+        relu: bool = False,
+        max_value: float | None = None,
     ) -> Float[Array, "n h w c"]:
         """Normalise, by the running statistics unless `train` and not frozen; add `shortcut`;
-        rectify if asked, cutting what is above a `ceiling`."""
+        apply ReLU if asked, cutting what is above `max_value`."""
         images = images.astype(self.dtype)
         scale, bias = self.scale[...], self.bias[...]
         if not train or self.frozen:
@@ -113,8 +113,8 @@ class BatchNorm(nnx.Module):
                 bias,
                 shortcut,
                 epsilon=self.epsilon,
-                rectify=rectify,
-                ceiling=ceiling,
+                relu=relu,
+                max_value=max_value,
             )
         outputs, mean, var = batch_norm(
             images,
@@ -122,8 +122,8 @@ class BatchNorm(nnx.Module):
             bias,
             shortcut,
             epsilon=self.epsilon,
-            rectify=rectify,
-            ceiling=ceiling,
+            relu=relu,
+            max_value=max_value,
             axis_name=self.axis_name,
         )
         self.track(mean, var)
@@ -150,18 +150,18 @@ def conv_norm(
     shortcut: Float[Array, "n oh ow co"] | None = None,
     *,
     train: bool,
-    rectify: bool = False,
-    ceiling: float | None = None,
+    relu: bool = False,
+    max_value: float | None = None,
 ) -> Float[Array, "n oh ow co"]:
-    """Convolve, normalise, add `shortcut`, then rectify if asked, up to a `ceiling`.
+    """Convolve, normalise, add `shortcut`, then apply ReLU if asked, up to `max_value`.
 
     In training as one operation where that is possible and pays: see `ops/folded_norm.py`.
     """
     channels, features = conv.kernel.shape[-2:]
     pointwise = conv.kernel.shape[:2] == (1, 1) and conv.groups == 1 and conv.padding in (0, "SAME")
-    possible = train and pointwise and ceiling is None
+    possible = train and pointwise and max_value is None
     if not (possible and norm.folds and folded_norm.pays(channels, features)):
-        return norm(conv(images), shortcut, train=train, rectify=rectify, ceiling=ceiling)
+        return norm(conv(images), shortcut, train=train, relu=relu, max_value=max_value)
     outputs, mean, var = folded_norm.conv_batch_norm(
         images.astype(conv.dtype),
         conv.kernel[...][0, 0],
@@ -170,7 +170,7 @@ def conv_norm(
         shortcut,
         stride=conv.stride,
         epsilon=norm.epsilon,
-        rectify=rectify,
+        relu=relu,
         axis_name=norm.axis_name,
     )
     # A bias of the convolution is taken off again with the mean: it only moves the running one.
@@ -218,11 +218,11 @@ class ConvNorm(nnx.Module):
         shortcut: Float[Array, "n oh ow co"] | None = None,
         *,
         train: bool,
-        rectify: bool = False,
-        ceiling: float | None = None,
+        relu: bool = False,
+        max_value: float | None = None,
     ) -> Float[Array, "n oh ow co"]:
         """See `conv_norm`."""
-        given = {"train": train, "rectify": rectify, "ceiling": ceiling}
+        given = {"train": train, "relu": relu, "max_value": max_value}
         return conv_norm(self.conv, self.norm, images, shortcut, **given)
 
 
@@ -234,12 +234,12 @@ def conv_norm_pool(
     stride: int,
     padding: int = 0,
 ) -> Float[Array, "n oh ow co"]:
-    """Convolve, normalise, rectify and take the largest of each window, in training.
+    """Convolve, normalise, apply ReLU and take the largest of each window, in training.
 
     The last three as one operation where norms are folded: see `ops/pooled_norm.py`.
     """
     if not layer.norm.folds:
-        maps = layer(images, train=True, rectify=True)
+        maps = layer(images, train=True, relu=True)
         return pool.max_pool(maps, window=window, stride=stride, padding=padding)
     norm = layer.norm
     outputs, mean, var = pooled_norm.batch_norm_max_pool(
@@ -259,7 +259,7 @@ def conv_norm_pool(
 class Linear(nnx.Module):
     """A product of rows by `kernel` (inputs, outputs) plus a bias that starts at zero.
 
-    `rectified` says that a rectifier follows, for which the kernel starts larger.
+    With `relu_follows` the kernel starts larger, as He et al. have it.
     """
 
     def __init__(
@@ -267,11 +267,11 @@ class Linear(nnx.Module):
         inputs: int,
         outputs: int,
         *,
-        rectified: bool = False,
+        relu_follows: bool = False,
         dtype: jax.typing.DTypeLike,
         rngs: nnx.Rngs,
     ):
-        draw = he_normal_fan_in if rectified else uniform_fan_in
+        draw = he_normal_fan_in if relu_follows else uniform_fan_in
         self.kernel = nnx.Param(draw(rngs.params(), (inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
         self.dtype = dtype

@@ -12,7 +12,7 @@ from jaxres.ops import pool
 from jaxres.ops.dropout import dropout, fold
 from jaxres.runtime.errors import InputError
 
-See = Callable[[str, Array], Array]
+Tap = Callable[[str, Array], Array]
 HEADS = {"average": pool.global_average_pool, "max": pool.global_max_pool}
 
 
@@ -47,7 +47,7 @@ class Head(nnx.Module):
         self.dense = nnx.List([])
         self.norms = nnx.List([])
         for outputs in widths:
-            layer = Linear(inputs, outputs, rectified=True, dtype=options.dtype, rngs=rngs)
+            layer = Linear(inputs, outputs, relu_follows=True, dtype=options.dtype, rngs=rngs)
             self.dense.append(layer)
             if normalises:
                 norm = BatchNorm(outputs, axis_name=options.axis_name, dtype=options.dtype)
@@ -87,15 +87,15 @@ class Network(nnx.Module):
     own_options: ClassVar[tuple[str, ...]] = ()  # of those that only some networks take
     head: Head
     stages: nnx.List[Any]  # of lists of blocks, in networks that have them
-    see: See | None = None  # for one call: set by `Net.apply`
+    tap: Tap | None = None  # for one call: set by `Net.apply`
 
-    def seen(self, name: str, maps: Array) -> Array:
+    def tapped(self, name: str, maps: Array) -> Array:
         """The maps of the layer `name`, as whoever looks at the network returns them.
 
         A body passes through here what each of its layers gives, under the name that the layer has
         in `params`; of a stage of blocks, what the last block gives.
         """
-        return maps if self.see is None else self.see(name, maps)
+        return maps if self.tap is None else self.tap(name, maps)
 
     def through_stages(
         self, maps: Float[Array, "n h w ci"], *, train: bool
@@ -104,7 +104,7 @@ class Network(nnx.Module):
         for place, stage in enumerate(self.stages):
             for block in stage:
                 maps = block(maps, train=train)
-            maps = self.seen(f"stages.{place}", maps)
+            maps = self.tapped(f"stages.{place}", maps)
         return maps
 
     def features(
@@ -117,5 +117,5 @@ class Network(nnx.Module):
         self, images: Float[Array, "n h w 3"], *, train: bool, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n classes"]:
         """Logits in float32. `key` is needed in training with dropout."""
-        maps = self.seen("features", self.features(images, train=train, key=fold(key, 0)))
+        maps = self.tapped("features", self.features(images, train=train, key=fold(key, 0)))
         return self.head(maps, train=train, key=fold(key, 1))

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxres.models import registry
 from jaxres.models.blocks import BatchNorm
-from jaxres.models.network import See
+from jaxres.models.network import Tap
 from jaxres.models.options import Options
 
 
@@ -18,13 +18,13 @@ class Net(NamedTuple):
 
     `params` and `stats` (running mean and variance of batch norm) are nested dicts of float32
     arrays with string keys. `apply(params, stats, images, *, train, key=None, frozen_norms=(),
-    see=None)` returns (logits, stats): with `train` the batch normalises itself and the returned
+    tap=None)` returns (logits, stats): with `train` the batch normalises itself and the returned
     statistics have moved, but for the batch norms at the dotted paths `frozen_norms`; without, they
     are those given. `key` is needed only for training with dropout.
 
-    With `see` (for `train` false), what each layer of the body gives passes through `see(name,
+    With `tap` (for `train` false), what each layer of the body gives passes through `tap(name,
     maps)`, which returns the maps to continue with: in the order of the computation, under the
-    names of `Network.seen`, and at the end the maps that the head reads as `features`.
+    names of `Network.tapped`, and at the end the maps that the head reads as `features`.
     """
 
     params: PyTree
@@ -92,14 +92,14 @@ def _apply_of(graph: nnx.GraphDef, options: Options) -> Callable[..., tuple[Arra
         train: bool,
         key: PRNGKeyArray | None = None,
         frozen_norms: Collection[str] = (),
-        see: See | None = None,
+        tap: Tap | None = None,
     ) -> tuple[Float[Array, "n classes"], PyTree]:
         model = nnx.merge(graph, _state(params), _state(stats))
         for path, module in nnx.iter_modules(model) if train else ():
             if isinstance(module, BatchNorm):
                 module.frozen = ".".join(map(str, path)) in frozen_norms
                 module.fold_rule = options.fold_norm
-        model.see = see
+        model.tap = tap
         logits = model(images, train=train, key=key)
         expected = (images.shape[0], options.classes)
         if logits.shape != expected:

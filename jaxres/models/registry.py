@@ -49,13 +49,13 @@ def register_model(name: str) -> Callable[[Model], Model]:
     It is built by `Build(options, rngs=rngs)`; see CONTRIBUTING.md for an example.
 
     Raises:
-        ValueError: the name is taken or is none, or it is no `Network`.
+        ValueError: the name is taken or is empty, or it is not a `Network`.
     """
 
     def entry(build: Any) -> Build:
         family = build.func if isinstance(build, partial) else build
         if not (isinstance(family, type) and issubclass(family, Network)):
-            raise ValueError(f"a model '{name}' is registered, which is no class of Network")
+            raise ValueError(f"a model '{name}' is registered, which is not a subclass of Network")
         return build
 
     return registering("model", name, _MODELS, entry)

@@ -15,7 +15,7 @@ from jaxres.ops.dropout import dropout, fold
 
 
 class ConvLayer(NamedTuple):
-    """A rectified convolution, padded so that stride 1 keeps the size; `norm` before rectifying."""
+    """A convolution with ReLU, padded so that stride 1 keeps the size; `norm` before ReLU."""
 
     features: int
     window: int = 3
@@ -94,10 +94,10 @@ class Sequential(Network):
             match layer:
                 case ConvLayer(norm=True):
                     number, conv = next(convs)
-                    maps = self.seen(f"convs.{number}", conv(maps, train=train, rectify=True))
+                    maps = self.tapped(f"convs.{number}", conv(maps, train=train, relu=True))
                 case ConvLayer():
                     number, conv = next(convs)
-                    maps = nnx.relu(self.seen(f"convs.{number}", conv(maps)))
+                    maps = nnx.relu(self.tapped(f"convs.{number}", conv(maps)))
                 case MaxPool():
                     maps = pool.max_pool(maps, window=2, stride=2)
                 case SpatialDropout(rate) | Dropout(rate):

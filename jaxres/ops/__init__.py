@@ -1,1 +1,1 @@
-"""Array operations with lowerings picked from measurements."""
+"""Array operations: convolutions, norms, pools and losses, lowered as measurements advise."""

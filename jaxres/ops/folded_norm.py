@@ -39,17 +39,17 @@ def conv_batch_norm(
     *,
     stride: int = 1,
     epsilon: float,
-    rectify: bool,
+    relu: bool,
     axis_name: str | None = None,
 ) -> tuple[Float[Array, "n oh ow c"], Float[Array, " c"], Float[Array, " c"]]:
-    """`norm.batch_norm` of a 1x1 convolution: convolve, normalise, add `shortcut`, rectify.
+    """`norm.batch_norm` of a 1x1 convolution: convolve, normalise, add `shortcut`, apply ReLU.
 
     Gives the result in the dtype of `images`, and the float32 mean and (biased) variance of each
     channel of the convolution, which pass no gradient on. With `axis_name` the moments are over all
     devices. The kernel is float32 and is rounded to the dtype of `images` after it is scaled.
     """
     taken = images[:, ::stride, ::stride]
-    return _conv_batch_norm(taken, kernel, scale, bias, shortcut, epsilon, rectify, axis_name)
+    return _conv_batch_norm(taken, kernel, scale, bias, shortcut, epsilon, relu, axis_name)
 
 
 def _products(left: Float[Array, "n h w a"], right: Float[Array, "n h w b"]) -> Float[Array, "a b"]:
@@ -97,7 +97,7 @@ def _forward(
     bias: Array,
     shortcut: Array | None,
     epsilon: float,
-    rectify: bool,
+    relu: bool,
     axis_name: str | None,
 ) -> tuple[tuple[Array, Array, Array], tuple[Any, ...]]:
     own_moment = _products(images, images)
@@ -114,17 +114,17 @@ def _forward(
     outputs = _conv(images, kernel * factor) + (bias - mean * factor).astype(images.dtype)
     if shortcut is not None:
         outputs = outputs + shortcut
-    if rectify:
+    if relu:
         outputs = jnp.maximum(outputs, 0)
     own_products = products if axis_name is None else _matmul(own_moment, kernel)
-    kept = outputs if rectify else None
+    kept = outputs if relu else None
     small = (kernel, scale, own_products, own_mean, mean_in, mean, inverse)
     return (outputs, mean, var), (images, *small, kept, shortcut is not None)
 
 
 def _backward(
     epsilon: float,
-    rectify: bool,
+    relu: bool,
     axis_name: str | None,
     saved: tuple[Any, ...],
     gradients: tuple[Array, Array, Array],
@@ -132,8 +132,8 @@ def _backward(
     """Gradients of images, kernel, scale, bias and shortcut; the moments' are left out."""
     images, kernel, scale, own_products, own_mean, mean_in, mean, inverse, outputs, adds = saved
     gradient = gradients[0]
-    if rectify:
-        # Not `outputs > 0`: XLA takes that for a question about what was rectified, and keeps both.
+    if relu:
+        # Not `outputs > 0`: XLA takes that for a question about the input of ReLU, and keeps both.
         gradient = jnp.where(outputs != 0, gradient, jnp.zeros((), gradient.dtype))
     count = images.size // images.shape[-1]
     to_bias = gradient.sum((0, 1, 2), dtype=wide_dtype(gradient))

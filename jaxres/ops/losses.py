@@ -56,7 +56,7 @@ def evaluation_loss(
     return loss(logits, labels)
 
 
-def hits(
+def correct(
     logits: Float[Array, "n classes"], labels: Int32[Array, " n"] | UInt8[Array, "n classes"]
 ) -> Bool[Array, "n *classes"]:
     """Whether the highest logit is the label's; of multi-label data, whether each sign is right."""

@@ -1,4 +1,4 @@
-"""Batch normalisation, addition of a shortcut and rectification, up to a ceiling, as one."""
+"""Batch normalisation, addition of a shortcut and ReLU, up to a largest value, as one."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -21,13 +21,13 @@ def batch_norm(
     shortcut: Float[Array, "n h w c"] | None = None,
     *,
     epsilon: float,
-    rectify: bool,
-    ceiling: float | None = None,
+    relu: bool,
+    max_value: float | None = None,
     axis_name: str | None = None,
 ) -> tuple[Float[Array, "n h w c"], Float[Array, " c"], Float[Array, " c"]]:
-    """Normalise by the batch's moments; add `shortcut`; with `rectify`, zero what is negative.
+    """Normalise by the batch's moments; add `shortcut`; with `relu`, zero what is negative.
 
-    What is rectified may have a `ceiling`, to which larger values are cut: 6 for ReLU6.
+    ReLU may have a `max_value`, to which larger values are cut: 6 for ReLU6.
 
     Gives the result in the dtype of `images` and the float32 mean and (biased) variance of each
     channel, which pass no gradient on. With `axis_name` the moments are over all devices.
@@ -36,7 +36,7 @@ def batch_norm(
     result (the next convolution keeps it too) and numbers per channel, where the derived one also
     keeps images less their mean.
     """
-    return _batch_norm(images, scale, bias, shortcut, epsilon, rectify, ceiling, axis_name)
+    return _batch_norm(images, scale, bias, shortcut, epsilon, relu, max_value, axis_name)
 
 
 def normalise(
@@ -48,10 +48,10 @@ def normalise(
     shortcut: Float[Array, "n h w c"] | None = None,
     *,
     epsilon: float,
-    rectify: bool,
-    ceiling: float | None = None,
+    relu: bool,
+    max_value: float | None = None,
 ) -> Float[Array, "n h w c"]:
-    """The same with given moments: one multiply-add per value, in float32 at least."""
+    """`batch_norm` with given moments: one multiply-add per value, in float32 at least."""
     chex.assert_rank(images, 4)
     chex.assert_shape([mean, var, scale, bias], images.shape[-1:])
     if shortcut is not None:
@@ -60,8 +60,8 @@ def normalise(
     outputs = (_wide(images) - mean) * factor + bias
     if shortcut is not None:
         outputs = outputs + _wide(shortcut)
-    if rectify:
-        outputs = jnp.clip(outputs, 0, ceiling)
+    if relu:
+        outputs = jnp.clip(outputs, 0, max_value)
     return materialise(outputs.astype(images.dtype))
 
 
@@ -115,24 +115,24 @@ def _forward(
     bias: Array,
     shortcut: Array | None,
     epsilon: float,
-    rectify: bool,
-    ceiling: float | None,
+    relu: bool,
+    max_value: float | None,
     axis_name: str | None,
 ) -> tuple[tuple[Array, Array, Array], tuple[Any, ...]]:
     mean, var = moments(images, axis_name)
-    given = {"epsilon": epsilon, "rectify": rectify, "ceiling": ceiling}
+    given = {"epsilon": epsilon, "relu": relu, "max_value": max_value}
     outputs = normalise(images, mean, var, scale, bias, shortcut, **given)
     # Where no shortcut was added, an accelerator finds the mask again from `images`, which it reads
     # anyway: 5 MB less traffic per image of a ResNet-50 step. A CPU is bound by arithmetic.
     again = shortcut is None and target.backend() == "gpu"
-    kept = outputs if rectify and not again else None
+    kept = outputs if relu and not again else None
     return (outputs, mean, var), (images, mean, var, scale, bias, kept, shortcut is not None)
 
 
 def _backward(
     epsilon: float,
-    rectify: bool,
-    ceiling: float | None,
+    relu: bool,
+    max_value: float | None,
     axis_name: str | None,
     saved: tuple[Any, ...],
     gradients: tuple[Array, Array, Array],
@@ -143,16 +143,16 @@ def _backward(
     inverse = lax.rsqrt(var + epsilon)
     factor = scale * inverse
     added = weighed = spread = gradient
-    if rectify and outputs is not None:
-        added = weighed = spread = _where(_passes(outputs > 0, outputs, ceiling), gradient)
-    elif rectify:
+    if relu and outputs is not None:
+        added = weighed = spread = _where(_passes(outputs > 0, outputs, max_value), gradient)
+    elif relu:
         # One question in three ways: of a common mask, or a common masked gradient, XLA has the
         # whole array written and read again by kernels that could as well find it themselves.
         shifted = (values - mean) * factor
         results = shifted + bias
-        added = _where(_passes(results > 0, results, ceiling), gradient)
-        weighed = _where(_passes(shifted > -bias, results, ceiling), gradient)
-        spread = _where(_passes(-shifted < bias, results, ceiling), gradient)
+        added = _where(_passes(results > 0, results, max_value), gradient)
+        weighed = _where(_passes(shifted > -bias, results, max_value), gradient)
+        spread = _where(_passes(-shifted < bias, results, max_value), gradient)
     count = images.size // images.shape[-1]
     to_bias, products = sums(_wide(added), _wide(weighed) * values)
     to_scale = (products - mean * to_bias) * inverse
@@ -175,9 +175,9 @@ def backward_line(
     return slope, -factor * mean_bias - slope * mean
 
 
-def _passes(positive: Array, results: Array, ceiling: float | None) -> Array:
-    """Where the rectifier, up to a ceiling, lets the gradient through."""
-    return positive if ceiling is None else positive & (results < ceiling)
+def _passes(positive: Array, results: Array, max_value: float | None) -> Array:
+    """Where ReLU, up to `max_value`, lets the gradient through."""
+    return positive if max_value is None else positive & (results < max_value)
 
 
 def _where(passes: Array, gradient: Array) -> Array:

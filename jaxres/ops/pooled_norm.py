@@ -1,4 +1,4 @@
-"""Batch normalisation, rectification and max pooling as one, for training.
+"""Batch normalisation, ReLU and max pooling as one, for training.
 
 Normalising is monotonic in each channel, so the largest of a window is found before it: what is
 normalised, and what the sums of the backward pass run over, are pooled maps, for 3x3 windows of
@@ -36,7 +36,7 @@ def batch_norm_max_pool(
     epsilon: float,
     axis_name: str | None = None,
 ) -> tuple[Float[Array, "n oh ow c"], Float[Array, " c"], Float[Array, " c"]]:
-    """`norm.batch_norm` with rectification, then `pool.max_pool`.
+    """`norm.batch_norm` with ReLU, then `pool.max_pool`.
 
     Gives what these give, the moments of `images` second and third, which pass no gradient on.
     Values of a window that tie before they are normalised tie here; rounding may make more tie
@@ -61,7 +61,7 @@ def _forward(
     turned = images * sign.astype(images.dtype)
     mean, var = moments(turned, axis_name)
     winners, first = _largest_and_first(turned, window)
-    outputs = normalise(winners, mean, var, abs(scale), bias, epsilon=epsilon, rectify=True)
+    outputs = normalise(winners, mean, var, abs(scale), bias, epsilon=epsilon, relu=True)
     return (outputs, mean * sign, var), (turned, scale, mean, var, first, winners, outputs)
 
 

@@ -41,7 +41,7 @@ def materialise(arrays: T) -> T:
 
 
 def apart(images: Array) -> Array:
-    """The same; on a GPU the gradient is written before another one is added to it.
+    """The images; on a GPU their gradient is written before another one is added to it.
 
     For the input of a bottleneck with a strided shortcut, of which three pixels in four have no
     gradient by way of the shortcut. XLA has the convolution that makes the other gradient add it,

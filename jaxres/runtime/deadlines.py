@@ -13,7 +13,7 @@ def deadline(timeout_s: int, problem: str, *, status: int) -> Iterator[None]:
 
     def late() -> None:
         print(f"error: {problem}", file=sys.stderr, flush=True)
-        leave(status)
+        exit_now(status)
 
     timer = threading.Timer(timeout_s, late)
     timer.daemon = True
@@ -24,7 +24,7 @@ def deadline(timeout_s: int, problem: str, *, status: int) -> Iterator[None]:
         timer.cancel()
 
 
-def leave(status: int) -> None:
+def exit_now(status: int) -> None:
     """End the process at once: no waiting for threads, peers or exit handlers."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):

@@ -60,7 +60,7 @@ def registering(
     `kind` names what it is, as "loss".
 
     Raises:
-        ValueError: the name is taken, or is none.
+        ValueError: the name is taken, or is empty.
     """
     one = f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
     if not isinstance(name, str) or not name:

@@ -34,7 +34,7 @@ def rehearse(
         InputError: no row has the name `only`.
     """
 
-    def told(found: Found) -> None:
+    def on_update(found: Found) -> None:
         rows = found["rows"]
         done = [name for name, row in rows.items() if row["runs"] or row["failed"]]
         say(f"rehearsed {len(done)} of {len(asked)} rows")
@@ -44,7 +44,7 @@ def rehearse(
         runs, results = Path(folder, "runs"), Path(folder, "results.json")
         made = Reproduction(short, runs, results, devices, deadline)
         asked = made.asked(only)
-        rows = made.run(only=only, seeds=1, keep=False, told=told)["rows"]
+        rows = made.run(only=only, seeds=1, keep=False, on_update=on_update)["rows"]
     return {row.name: _problem(rows[row.name]) for row in asked}
 
 

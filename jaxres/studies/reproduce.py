@@ -79,23 +79,23 @@ class Reproduction:
         seeds: int,
         keep: bool,
         images: bool = True,
-        told: Callable[[Found], None],
+        on_update: Callable[[Found], None],
     ) -> Found:
         """Make the runs that are not there, of all rows or one, for seeds 0 to `seeds` - 1.
 
-        Gives what `results` holds: it is written whole after every run, and `told` called with it.
-        A row that fails is noted in it and the others continue. At the deadline the training under
-        way saves its state and no other begins. A run takes the place of the result that was there
-        for its row and seed; all other results stay. With `keep` those results that still stand are
-        not made again, though their run directories are gone. Of the first seed's runs `images` are
-        drawn for the page.
+        Gives what `results` holds: it is written whole after every run, and `on_update` called with
+        it. A row that fails is noted in it and the others continue. At the deadline the training
+        under way saves its state and no other begins. A run takes the place of the result that was
+        there for its row and seed; all other results stay. With `keep` those results that still
+        stand are not made again, though their run directories are gone. Of the first seed's runs
+        `images` are drawn for the page.
 
         Raises:
             InputError: no row has the name `only`, or results cannot be read or written.
             KeyboardInterrupt: a run was interrupted; what is done is written.
         """
         rows = self.asked(only)
-        results = self.opened(told)
+        results = self.opened(on_update)
         found = results.write()
         for seed in range(seeds):
             for row in self._to_make(rows, seed, found) if keep else rows:
@@ -118,9 +118,9 @@ class Reproduction:
         needed = {each.name for row in missing for each in self.study.with_starts(row.name)}
         return [row for row in rows if row.name in needed]
 
-    def opened(self, told: Callable[[Found], None]) -> Results:
+    def opened(self, on_update: Callable[[Found], None]) -> Results:
         """The results, to read and to write."""
-        return Results(self.study, self.results, self._stands, told)
+        return Results(self.study, self.results, self._stands, on_update)
 
     def _made(self, row: Row, seed: int, *, images: bool) -> record.Record:
         """A row's run, made if it is not there.

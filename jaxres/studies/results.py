@@ -22,13 +22,13 @@ class Results:
 
     `stands(row, seed, run)` tells whether a run is what the row would make today. Runs that are not
     stay in the file, as `outdated`, and so do rows that the study no longer has, as `former`; they
-    count again when they fit again. `told` is called with what there is after every change.
+    count again when they fit again. `on_update` is called with what there is after every change.
     """
 
     study: Study
     path: Path
     stands: Callable[[Row, int, record.Record], bool]
-    told: Callable[[Found], None]
+    on_update: Callable[[Found], None]
 
     def write(
         self,
@@ -57,7 +57,7 @@ class Results:
                     entry["failed"][str(seed)] = dict(failed)
             found = self._arranged(entries)
             write_whole(self.path, _text(found))
-            self.told(found)
+            self.on_update(found)
         return found
 
     def _arranged(self, entries: Mapping[str, Any]) -> Found:

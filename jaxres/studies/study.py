@@ -114,7 +114,7 @@ def _profile(profile: Profile, path: Path, content: Mapping[str, Any]) -> Study:
         words = (content["title"], content["question"], chosen["about"])
         first = chosen.get("first") or ()
         if isinstance(first, str):
-            raise TypeError("first is no list of rows")
+            raise TypeError("first is not a list of rows")
         study = Study(path.stem, profile, *words, rows, sweep, tuple(map(str, first)))
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(

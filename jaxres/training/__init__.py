@@ -1,1 +1,1 @@
-"""Training: state, step, parallel compilation, loop, checkpoints and logs."""
+"""Training: settings and data in, a loop of compiled steps, saving and evaluation on the way."""

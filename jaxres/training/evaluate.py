@@ -21,7 +21,7 @@ def evaluate(
     """Evaluate on the validation split what was saved last, unless a signal comes first."""
     began = time.perf_counter()
     weights = run.start.setup.strategy.leave(state).variables
-    metrics = validation.unless(stop.reached, weights)
+    metrics = validation.evaluate_until(stop.reached, weights)
     seconds = time.perf_counter() - began
     run.start.progress.totals["evaluate_s"] += seconds
     if metrics is None:
@@ -32,7 +32,7 @@ def evaluate(
     row = _row(run, "validation", step, metrics, seconds)
     run.log.row(row)
     with run.start.progress.timed("checkpoint_s"):
-        run.saver.rate(row)
+        run.saver.add_evaluation(row)
 
 
 def evaluate_best(run: Run, evaluator: Evaluator, stop: StopSignal) -> Metrics | None:
@@ -45,7 +45,7 @@ def evaluate_best(run: Run, evaluator: Evaluator, stop: StopSignal) -> Metrics |
     abstract = {"params": setup.net.params, "stats": setup.net.stats}
     weights = run.checkpoints.restore_weights(best, abstract_like(abstract, setup.replicated))
     began = time.perf_counter()
-    metrics = evaluator.on(setup.splits["test"]).unless(stop.reached, weights)
+    metrics = evaluator.on(setup.splits["test"]).evaluate_until(stop.reached, weights)
     seconds = time.perf_counter() - began
     run.start.progress.totals["evaluate_s"] += seconds
     if metrics is None:
@@ -56,7 +56,7 @@ def evaluate_best(run: Run, evaluator: Evaluator, stop: StopSignal) -> Metrics |
 
 def _best_there_is(run: Run) -> int:
     """The step of the best checkpoint, or of the newest if someone has removed that."""
-    there, *_ = run.start.setup.peers.gather(json.dumps(run.checkpoints.steps()))
+    there, *_ = run.start.setup.group.gather(json.dumps(run.checkpoints.steps()))
     steps = json.loads(there)
     noted = run.start.progress.best
     best = noted["step"] if noted else max(steps)

@@ -42,13 +42,13 @@ def train(
     """
     started = time.perf_counter()
     compilation.use_cache(config.train.compile_cache)
-    peers = process_group.join(
+    group = process_group.join(
         join_timeout_s=config.train.join_timeout_s, peer_timeout_s=config.train.peer_timeout_s
     )
     with (
-        peers.watched(config.train.peer_timeout_s),
-        StopSignal(several=peers.count > 1) as stop,
-        start_run(config, run_dir, peers, profile=profile, other_data=other_data) as run,
+        group.watched(config.train.peer_timeout_s),
+        StopSignal(several=group.count > 1) as stop,
+        start_run(config, run_dir, group, profile=profile, other_data=other_data) as run,
         jax.transfer_guard("disallow"),
     ):
         setup = run.start.setup
@@ -57,7 +57,7 @@ def train(
         test = evaluate_best(run, evaluator, stop)
         if test is None:
             raise interrupted(run, stop)
-    if not peers.first:
+    if not group.first:
         return {}
     parameters = sum(leaf.size for leaf in jax.tree.leaves(setup.net.params))
     summary = summarise(config, parameters, setup.splits, run.start.progress, test, setup.mesh)

@@ -26,7 +26,7 @@ def register_loss(name: str) -> Callable[[Loss], Loss]:
     labels (n, classes) of 0 and 1.
 
     Raises:
-        ValueError: the name is taken, or is none.
+        ValueError: the name is taken, or is empty.
     """
     what = f"the loss '{name}'"
 

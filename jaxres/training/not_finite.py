@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-from jaxres.logs.run_log import RunLog, Silence
+from jaxres.logs.run_log import NullLog, RunLog
 from jaxres.runtime.errors import TrainingFailed
 from jaxres.training.saving import Saver
 
@@ -16,7 +16,7 @@ OnNan = Literal["stop", "skip", "rollback"]
 class NotFinite:
     """Reads the numbers of each log window, the moment a run learns of what its steps gave."""
 
-    def __init__(self, on_nan: OnNan, saver: Saver, log: RunLog | Silence):
+    def __init__(self, on_nan: OnNan, saver: Saver, log: RunLog | NullLog):
         """Act as `train.on_nan` says."""
         self._on_nan = on_nan
         self._saver = saver

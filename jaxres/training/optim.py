@@ -110,7 +110,7 @@ def register_optimizer(name: str) -> Callable[[Optimizer], Optimizer]:
     and gives an Optax transformation.
 
     Raises:
-        ValueError: the name is taken, or is none.
+        ValueError: the name is taken, or is empty.
     """
     what = f"the optimiser '{name}'"
 
@@ -181,7 +181,7 @@ def unclipped(config: OptimConfig, total_steps: int) -> optax.GradientTransforma
 def at_step(opt_state: Any, step: Int32[Array, ""]) -> Any:
     """The state of an optimiser whose next update has the learning rate of a step of the run.
 
-    Optax counts updates. Steps that were skipped or passed over are none, and parameters that
+    Optax counts updates. Steps that were skipped or passed over do not count, and parameters that
     started to train later have fewer.
     """
 

@@ -16,9 +16,9 @@ from jaxres.checkpoint.progress import Progress
 from jaxres.checkpoint.shapes import abstract_like
 from jaxres.config import Config, to_dict, with_normalisation
 from jaxres.distributed.mesh import replicate
-from jaxres.distributed.process_group import ALONE, Peers
+from jaxres.distributed.process_group import ALONE, ProcessGroup
 from jaxres.logs.profile import StepProfiler
-from jaxres.logs.run_log import RunLog, Silence
+from jaxres.logs.run_log import NullLog, RunLog
 from jaxres.logs.tensorboard import TensorBoard
 from jaxres.logs.tracker import Tracker
 from jaxres.logs.weights_and_biases import WeightsAndBiases
@@ -57,7 +57,7 @@ class Run:
 
     start: Start
     checkpoints: Checkpoints
-    log: RunLog | Silence
+    log: RunLog | NullLog
     saver: Saver
     not_finite: NotFinite
     profiler: StepProfiler
@@ -67,7 +67,7 @@ class Run:
 def start_run(
     config: Config,
     run_dir: Path,
-    peers: Peers = ALONE,
+    group: ProcessGroup = ALONE,
     *,
     profile: bool = False,
     other_data: bool = False,
@@ -77,13 +77,13 @@ def start_run(
     Raises:
         InputError: settings, data or the directory do not fit; nothing has been changed.
     """
-    setup = set_up(config, run_dir, peers, other_data=other_data)
-    with RunDirectory(run_dir, config, peers) as directory:
-        saved = agreed_latest(directory.checkpoints, peers)
+    setup = set_up(config, run_dir, group, other_data=other_data)
+    with RunDirectory(run_dir, config, group) as directory:
+        saved = agreed_latest(directory.checkpoints, group)
         start = begin(setup) if saved is None else resume(setup, directory.checkpoints, saved)
         log = _open_log(start)
-        saver = Saver(directory.checkpoints, start.progress, peers, log, saved)
-        profiler = StepProfiler(run_dir / "profile" if profile and peers.first else None)
+        saver = Saver(directory.checkpoints, start.progress, group, log, saved)
+        profiler = StepProfiler(run_dir / "profile" if profile and group.first else None)
         directory.keep()
         directory.opened.push(
             lambda kind, *_: log.close(failed=kind is not None and kind is not Interrupted)
@@ -118,7 +118,7 @@ def begin(setup: Setup) -> Start:
         state=replicate(setup.mesh, begun(params, stats)),
         progress=Progress(
             devices=setup.mesh.size,
-            data=setup.facts,
+            data=setup.fingerprint,
             classes=list(setup.class_names),
             multi_label=setup.splits["train"].multi_label,
         ),
@@ -139,7 +139,7 @@ def resume(setup: Setup, checkpoints: Checkpoints, saved: int) -> Start:
     _require_same_data(setup, progress, saved)
     setup.batches.set_state(progress.iterator)
     devices_before = progress.devices or setup.mesh.size
-    progress.devices, progress.data = setup.mesh.size, setup.facts
+    progress.devices, progress.data = setup.mesh.size, setup.fingerprint
     progress.classes = list(setup.class_names)
     progress.multi_label = setup.splits["train"].multi_label
     return Start(dataclasses.replace(setup, config=config), saved, state, progress, devices_before)
@@ -175,11 +175,11 @@ def unfreeze(setup: Setup, state: TrainState, phase: Phase) -> TrainState:
     return setup.strategy.enter(state.replace(opt_state=grown))
 
 
-def _open_log(start: Start) -> RunLog | Silence:
+def _open_log(start: Start) -> RunLog | NullLog:
     """The first process writes the settings and the log, the others nothing."""
     setup = start.setup
-    if not setup.peers.first:
-        return Silence()
+    if not setup.group.first:
+        return NullLog()
     settings = yaml.safe_dump(to_dict(setup.config), sort_keys=False)
     write_run_file(setup.run_dir / "config.yaml", settings)
     trackers: list[Tracker] = [
@@ -198,7 +198,7 @@ def _open_log(start: Start) -> RunLog | Silence:
 
 def _require_same_data(setup: Setup, progress: Progress, saved: int) -> None:
     """Refuse, unless it is meant, to resume on other data than the checkpoint's."""
-    if (differing := progress.differing_data(setup.facts)) and not setup.other_data:
+    if (differing := progress.differing_data(setup.fingerprint)) and not setup.other_data:
         raise InputError(
             f"'{setup.run_dir}' holds a run on other data than those of "
             f"{setup.config.data.dataset} here, at step {saved}: {differing}; prepare the "

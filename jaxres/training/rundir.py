@@ -12,7 +12,7 @@ import filelock
 
 from jaxres.checkpoint.manager import Checkpoints
 from jaxres.config import Config, differing_keys, listed, to_dict
-from jaxres.distributed.process_group import ALONE, Peers
+from jaxres.distributed.process_group import ALONE, ProcessGroup
 from jaxres.runtime.errors import InputError, os_reason
 from jaxres.runtime.files import lock
 from jaxres.runtime.paths import require_path
@@ -25,7 +25,7 @@ SHARED_S = 10  # within which a file that one host writes is seen by the others
 class RunDirectory:
     """A run directory that this run holds: its lock, of the first process, and its checkpoints."""
 
-    def __init__(self, path: Path, config: Config, peers: Peers = ALONE):
+    def __init__(self, path: Path, config: Config, group: ProcessGroup = ALONE):
         """Take a directory, new or of a run to resume.
 
         Raises:
@@ -38,12 +38,12 @@ class RunDirectory:
         with contextlib.ExitStack() as opened:
             opened.callback(self._remove_if_not_begun)
             token = uuid.uuid4().hex
-            with peers.together():
-                if peers.first:
+            with group.together():
+                if group.first:
                     self._take(opened, token)
-            if peers.count > 1:
-                token, *_ = peers.gather(token)
-                with peers.together():
+            if group.count > 1:
+                token, *_ = group.gather(token)
+                with group.together():
                     _require_shared(path, token)
             self.checkpoints = Checkpoints(path / "checkpoints", config.checkpoint)
             opened.callback(self.checkpoints.close)

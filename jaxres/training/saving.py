@@ -5,8 +5,8 @@ from typing import Any
 
 from jaxres.checkpoint.manager import Checkpoints
 from jaxres.checkpoint.progress import Progress, Row
-from jaxres.distributed.process_group import Peers
-from jaxres.logs.run_log import RunLog, Silence
+from jaxres.distributed.process_group import ProcessGroup
+from jaxres.logs.run_log import NullLog, RunLog
 from jaxres.runtime.errors import TrainingFailed, os_reason
 
 
@@ -17,17 +17,17 @@ class Saver:
         self,
         checkpoints: Checkpoints,
         progress: Progress,
-        peers: Peers,
-        log: RunLog | Silence,
+        group: ProcessGroup,
+        log: RunLog | NullLog,
         saved: int | None,
     ):
         """Continue from the checkpoint of step `saved`; `progress` is the run's own."""
         self.saved = saved
         self._checkpoints = checkpoints
         self.progress = progress
-        self._peers = peers
+        self._group = group
         self._log = log
-        peers.kept = self.kept()
+        group.kept = self.kept()
         self._config: dict[str, Any] = {}
 
     def start(self, step: int, items: dict[str, Any], config: dict[str, Any]) -> None:
@@ -35,19 +35,19 @@ class Saver:
         progress = self.progress.to_json()
         self._checkpoints.save(step, items, progress=progress, config=config)
         self.saved = step
-        self._peers.kept = (
+        self._group.kept = (
             f"step {step} was being saved, and the same command resumes from the newest whole "
             f"checkpoint in '{self._checkpoints.folder.parent}'"
         )
         self._config = config
 
-    def rate(self, row: Row) -> None:
+    def add_evaluation(self, row: Row) -> None:
         """Note the evaluation of the checkpoint that is being written, there as well."""
         self.progress.note(row)
         if self.check() or self.saved != row["step"]:
             return
         try:
-            self._checkpoints.rate(row["step"], row)
+            self._checkpoints.add_evaluation(row["step"], row)
         except OSError as error:
             reason = os_reason(error)
             self._log.say(f"warning: the evaluation is not in its checkpoint ({reason})")
@@ -56,22 +56,22 @@ class Saver:
         """Remove the checkpoint being written, which is of no use, unless it is all there is."""
         if self.check() or self.saved != step:
             return
-        others, *_ = self._peers.gather(str(len(self._checkpoints.steps()) - 1))
+        others, *_ = self._group.gather(str(len(self._checkpoints.steps()) - 1))
         if others == "0":
             return
         self._checkpoints.remove(step)
-        self.saved = agreed_latest(self._checkpoints, self._peers)
-        self._peers.kept = self.kept()
+        self.saved = agreed_latest(self._checkpoints, self._group)
+        self._group.kept = self.kept()
 
     def check(self) -> str:
         """Wait for the last write; if it failed, why: warn, and go by what there is instead."""
-        problem = next(filter(None, self._peers.gather(self._checkpoints.finish())), "")
+        problem = next(filter(None, self._group.gather(self._checkpoints.finish())), "")
         if problem:
-            failed, self.saved = self.saved, agreed_latest(self._checkpoints, self._peers)
+            failed, self.saved = self.saved, agreed_latest(self._checkpoints, self._group)
             self._log.say(f"warning: step {failed} could not be saved ({problem}); {self.kept()}")
             self.progress.keep_best_of(self._checkpoints.steps())
-        self._checkpoints.see(self.saved)
-        self._peers.kept = self.kept()
+        self._checkpoints.wait_until_visible(self.saved)
+        self._group.kept = self.kept()
         return problem
 
     def finish(self, step: int, items: Callable[[], dict[str, Any]]) -> None:
@@ -99,7 +99,7 @@ class Saver:
         )
 
 
-def agreed_latest(checkpoints: Checkpoints, peers: Peers) -> int | None:
+def agreed_latest(checkpoints: Checkpoints, group: ProcessGroup) -> int | None:
     """The newest finished checkpoint, as the first process sees them."""
-    latest, *_ = peers.gather(str(checkpoints.latest() or ""))
+    latest, *_ = group.gather(str(checkpoints.latest() or ""))
     return int(latest) if latest else None

@@ -16,7 +16,7 @@ from jaxres.data.composed import ComposedDataset, open_split
 from jaxres.data.pipeline import TrainBatches, train_batches
 from jaxres.distributed import strategy
 from jaxres.distributed.mesh import check_batch, make_mesh
-from jaxres.distributed.process_group import Peers
+from jaxres.distributed.process_group import ProcessGroup
 from jaxres.distributed.strategy import Parallel
 from jaxres.logs.summary import versions
 from jaxres.models.build import abstract_network
@@ -37,7 +37,7 @@ class Setup:
     config: Config
     run_dir: Path
     other_data: bool  # resume on other data than the run began with
-    peers: Peers
+    group: ProcessGroup
     mesh: Mesh
     splits: Mapping[str, ComposedDataset]
     batches: TrainBatches
@@ -57,9 +57,9 @@ class Setup:
         return len(self.class_names)
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """Size and checksum of each split."""
-        return {split: each.facts for split, each in self.splits.items()}
+        return {split: each.fingerprint for split, each in self.splits.items()}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -103,21 +103,23 @@ class Setup:
         return due or step == self.total_steps
 
 
-def set_up(config: Config, run_dir: Path, peers: Peers, *, other_data: bool = False) -> Setup:
+def set_up(
+    config: Config, run_dir: Path, group: ProcessGroup, *, other_data: bool = False
+) -> Setup:
     """Find the devices, open the data and trace the network; nothing is written.
 
     Raises:
         InputError: settings and data do not fit, or the processes of the run differ.
     """
-    with peers.together():
+    with group.together():
         mesh = make_mesh(config.train.devices)
         check_batch(config.data.batch_size, mesh.size, config.optim.accumulate_steps)
         losses.find_loss(config.train.loss)
         splits = {split: open_split(config, split) for split in ("train", "validation", "test")}
         losses.require_takes_labels(config.train.loss, multi_label=splits["train"].multi_label)
-        batches = train_batches(splits["train"], config, process=peers.index, processes=peers.count)
-    if peers.count > 1:
-        peers.require_same(_shared_facts(config, run_dir, splits, other_data=other_data))
+        batches = train_batches(splits["train"], config, process=group.index, processes=group.count)
+    if group.count > 1:
+        group.require_same(_shared_values(config, run_dir, splits, other_data=other_data))
     classes = len(splits["train"].class_names)
     net = abstract_network(config, classes=classes)
     _require_fits_each_side(config, net, classes)
@@ -125,7 +127,7 @@ def set_up(config: Config, run_dir: Path, peers: Peers, *, other_data: bool = Fa
         config=config,
         run_dir=run_dir,
         other_data=other_data,
-        peers=peers,
+        group=group,
         mesh=mesh,
         splits=splits,
         batches=batches,
@@ -173,7 +175,7 @@ def _require_fits_each_side(config: Config, net: Net, classes: int) -> None:
             )
 
 
-def _shared_facts(
+def _shared_values(
     config: Config, run_dir: Path, splits: Mapping[str, ComposedDataset], *, other_data: bool
 ) -> dict[str, Any]:
     """What the processes of a run must have in common."""
@@ -184,7 +186,8 @@ def _shared_facts(
         "devices": jax.local_device_count(),
         **{f"version of {name}": each for name, each in versions().items()},
         **{
-            f"the {split} data's checksum": each.facts["checksum"] for split, each in splits.items()
+            f"the {split} data's checksum": each.fingerprint["checksum"]
+            for split, each in splits.items()
         },
         "--allow-other-data": other_data,
     }

@@ -15,7 +15,7 @@ from jaxres.data.composed import Batch
 from jaxres.data.inputs import Resident, images_of, normalise
 from jaxres.distributed.mesh import AXIS
 from jaxres.models.pure import Net
-from jaxres.ops.losses import hits
+from jaxres.ops.losses import correct
 from jaxres.training import optim, transfer
 from jaxres.training.averages import global_norm, mean, ordered_mean
 from jaxres.training.losses import find_loss
@@ -131,7 +131,7 @@ def batch_loss(
     if share is not None:
         others = loss(logits, labels[::-1], smoothing=config.optim.label_smoothing)
         losses = share * losses + (1 - share) * others
-    accuracy = jnp.mean(hits(logits, labels), dtype=jnp.float32)
+    accuracy = jnp.mean(correct(logits, labels), dtype=jnp.float32)
     return losses.mean(), (stats, accuracy)
 
 

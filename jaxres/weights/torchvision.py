@@ -97,7 +97,7 @@ def _cifar_resnet(path: str) -> str:
 
 
 def _vgg(depths: Sequence[int], *, norm: bool) -> Callable[[str], str]:
-    """They number convolutions, norms, rectifiers and pools of the body in one row."""
+    """They number convolutions, norms, ReLUs and pools of the body in one row."""
     places, place = [], 0
     for depth in depths:
         step = 3 if norm else 2
@@ -109,7 +109,7 @@ def _vgg(depths: Sequence[int], *, norm: bool) -> Callable[[str], str]:
             case ["convs", number, *kind]:
                 return f"features.{places[int(number)] + (kind == ['norm'])}"
             case ["head", "dense", number]:
-                return f"classifier.{3 * int(number)}"  # a rectifier and dropout follow each
+                return f"classifier.{3 * int(number)}"  # ReLU and dropout follow each
         return {"head.linear": "classifier.6"}[path]
 
     return module

@@ -146,8 +146,11 @@ def test_another_process_knows_a_runs_plugins(tmp_path: pathlib.Path) -> None:
             "import jaxres\njaxres.register_metric('m')(3)",
             "'m' is registered, which cannot be",
         ),
-        ("import jaxres\njaxres.register_model('m')(len)", "'m' is registered, which is no class"),
-        (None, "plugins.imports has 'mine', which is no module here; allowed: modules that"),
+        (
+            "import jaxres\njaxres.register_model('m')(len)",
+            "'m' is registered, which is not a subclass",
+        ),
+        (None, "plugins.imports has 'mine', which is not a module here; allowed: modules that"),
     ],
 )
 def test_a_plugin_that_fails_is_one_sentence(

@@ -85,7 +85,7 @@ def test_flax_trains(monkeypatch):
 def test_derived_norm_is_our_step_with_another_gradient_of_batch_norm():
     random = np.random.default_rng(0)
     images, shortcut = jnp.asarray(random.standard_normal((2, 4, 3, 3, 5)), jnp.float32)
-    options = {"epsilon": 1e-5, "rectify": True}
+    options = {"epsilon": 1e-5, "relu": True}
 
     def gradients(batch_norm):
         def total(*arrays):

@@ -38,7 +38,7 @@ def save(checkpoints: Checkpoints, step: int, accuracy: float | None = None, los
     checkpoints.wait()
     if accuracy is not None:
         row = {"step": step, "epoch": step / 10, "accuracy": accuracy, "loss": loss}
-        checkpoints.rate(step, row)
+        checkpoints.add_evaluation(step, row)
 
 
 def abstract(tree):
@@ -93,7 +93,7 @@ def test_an_evaluation_is_part_of_its_checkpoint(tmp_path: pathlib.Path) -> None
     checkpoints.wait()
     assert not checkpoints.read_progress(3).has_evaluated(3)
     row = {"step": 3, "epoch": 0.3, "accuracy": 0.5, "loss": 1.0, "seconds": 2.0}
-    checkpoints.rate(3, row)
+    checkpoints.add_evaluation(3, row)
     read = checkpoints.read_progress(3)
     assert read.history == [row]
     assert read.has_evaluated(3)

@@ -49,7 +49,7 @@ def test_of_equal_evaluations_the_later_is_the_best_everywhere(tmp_path: pathlib
         checkpoints.save(step, state, progress=progress.to_json(), config={})
         checkpoints.wait()
         progress.note(made)
-        checkpoints.rate(step, made)
+        checkpoints.add_evaluation(step, made)
     assert checkpoints.steps() == [20, 30]
     assert checkpoints.find("best") == 20
     checkpoints.close()

@@ -23,7 +23,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def join() -> process_group.Peers:
+def join() -> process_group.ProcessGroup:
     return process_group.join(join_timeout_s=1, peer_timeout_s=1)
 
 
@@ -72,17 +72,17 @@ def test_a_second_run_of_the_same_processes_is_watched_as_well(
     noticed = threading.Event()
 
     table = Table()
-    peers = process_group.Peers(0, 2, table)
+    peers = process_group.ProcessGroup(0, 2, table)
 
-    def leave(status: int) -> None:
+    def exit_now(status: int) -> None:
         ended.append(status)
         assert peers._watch is not None
         peers._watch.end("")  # no thread is left behind
         noticed.set()
 
-    monkeypatch.setattr(process_group, "leave", leave)
+    monkeypatch.setattr(process_group, "exit_now", exit_now)
     with peers.watched(1):
-        other = process_group.Watch(process_group.Peers(1, 2, table), table, 1, 0)
+        other = process_group.Watch(process_group.ProcessGroup(1, 2, table), table, 1, 0)
         time.sleep(1.5)
         other.end("")
     assert not ended

@@ -31,11 +31,11 @@ def setting(tiny_config) -> Any:
 def linear_net(weights: np.ndarray) -> Net:
     """The image averaged onto 8x8, and its channels' means times `weights` as logits."""
 
-    def apply(params, stats, images, *, train, key=None, frozen_norms=(), see=None):
+    def apply(params, stats, images, *, train, key=None, frozen_norms=(), tap=None):
         n, side = images.shape[:2]
         maps = images.reshape(n, 8, side // 8, 8, side // 8, 3).mean((2, 4))
-        maps = see("body", maps) if see else maps
-        maps = see("features", maps) if see else maps
+        maps = tap("body", maps) if tap else maps
+        maps = tap("features", maps) if tap else maps
         return maps.mean((1, 2)) @ params["weights"], stats
 
     return Net({"weights": jnp.asarray(weights, jnp.float32)}, {}, apply)
@@ -58,7 +58,7 @@ def occluded(setting: Any, net: Net, images: np.ndarray, classes: np.ndarray, pa
 
 def test_grad_cam_of_a_linear_network_is_its_class_activation_map(setting) -> None:
     # Of global average pooling and one layer the map is known (Selvaraju et al., section 3.1):
-    # the class's weights times the maps, over the number of positions, rectified.
+    # the class's weights times the maps, over the number of positions, after ReLU.
     weights = RNG.normal(size=(3, 5))
     net = linear_net(weights)
     classes = RNG.integers(0, 5, 6).astype(np.int32)
@@ -89,12 +89,12 @@ def test_maps_of_an_inner_layer_are_the_gradient_there(setting, by_position: boo
     seen = {}
 
     def logits(maps: Any) -> Any:
-        def see(name: str, value: Any) -> Any:
+        def tap(name: str, value: Any) -> Any:
             seen[name] = value
             return maps if name == "conv1" and maps is not None else value
 
         images = jnp.asarray(setting.images, jnp.float32) / 255
-        return net.apply(net.params, net.stats, images, train=False, see=see)[0]
+        return net.apply(net.params, net.stats, images, train=False, tap=tap)[0]
 
     logits(None)
     maps = seen["conv1"]
@@ -113,7 +113,7 @@ def test_maps_of_an_inner_layer_are_the_gradient_there(setting, by_position: boo
 def corner_net() -> Net:
     """Class 1 is as bright as the 8x8 pixels in the lower left corner; class 0 all else."""
 
-    def apply(params, stats, images, *, train, key=None, frozen_norms=(), see=None):
+    def apply(params, stats, images, *, train, key=None, frozen_norms=(), tap=None):
         bright = images[:, -8:, :8].mean((1, 2, 3))
         return jnp.stack([jnp.zeros_like(bright), 8 * (bright - 0.75)], -1), stats
 
@@ -243,10 +243,10 @@ def test_positions_that_look_at_the_same_place_share_it(setting) -> None:
     # As those of VGG, which spreads small maps over 7x7.
     weights = RNG.normal(size=(16, 16, 3, 5))
 
-    def apply(params, stats, images, *, train, key=None, frozen_norms=(), see=None):
+    def apply(params, stats, images, *, train, key=None, frozen_norms=(), tap=None):
         maps = images.reshape(len(images), 8, 4, 8, 4, 3).mean((2, 4))
         maps = maps.repeat(2, axis=1).repeat(2, axis=2)
-        maps = see("body", maps) if see else maps
+        maps = tap("body", maps) if tap else maps
         return jnp.einsum("nijc,ijck->nk", maps, params["weights"]), stats
 
     net = Net({"weights": jnp.asarray(weights, jnp.float32)}, {}, apply)

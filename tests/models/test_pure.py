@@ -174,7 +174,7 @@ def test_layers_are_seen_by_their_names_and_may_be_changed(images):
     net = create_net("tiny", key=jax.random.key(0), **OPTIONS)
     seen = {}
 
-    def see(name, maps):
+    def tap(name, maps):
         seen[name] = maps
         return maps
 
@@ -182,7 +182,7 @@ def test_layers_are_seen_by_their_names_and_may_be_changed(images):
         return net.apply(net.params, net.stats, images, train=False, **options)[0]
 
     plain = logits()
-    np.testing.assert_array_equal(logits(see=see), plain)
+    np.testing.assert_array_equal(logits(tap=tap), plain)
     assert [*seen] == ["conv1", "conv2", "features"]
     for name in [*seen][:-1]:
         assert any(leaf.startswith(f"{name}.") for leaf in flatten(net.params))
@@ -190,6 +190,6 @@ def test_layers_are_seen_by_their_names_and_may_be_changed(images):
     head = net.params["head"]["linear"]
     by_hand = seen["features"].mean((1, 2)) @ head["kernel"] + head["bias"]
     np.testing.assert_allclose(plain, by_hand, atol=1e-5)
-    nothing = logits(see=lambda name, maps: 0 * maps if name == "features" else maps)
+    nothing = logits(tap=lambda name, maps: 0 * maps if name == "features" else maps)
     np.testing.assert_array_equal(nothing, np.broadcast_to(head["bias"], nothing.shape))
     np.testing.assert_array_equal(logits(), plain)  # what was watched is forgotten

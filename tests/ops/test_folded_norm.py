@@ -27,23 +27,23 @@ def inputs(dtype="float32", *, offset=0.0, shape=(4, 6, 6, 5), features=12, shor
     return (images, kernel, scale, bias, added if shortcut else None)
 
 
-def reference(images, kernel, scale, bias, shortcut=None, *, rectify):
-    """A product, Ioffe and Szegedy's algorithm 1, an addition and a rectifier, for autodiff."""
+def reference(images, kernel, scale, bias, shortcut=None, *, relu):
+    """A product, Ioffe and Szegedy's algorithm 1, an addition and ReLU, for autodiff."""
     maps = jnp.einsum("nhwk,kc->nhwc", images, kernel)
     mean, var = maps.mean((0, 1, 2)), maps.var((0, 1, 2))
     outputs = scale * (maps - mean) / jnp.sqrt(var + EPSILON) + bias
     outputs = outputs if shortcut is None else outputs + shortcut
-    return (jnp.maximum(outputs, 0) if rectify else outputs), mean, var
+    return (jnp.maximum(outputs, 0) if relu else outputs), mean, var
 
 
-def unfolded(images, kernel, scale, bias, shortcut=None, *, rectify):
+def unfolded(images, kernel, scale, bias, shortcut=None, *, relu):
     """The same as two operations of ours, in the dtype of the images."""
     maps = conv2d(images, kernel.astype(images.dtype)[None, None])
-    return batch_norm(maps, scale, bias, shortcut, epsilon=EPSILON, rectify=rectify)
+    return batch_norm(maps, scale, bias, shortcut, epsilon=EPSILON, relu=relu)
 
 
-def folded(*arrays, rectify, **options):
-    return conv_batch_norm(*arrays, epsilon=EPSILON, rectify=rectify, **options)
+def folded(*arrays, relu, **options):
+    return conv_batch_norm(*arrays, epsilon=EPSILON, relu=relu, **options)
 
 
 def wide(arrays):
@@ -69,18 +69,18 @@ def errors(found, wanted):
 
 
 @pytest.mark.parametrize(
-    ("shortcut", "rectify"),
+    ("shortcut", "relu"),
     [(True, True), (False, False), slow(True, False), slow(False, True)],
 )
 @pytest.mark.parametrize("offset", [slow(0.0), 4.0])
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_outputs_moments_and_gradients_in_float32(shortcut, rectify, offset, backend):
+def test_outputs_moments_and_gradients_in_float32(shortcut, relu, offset, backend):
     arrays = inputs(offset=offset, shortcut=shortcut)
     cotangent = jnp.asarray(np.random.default_rng(1).standard_normal((4, 6, 6, 12)), jnp.float32)
     with target_backend(backend):  # a GPU's ways give the same on this CPU
-        found = results(lambda *a: folded(*a, rectify=rectify), arrays, cotangent)
+        found = results(lambda *a: folded(*a, relu=relu), arrays, cotangent)
     with jax.enable_x64(True):
-        expected = results(lambda *a: reference(*a, rectify=rectify), wide(arrays), cotangent)
+        expected = results(lambda *a: reference(*a, relu=relu), wide(arrays), cotangent)
     assert max(errors(found, expected)) < 2e-5
 
 
@@ -98,10 +98,10 @@ def test_it_is_as_close_to_float64_as_the_two_operations_are(dtype, offset):
     arrays = inputs(dtype, offset=offset, shape=(8, 10, 10, 16), features=48)
     cotangent = jnp.asarray(np.random.default_rng(1).standard_normal((8, 10, 10, 48)), jnp.float32)
     both = [
-        results(lambda *a, f=f: f(*a, rectify=False), arrays, cotangent) for f in (folded, unfolded)
+        results(lambda *a, f=f: f(*a, relu=False), arrays, cotangent) for f in (folded, unfolded)
     ]
     with jax.enable_x64(True):
-        expected = results(lambda *a: reference(*a, rectify=False), wide(arrays), cotangent)
+        expected = results(lambda *a: reference(*a, relu=False), wide(arrays), cotangent)
     ours, theirs = (errors(found, expected) for found in both)
     rounding = float(jnp.finfo(dtype).eps)
     for one, other in zip(ours, theirs, strict=True):
@@ -111,15 +111,15 @@ def test_it_is_as_close_to_float64_as_the_two_operations_are(dtype, offset):
 
 
 @pytest.mark.parametrize("operation", [folded, unfolded])
-@pytest.mark.parametrize("rectify", [True, slow(False)])
-def test_second_order(operation, rectify):
+@pytest.mark.parametrize("relu", [True, slow(False)])
+def test_second_order(operation, relu):
     """A gradient penalty: the gradient of the gradient's length, of images and parameters."""
     arrays = inputs(offset=1.0)
     weights = jnp.asarray(np.random.default_rng(1).standard_normal((4, 6, 6, 12)), jnp.float32)
 
     def penalty(function, weights):
         def loss(*arrays):
-            return (weights * jnp.square(function(*arrays, rectify=rectify)[0])).sum()
+            return (weights * jnp.square(function(*arrays, relu=relu)[0])).sum()
 
         def length(*arrays):
             gradients = jax.grad(loss, argnums=(0, 1, 2, 3, 4))(*arrays)
@@ -138,17 +138,17 @@ def test_second_order(operation, rectify):
 def test_forward_mode_is_refused_by_jax():
     arrays = inputs(shortcut=False)
     with pytest.raises(TypeError, match="forward-mode"):
-        jax.jvp(lambda images: folded(images, *arrays[1:], rectify=True)[0], arrays[:1], arrays[:1])
+        jax.jvp(lambda images: folded(images, *arrays[1:], relu=True)[0], arrays[:1], arrays[:1])
 
 
 def test_a_stride_takes_every_other_pixel():
     images, kernel, scale, bias, _ = inputs()
-    strided = folded(images, kernel, scale, bias, None, stride=2, rectify=True)
-    taken = folded(images[:, ::2, ::2], kernel, scale, bias, None, rectify=True)
+    strided = folded(images, kernel, scale, bias, None, stride=2, relu=True)
+    taken = folded(images[:, ::2, ::2], kernel, scale, bias, None, relu=True)
     for one, other in zip(strided, taken, strict=True):
         np.testing.assert_array_equal(one, other)
     gradient = jax.grad(
-        lambda images: folded(images, kernel, scale, bias, None, stride=2, rectify=False)[0][
+        lambda images: folded(images, kernel, scale, bias, None, stride=2, relu=False)[0][
             ..., 0
         ].sum()
     )(images)
@@ -159,21 +159,19 @@ def test_moments_pass_no_gradient_on():
     images, *rest = inputs(shortcut=False)
 
     def moments(images):
-        _, mean, var = folded(images, *rest, rectify=True)
+        _, mean, var = folded(images, *rest, relu=True)
         return mean.sum() + var.sum()
 
     assert not jax.grad(moments)(images).any()
 
 
-@pytest.mark.parametrize("rectify", [True, slow(False)])
-def test_synchronised_over_four_devices_it_is_that_of_one(rectify):
+@pytest.mark.parametrize("relu", [True, slow(False)])
+def test_synchronised_over_four_devices_it_is_that_of_one(relu):
     arrays = inputs(offset=1.0, shape=(8, 5, 5, 5))
     cotangent = jnp.asarray(np.random.default_rng(1).standard_normal((8, 5, 5, 12)), jnp.float32)
 
     def of(cotangent, *arrays, axis_name=None):
-        found = results(
-            lambda *a: folded(*a, rectify=rectify, axis_name=axis_name), arrays, cotangent
-        )
+        found = results(lambda *a: folded(*a, relu=relu, axis_name=axis_name), arrays, cotangent)
         # What is replicated has this device's share of the gradient.
         outputs, mean, var, images, kernel, scale, bias, shortcut = found
         if axis_name is not None:

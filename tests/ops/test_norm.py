@@ -28,13 +28,13 @@ def reference(images, scale, bias, shortcut):
 @given(
     shape=st.tuples(st.integers(2, 5), st.integers(1, 6), st.integers(1, 6), st.integers(1, 9)),
     has_shortcut=st.booleans(),
-    rectify=st.booleans(),
-    ceiling=st.sampled_from([None, 0.75]),
+    relu=st.booleans(),
+    max_value=st.sampled_from([None, 0.75]),
     dtype=st.sampled_from(["float32", "bfloat16"]),
     offset=st.sampled_from([0.0, 3.0]),
     backend=st.sampled_from(["cpu", "gpu"]),
 )
-def test_outputs_and_gradients(shape, has_shortcut, rectify, ceiling, dtype, offset, backend):
+def test_outputs_and_gradients(shape, has_shortcut, relu, max_value, dtype, offset, backend):
     # Two values become +1 and -1 whatever they are: their gradient is all cancellation.
     assume(math.prod(shape[:3]) > 2)
     rng = np.random.default_rng(0)
@@ -44,7 +44,7 @@ def test_outputs_and_gradients(shape, has_shortcut, rectify, ceiling, dtype, off
     inputs = (images, scale, bias) + ((shortcut,) if has_shortcut else ())
 
     def ours(*inputs):
-        return batch_norm(*inputs, epsilon=EPSILON, rectify=rectify, ceiling=ceiling)[0]
+        return batch_norm(*inputs, epsilon=EPSILON, relu=relu, max_value=max_value)[0]
 
     with target_backend(backend):
         outputs, pull = jax.vjp(jax.jit(ours), *inputs)  # one program, not sixty small ones
@@ -57,7 +57,7 @@ def test_outputs_and_gradients(shape, has_shortcut, rectify, ceiling, dtype, off
 
         before, pull = jax.vjp(jax.jit(theirs), *wide)
         # The kinks: values that rounding may put on the other side are not compared.
-        least, most = (0, ceiling or np.inf) if rectify else (-np.inf, np.inf)
+        least, most = (0, max_value or np.inf) if relu else (-np.inf, np.inf)
         passed = np.asarray((outputs > least) & (outputs < most))
         gradients = pull(jnp.asarray(np.asarray(cotangent, np.float64) * passed))
         expected = (np.clip(before, least, most), *gradients)
@@ -89,32 +89,32 @@ def test_moments_are_those_of_the_batch_and_pass_no_gradient():
     ones = jnp.ones(2)
 
     def moments(images):
-        _, mean, var = batch_norm(images, ones, ones, epsilon=EPSILON, rectify=False)
+        _, mean, var = batch_norm(images, ones, ones, epsilon=EPSILON, relu=False)
         return mean.sum() + var.sum()
 
-    _, mean, var = batch_norm(images, ones, ones, epsilon=EPSILON, rectify=False)
+    _, mean, var = batch_norm(images, ones, ones, epsilon=EPSILON, relu=False)
     np.testing.assert_allclose(mean, images.mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(var, images.var((0, 1, 2)), rtol=1e-4)
     assert not jax.grad(moments)(images).any()
 
 
-@pytest.mark.parametrize("rectify", [True, False])
-def test_backward_keeps_images_results_and_numbers_per_channel(rectify):
+@pytest.mark.parametrize("relu", [True, False])
+def test_backward_keeps_images_results_and_numbers_per_channel(relu):
     """No array of the images' size is kept but the images and, for the mask, the result."""
     images = jnp.ones((4, 8, 8, 3))
     ones = jnp.ones(3)
     _, pull = jax.vjp(
-        lambda images: batch_norm(images, ones, ones, epsilon=EPSILON, rectify=rectify)[0], images
+        lambda images: batch_norm(images, ones, ones, epsilon=EPSILON, relu=relu)[0], images
     )
     kept = [leaf for leaf in jax.tree.leaves(pull) if leaf.size == images.size]
-    assert len(kept) == (2 if rectify else 1)
+    assert len(kept) == (2 if relu else 1)
 
 
 def test_given_moments_normalise_alike():
     images = jnp.asarray(np.random.default_rng(0).standard_normal((4, 3, 3, 2)), jnp.float32)
     scale, bias = jnp.array([1.0, -2.0]), jnp.array([0.5, 0.0])
-    outputs, mean, var = batch_norm(images, scale, bias, images, epsilon=EPSILON, rectify=True)
-    again = normalise(images, mean, var, scale, bias, images, epsilon=EPSILON, rectify=True)
+    outputs, mean, var = batch_norm(images, scale, bias, images, epsilon=EPSILON, relu=True)
+    again = normalise(images, mean, var, scale, bias, images, epsilon=EPSILON, relu=True)
     np.testing.assert_array_equal(outputs, again)
 
 

@@ -1,4 +1,4 @@
-"""Batch norm, rectifier and max pooling as one operation, against the three."""
+"""Batch norm, ReLU and max pooling as one operation, against the three."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def inputs(dtype="float32"):
 
 
 def apart(images, scale, bias):
-    outputs, *moments = batch_norm(images, scale, bias, epsilon=1e-5, rectify=True)
+    outputs, *moments = batch_norm(images, scale, bias, epsilon=1e-5, relu=True)
     return pool.max_pool(outputs, **WINDOW), *moments
 
 

@@ -52,7 +52,7 @@ def test_rows_run_after_those_they_start_from_and_a_failure_stops_no_other(
     monkeypatch.setattr(reproduce, "DRAWN", images)
     told: list[str] = []
     found = made.run(
-        only=None, seeds=1, keep=False, told=lambda each: told.append(json.dumps(each))
+        only=None, seeds=1, keep=False, on_update=lambda each: told.append(json.dumps(each))
     )
     assert len(told) == 4
     rows = found["rows"]
@@ -70,7 +70,7 @@ def test_rows_run_after_those_they_start_from_and_a_failure_stops_no_other(
     assert json.loads(made.results.read_text()) == found
 
     stamps = {path: path.stat().st_mtime_ns for path in made.runs.rglob("summary.json")}
-    again = made.run(only="two", seeds=1, keep=False, told=silent)
+    again = made.run(only="two", seeds=1, keep=False, on_update=silent)
     assert again == found
     assert stamps == {path: path.stat().st_mtime_ns for path in made.runs.rglob("summary.json")}
 
@@ -91,14 +91,14 @@ def changed_to(results: pathlib.Path, row: str, seeds: dict[int, float]) -> None
 def test_results_without_run_directories_are_made_again_unless_kept(
     made: Reproduction, copied: list[list[str]]
 ) -> None:
-    found = made.run(only="one", seeds=1, keep=False, told=silent)
+    found = made.run(only="one", seeds=1, keep=False, on_update=silent)
     assert len(copied) == 1
     changed_to(made.results, "one", {0: 0.123})
     made.run_dir(ROWS[0], 0).rename(made.runs / "elsewhere")
-    kept = made.run(only="one", seeds=1, keep=True, told=silent)
+    kept = made.run(only="one", seeds=1, keep=True, on_update=silent)
     assert kept["rows"]["one"]["accuracy"]["mean"] == 0.123
     assert len(copied) == 1
-    again = made.run(only="one", seeds=1, keep=False, told=silent)
+    again = made.run(only="one", seeds=1, keep=False, on_update=silent)
     assert again["rows"]["one"]["accuracy"] == found["rows"]["one"]["accuracy"]
     assert len(copied) == 2
 
@@ -107,19 +107,19 @@ def test_results_without_run_directories_are_made_again_unless_kept(
 def test_a_row_that_is_not_there_brings_along_the_one_it_starts_from(
     made: Reproduction, copied: list[list[str]]
 ) -> None:
-    made.run(only="one", seeds=1, keep=True, told=silent)
+    made.run(only="one", seeds=1, keep=True, on_update=silent)
     shutil.rmtree(made.runs)
     for _ in range(2):
-        made.run(only="two", seeds=1, keep=True, told=silent)
+        made.run(only="two", seeds=1, keep=True, on_update=silent)
     assert [words[3].split("/")[-2] for words in copied] == ["one", "one", "two"]
 
 
 def test_a_damaged_run_is_a_failure_of_its_row(made: Reproduction, copied: list[list[str]]) -> None:
     rows = (ROWS[0], dataclasses.replace(ROWS[0], name="other"))
     both = dataclasses.replace(made, study=dataclasses.replace(made.study, rows=rows))
-    both.run(only=None, seeds=1, keep=False, told=silent)
+    both.run(only=None, seeds=1, keep=False, on_update=silent)
     (made.run_dir(ROWS[0], 0) / "config.yaml").write_text("data: {canvas: ")
-    found = both.run(only=None, seeds=1, keep=False, told=silent)
+    found = both.run(only=None, seeds=1, keep=False, on_update=silent)
     assert "config.yaml" in found["rows"]["one"]["failed"]["0"]["problem"]
     # What was read of it while it was whole stays.
     assert [len(found["rows"][name]["runs"]) for name in ("one", "other")] == [1, 1]
@@ -144,7 +144,7 @@ def test_a_sweep_is_made_once_and_again_where_it_has_changed(
     study = dataclasses.replace(made.study, sweep=("data.digit_side", "8", "16"))
     for _ in range(2):
         found = dataclasses.replace(made, study=study).run(
-            only="one", seeds=1, keep=False, told=silent
+            only="one", seeds=1, keep=False, on_update=silent
         )
     sweep = ["evaluate", str(run_dir), "--sweep", "data.digit_side", "8", "16"]
     assert asked == [[*sweep, "-o", str(run_dir / "sweep.json")]]
@@ -153,7 +153,7 @@ def test_a_sweep_is_made_once_and_again_where_it_has_changed(
         "16",
     ]
     wider = dataclasses.replace(study, sweep=("data.digit_side", "8", "16", "24"))
-    dataclasses.replace(made, study=wider).run(only="one", seeds=1, keep=False, told=silent)
+    dataclasses.replace(made, study=wider).run(only="one", seeds=1, keep=False, on_update=silent)
     assert len(asked) == 2
 
 
@@ -174,7 +174,7 @@ def test_a_signal_stops_the_run_and_the_same_command_goes_on(made: Reproduction)
     before = signal.getsignal(signal.SIGTERM)
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        long.run(only=None, seeds=1, keep=False, told=silent)
+        long.run(only=None, seeds=1, keep=False, on_update=silent)
     steps = [int(path.name) for path in (long.run_dir(row, 0) / "checkpoints").glob("[0-9]*")]
     assert max(steps) >= 20
     assert signal.getsignal(signal.SIGTERM) is before
@@ -222,7 +222,7 @@ def test_at_the_deadline_a_command_saves_and_no_other_begins(
         study=dataclasses.replace(made.study, first=("two",)),
         deadline=time.monotonic() + 2,
     )
-    found = short.run(only=None, seeds=2, keep=False, told=silent)
+    found = short.run(only=None, seeds=2, keep=False, on_update=silent)
     assert said[-2:] == ["ready", "the time is up; the same command continues from here"]
     assert (tmp_path / "got").read_text() == "r.yaml"
     assert all(not row["runs"] and not row["failed"] for row in found["rows"].values())
@@ -237,7 +237,7 @@ def test_a_command_that_dies_of_the_deadline_is_no_failure(
     for left, commands in ((0.5, 1), (0.0, 0)):
         said.clear()
         short = dataclasses.replace(made, deadline=time.monotonic() + left)
-        found = short.run(only=None, seeds=1, keep=False, told=silent)
+        found = short.run(only=None, seeds=1, keep=False, on_update=silent)
         assert all(not row["runs"] and not row["failed"] for row in found["rows"].values())
         assert len([line for line in said if line.startswith("$ jaxres")]) == commands
 
@@ -247,10 +247,10 @@ def test_rows_named_first_run_before_others(made: Reproduction, copied: list[lis
     rows = (ROWS[0], dataclasses.replace(ROWS[0], name="other"))
     study = dataclasses.replace(made.study, rows=rows, first=("other",))
     late = dataclasses.replace(made, study=study)
-    late.run(only=None, seeds=1, keep=False, told=silent)
+    late.run(only=None, seeds=1, keep=False, on_update=silent)
     assert [pathlib.Path(words[3]).parts[-2] for words in copied] == ["other", "one"]
     over = dataclasses.replace(late, deadline=time.monotonic() - 1, runs=made.runs / "new")
-    found = over.run(only=None, seeds=1, keep=True, told=silent)
+    found = over.run(only=None, seeds=1, keep=True, on_update=silent)
     assert len(copied) == 2
     assert found["rows"]["one"]["accuracy"] is not None  # of the results that were there
     with pytest.raises(InputError, match="unknown row of study s0"):
@@ -280,7 +280,7 @@ def test_damaged_results_are_refused_and_stay(made: Reproduction) -> None:
     made.results.parent.mkdir(parents=True)
     made.results.write_text('{"rows": ')
     with pytest.raises(InputError, match="is damaged"):
-        made.run(only="one", seeds=1, keep=False, told=silent)
+        made.run(only="one", seeds=1, keep=False, on_update=silent)
     assert made.results.read_text() == '{"rows": '
     assert not made.runs.exists()
 
@@ -288,7 +288,7 @@ def test_damaged_results_are_refused_and_stay(made: Reproduction) -> None:
 def test_a_failure_takes_no_result_away(
     made: Reproduction, copied: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made.run(only="one", seeds=1, keep=False, told=silent)
+    made.run(only="one", seeds=1, keep=False, on_update=silent)
     changed_to(made.results, "one", {0: 0.25, 2: 0.75, 1: 0.5})
     shutil.rmtree(made.runs)
 
@@ -296,7 +296,7 @@ def test_a_failure_takes_no_result_away(
         raise reproduce.CommandFailed("no such data")
 
     monkeypatch.setattr(reproduce, "run_command", fail)
-    entry = made.run(only="one", seeds=1, keep=False, told=silent)["rows"]["one"]
+    entry = made.run(only="one", seeds=1, keep=False, on_update=silent)["rows"]["one"]
     assert entry["accuracy"] == {"mean": 0.5, "min": 0.25, "max": 0.75}
     assert [*entry["runs"]] == ["0", "1", "2"]
     assert [*entry["failed"]] == ["0"]
@@ -307,7 +307,7 @@ def test_a_failure_takes_no_result_away(
     before = made.results.read_text()
     monkeypatch.setattr(reproduce, "run_command", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        made.run(only="one", seeds=1, keep=False, told=silent)
+        made.run(only="one", seeds=1, keep=False, on_update=silent)
     assert made.results.read_text() == before
     assert len(copied) == 1
 
@@ -323,14 +323,14 @@ def test_a_training_that_was_stopped_by_itself_stops_no_other_row(
     monkeypatch.setattr(reproduce, "run_command", stopped)
     rows = (ROWS[0], dataclasses.replace(ROWS[0], name="other"))
     both = dataclasses.replace(made, study=dataclasses.replace(made.study, rows=rows))
-    found = both.run(only=None, seeds=1, keep=False, told=silent)
+    found = both.run(only=None, seeds=1, keep=False, on_update=silent)
     assert "stopped before its end" in found["rows"]["one"]["failed"]["0"]["problem"]
     assert found["rows"]["other"]["accuracy"] is not None
 
 
 @pytest.mark.usefixtures("copied")
 def test_results_of_other_settings_are_kept_but_do_not_count(made: Reproduction) -> None:
-    made.run(only="one", seeds=1, keep=False, told=silent)
+    made.run(only="one", seeds=1, keep=False, on_update=silent)
     other = dataclasses.replace(ROWS[0], flags=(*TINY_FLAGS, "--optim.learning-rate=1"))
     changed = dataclasses.replace(made.study, rows=(other,))
     found = dataclasses.replace(made, study=changed).opened(silent).write()
@@ -346,7 +346,7 @@ def test_results_of_other_settings_are_kept_but_do_not_count(made: Reproduction)
     assert "former" not in back
 
     found = dataclasses.replace(made, study=changed).run(
-        only="one", seeds=1, keep=False, told=silent
+        only="one", seeds=1, keep=False, on_update=silent
     )
     problem = found["rows"]["one"]["failed"]["0"]["problem"]
     assert "other settings (optim.learning_rate is 1.0, was 0.003): remove it" in problem
@@ -357,22 +357,24 @@ def test_results_of_other_settings_are_kept_but_do_not_count(made: Reproduction)
 def test_a_row_is_that_of_the_weights_it_started_from(made: Reproduction) -> None:
     rows = (ROWS[0], dataclasses.replace(ROWS[0], name="two", start="one"))
     both = dataclasses.replace(made, study=dataclasses.replace(made.study, rows=rows))
-    both.run(only="two", seeds=1, keep=False, told=silent)
+    both.run(only="two", seeds=1, keep=False, on_update=silent)
     settings = made.run_dir(rows[1], 0) / "config.yaml"
     begun = f"init_from: {made.run_dir(rows[0], 0)}"
     settings.write_text(re.sub("init_from: .*", begun, settings.read_text()))
-    found = both.run(only="two", seeds=1, keep=False, told=silent)
+    found = both.run(only="two", seeds=1, keep=False, on_update=silent)
     assert not found["rows"]["two"]["failed"]
     assert found["rows"]["two"]["runs"]["0"]["start"]["train.epochs"] == 2
 
     longer = dataclasses.replace(ROWS[0], flags=(*TINY_FLAGS, "--train.epochs=3"))
     study = dataclasses.replace(made.study, rows=(longer, rows[1]))
-    found = dataclasses.replace(made, study=study).run(only="two", seeds=1, keep=False, told=silent)
+    found = dataclasses.replace(made, study=study).run(
+        only="two", seeds=1, keep=False, on_update=silent
+    )
     assert "(train.epochs of one is 3, was 2)" in found["rows"]["two"]["failed"]["0"]["problem"]
     assert [*found["rows"]["two"]["outdated"]] == ["0"]
     elsewhere = shutil.move(made.runs, made.runs.with_name("moved"))
     moved = dataclasses.replace(both, runs=pathlib.Path(elsewhere))
-    found = moved.run(only="two", seeds=1, keep=False, told=silent)
+    found = moved.run(only="two", seeds=1, keep=False, on_update=silent)
     assert not found["rows"]["two"]["failed"]
     assert found["rows"]["two"]["accuracy"] is not None
 
@@ -380,7 +382,7 @@ def test_a_row_is_that_of_the_weights_it_started_from(made: Reproduction) -> Non
 @pytest.mark.slow
 @pytest.mark.usefixtures("copied")
 def test_what_two_processes_write_is_all_there(made: Reproduction) -> None:
-    run = made.run(only="one", seeds=1, keep=False, told=silent)["rows"]["one"]["runs"]["0"]
+    run = made.run(only="one", seeds=1, keep=False, on_update=silent)["rows"]["one"]["runs"]["0"]
     first, second = made.opened(silent), made.opened(silent)
 
     def add(results: Results, seeds: range) -> None:
@@ -413,7 +415,7 @@ def test_results_that_are_none_are_refused_and_stay(made: Reproduction, content:
     made.results.parent.mkdir(parents=True)
     made.results.write_text(content)
     with pytest.raises(InputError, match="is damaged"):
-        made.run(only="one", seeds=1, keep=False, told=silent)
+        made.run(only="one", seeds=1, keep=False, on_update=silent)
     assert made.results.read_text() == content
 
 

@@ -127,7 +127,7 @@ def test_what_ends_an_evaluation_loses_nothing(
 ) -> None:
     config = tiny_config("--train.limit-eval-examples=300")
     loop.train(config, tmp_path / "straight")
-    unless = SplitEvaluator.unless
+    unless = SplitEvaluator.evaluate_until
     calls = []
 
     def ended(self: SplitEvaluator, stopped: Callable[[], bool], weights: Any) -> Any:
@@ -148,7 +148,7 @@ def test_what_ends_an_evaluation_loses_nothing(
         return unless(self, signalled, weights)
 
     with monkeypatch.context() as patched:
-        patched.setattr(SplitEvaluator, "unless", ended)
+        patched.setattr(SplitEvaluator, "evaluate_until", ended)
         with pytest.raises((RuntimeError, Interrupted), match=f"plug|SIGTERM: saved step {step} "):
             loop.train(config, tmp_path / "broken")
     log = tmp_path / "broken" / "metrics.jsonl"
@@ -173,10 +173,10 @@ def test_what_ends_an_evaluation_loses_nothing(
 def test_weights_whose_evaluation_is_not_finite_are_not_kept(
     tiny_config, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unless = SplitEvaluator.unless
+    unless = SplitEvaluator.evaluate_until
     metrics = iter([{}, {"loss": math.nan}])
     monkeypatch.setattr(
-        SplitEvaluator, "unless", lambda *words: (unless(*words) or {}) | next(metrics)
+        SplitEvaluator, "evaluate_until", lambda *words: (unless(*words) or {}) | next(metrics)
     )
     with pytest.raises(TrainingFailed, match=r"validation loss is nan at step 20.*step 10 is kept"):
         loop.train(tiny_config(), tmp_path / "run")
@@ -234,7 +234,7 @@ def test_several_steps_per_call_end_at_epochs() -> None:
 
 @pytest.mark.slow
 def test_steps_per_call_trains_the_same(tiny_config, tmp_path: pathlib.Path) -> None:
-    # With seed 0 some input of a rectifier is zero but for rounding, which decides its gradient.
+    # With seed 0 some input of ReLU is zero but for rounding, which decides its gradient.
     flags = ["--optim.name=sgd", "--train.seed=1"]
     loop.train(tiny_config(*flags), tmp_path / "one")
     loop.train(tiny_config(*flags, "--train.steps-per-call=4"), tmp_path / "four")

@@ -133,7 +133,7 @@ class OfExamples:
         return names
 
     def moved(self, plan: Any, matrix: Num[np.ndarray, "n 3 3"]) -> Any:
-        """The same plan: the finished canvas is moved."""
+        """The plan as it is: the finished canvas is moved."""
         del matrix
         return plan
 

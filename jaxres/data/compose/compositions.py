@@ -27,7 +27,7 @@ TEXTURE_CANVASES = 2  # side of a background texture, in canvases
 MAX_BANK_BYTES = 4 << 30
 
 
-class Asked(NamedTuple):
+class Ingredients(NamedTuple):
     """What a composition is set up from."""
 
     data: DataConfig
@@ -61,11 +61,13 @@ def compose(
         canvas=data.canvas,
         photo_side=data.photo_side,
     )
-    return COMPOSITIONS[data.composition](Asked(data, split, source, augment, crop, load_photos))
+    return COMPOSITIONS[data.composition](
+        Ingredients(data, split, source, augment, crop, load_photos)
+    )
 
 
-def _plain(asked: Asked) -> Composed:
-    data, crop = asked.data, asked.crop
+def _plain(given: Ingredients) -> Composed:
+    data, crop = given.data, given.crop
     nothing = np.empty((0, data.canvas, data.canvas, 3), np.uint8)
     if crop is None and data.short_side is None:
         return Composed(plain(data), nothing)
@@ -84,8 +86,8 @@ def plain(data: DataConfig) -> Plain | Cropped:
     return Plain(data.canvas) if data.short_side is None else Cropped(data.canvas, data.short_side)
 
 
-def _scale_blend(asked: Asked) -> Composed:
-    data, photos = asked.data, asked.load_photos()
+def _scale_blend(given: Ingredients) -> Composed:
+    data, photos = given.data, given.load_photos()
     sides = data.digit_side
     if data.digit_side_range is not None:
         low, high = data.digit_side_range
@@ -101,9 +103,9 @@ def _scale_blend(asked: Asked) -> Composed:
     return Composed(composition, photos)
 
 
-def _scatter(asked: Asked) -> Composed:
-    data, augment = asked.data, asked.augment
-    digits = Digits.of(np.asarray(asked.source.images), asked.source.labels)
+def _scatter(given: Ingredients) -> Composed:
+    data, augment = given.data, given.augment
+    digits = Digits.of(np.asarray(given.source.images), given.source.labels)
     widest = patch_side(digits, data.digit_scale)
     if widest > data.canvas:
         raise InputError(
@@ -117,7 +119,7 @@ def _scatter(asked: Asked) -> Composed:
         stretch, jitter = augment.stretch(), augment.ranges.jitter
         patch = patch_side(digits, data.digit_scale, stretch=stretch, jitter=jitter)
         patch = min(patch, data.canvas)
-    textures = _textures(asked)
+    textures = _textures(given)
     composition = Scatter(
         canvas=data.canvas,
         digits=data.digits,
@@ -132,9 +134,9 @@ def _scatter(asked: Asked) -> Composed:
     return Composed(composition, textures, patch, whole_source=True)
 
 
-def _textures(asked: Asked) -> UInt8[np.ndarray, "m s s"]:
+def _textures(given: Ingredients) -> UInt8[np.ndarray, "m s s"]:
     """Procedural textures, and grey photographs by their share of the weights."""
-    data = asked.data
+    data = given.data
     weights = data.texture_weights() or CONTEST_MIX
     side = TEXTURE_CANVASES * data.canvas
     size = data.texture_count * side**2
@@ -146,7 +148,7 @@ def _textures(asked: Asked) -> UInt8[np.ndarray, "m s s"]:
     photos: list[np.ndarray] = []
     share = weights.get("photos", 0.0) / sum(weights.values())
     if share:
-        bank = asked.load_photos()
+        bank = given.load_photos()
         side = min(side, bank.shape[1])
         first = (bank.shape[1] - side) // 2
         order = shuffled(len(bank), data.split_seed)
@@ -159,11 +161,11 @@ def _textures(asked: Asked) -> UInt8[np.ndarray, "m s s"]:
     count = data.texture_count - len(photos)
     if not procedural or count <= 0:
         return np.stack(photos)
-    bank = texture_bank(procedural, split=asked.split, seed=data.split_seed, side=side, count=count)
+    bank = texture_bank(procedural, split=given.split, seed=data.split_seed, side=side, count=count)
     return np.concatenate([bank, np.stack(photos)]) if photos else bank
 
 
-COMPOSITIONS: Mapping[str, Callable[[Asked], Composed]] = {
+COMPOSITIONS: Mapping[str, Callable[[Ingredients], Composed]] = {
     "plain": _plain,
     "scale_blend": _scale_blend,
     "scatter_digits": _scatter,

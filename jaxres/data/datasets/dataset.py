@@ -41,7 +41,7 @@ class Source(NamedTuple):
         return self._replace(images=self.images[:limit], labels=self.labels[:limit])
 
 
-class Asked(NamedTuple):
+class SplitNames(NamedTuple):
     """The splits that the settings name, of a dataset of a user's own; empty: found by name."""
 
     train: str = ""
@@ -49,7 +49,7 @@ class Asked(NamedTuple):
     test: str = ""
 
 
-FOUND_BY_NAME = Asked()
+FOUND_BY_NAME = SplitNames()
 
 
 class Selection(NamedTuple):
@@ -60,7 +60,7 @@ class Selection(NamedTuple):
     validation_examples: int | None
     split_seed: int
     canvas: int
-    asked: Asked = FOUND_BY_NAME
+    asked: SplitNames = FOUND_BY_NAME
 
 
 class Request(NamedTuple):
@@ -146,7 +146,9 @@ class Dataset:
     features: frozenset[str] = frozenset({"image", "label"})  # what an example must have
     photographs: bool = False  # of differing sizes, cut to squares
     composed: bool = False  # its images are finished: nothing to lay over a background
-    digits: bool = False  # mirrored, or turned far, they are no digits: augmentation may not do it
+    digits: bool = (
+        False  # mirrored or turned far they are digits no more: augmentation may not do it
+    )
     embedded_examples: dict[str, int] | None = None  # None: has to be prepared
     # Fields of the request that change what is written; noted in the dataset's metadata.
     settings: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jaxres.config import Split
 from jaxres.data.datasets.cifar10 import CIFAR10
-from jaxres.data.datasets.dataset import FOUND_BY_NAME, Asked, Dataset, Selection, Source
+from jaxres.data.datasets.dataset import FOUND_BY_NAME, Dataset, Selection, Source, SplitNames
 from jaxres.data.datasets.digits import DIGITS
 from jaxres.data.datasets.flowers import FLOWERS
 from jaxres.data.datasets.mnist import FASHION_MNIST, MNIST
@@ -67,7 +67,7 @@ def load(
     validation_examples: int | None,
     split_seed: int,
     canvas: int,
-    asked: Asked = FOUND_BY_NAME,
+    asked: SplitNames = FOUND_BY_NAME,
 ) -> Source:
     """One split of a dataset.
 

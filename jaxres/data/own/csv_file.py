@@ -42,8 +42,8 @@ def read(path: Path) -> Table:
     Labels are names or numbers; classes are sorted, numbers by value.
 
     Raises:
-        InputError: it is no such file, an image file is not there or listed twice, there are fewer
-            than two classes, or a class has no training image.
+        InputError: it is not such a file, an image file is not there or listed twice, there are
+            fewer than two classes, or a class has no training image.
     """
     header, rows = _rows(path)
     lower = [name.strip().lower() for name in header]
@@ -108,7 +108,7 @@ def _files(path: Path, given: Sequence[tuple[int, str]]) -> list[Path]:
         if name in seen:
             raise InputError(f"{path} lists {name:.200} in line {seen[name]} and in line {line}")
         if "\0" in name or not file.is_file():
-            raise InputError(f"{path} line {line} names {name!r:.200}, which is no file here")
+            raise InputError(f"{path} line {line} names {name!r:.200}, which is not a file here")
         seen[name] = line
         files.append(file)
     return files

@@ -33,7 +33,7 @@ def dataset(name: str, layout: str) -> Dataset:
     """The dataset that is prepared under a name of the user's own.
 
     Raises:
-        InputError: it is no name of a TFDS dataset.
+        InputError: it is not a name of a TFDS dataset.
     """
     if not NAME.fullmatch(name):
         raise InputError(

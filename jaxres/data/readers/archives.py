@@ -93,7 +93,7 @@ def read_bytes(path: Path) -> bytes:
     """The content of a file.
 
     Raises:
-        InputError: it cannot be read, or is no regular file.
+        InputError: it cannot be read, or is not a regular file.
     """
     size_of(path)
     try:

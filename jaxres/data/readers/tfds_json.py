@@ -25,7 +25,7 @@ def check(folder: Path) -> None:
     """Refuse files that TFDS had better not open.
 
     Raises:
-        ValueError: one is not JSON, too large, no regular file, or names something else than the
+        ValueError: one is not JSON, too large, not a regular file, or names something else than the
             features and shards of these datasets.
         OSError: one cannot be read.
     """

@@ -32,12 +32,12 @@ class PaddedBlock(nnx.Module):
     def __call__(
         self, images: Float[Array, "n h w ci"], *, train: bool
     ) -> Float[Array, "n oh ow co"]:
-        """Add the residual to the shortcut, then rectify."""
+        """Add the residual to the shortcut, then apply ReLU."""
         kept = images[:, :: self.stride, :: self.stride]
         before = self.missing // 2
         kept = jnp.pad(kept, ((0, 0), (0, 0), (0, 0), (before, self.missing - before)))
-        residual = self.first(images, train=train, rectify=True)
-        return self.second(residual, kept, train=train, rectify=True)
+        residual = self.first(images, train=train, relu=True)
+        return self.second(residual, kept, train=train, relu=True)
 
 
 class CifarResNet(Network):
@@ -66,12 +66,12 @@ class CifarResNet(Network):
     ) -> Float[Array, "n oh ow 64"]:
         """The last feature maps, a quarter of the image's side."""
         del key
-        maps = self.seen("stem", self.stem(images, train=train, rectify=True))
+        maps = self.tapped("stem", self.stem(images, train=train, relu=True))
         return self.through_stages(maps, train=train)
 
 
 class PreActivationBlock(nnx.Module):
-    """Norm and rectification before each of two 3x3 convolutions (figure 1c).
+    """Norm and ReLU before each of two 3x3 convolutions (figure 1c).
 
     Where channels or size change, the shortcut is a 1x1 convolution of the activated input.
     """
@@ -92,9 +92,9 @@ class PreActivationBlock(nnx.Module):
         self, images: Float[Array, "n h w ci"], *, train: bool
     ) -> Float[Array, "n oh ow co"]:
         """Add the residual to the shortcut."""
-        active = self.norm1(images, train=train, rectify=True)
+        active = self.norm1(images, train=train, relu=True)
         kept = images if self.shortcut is None else self.shortcut(active)
-        residual = self.norm2(self.conv1(active), train=train, rectify=True)
+        residual = self.norm2(self.conv1(active), train=train, relu=True)
         return kept + self.conv2(residual)
 
 
@@ -124,9 +124,9 @@ class CifarWideResNet(Network):
     ) -> Float[Array, "n oh ow k"]:
         """The last feature maps, a quarter of the image's side."""
         del key
-        maps = self.seen("stem", self.stem(images))
+        maps = self.tapped("stem", self.stem(images))
         maps = self.through_stages(maps, train=train)
-        return self.seen("norm", self.norm(maps, train=train, rectify=True))
+        return self.tapped("norm", self.norm(maps, train=train, relu=True))
 
 
 MODELS = {

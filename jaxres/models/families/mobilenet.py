@@ -20,7 +20,7 @@ STAGES = (
     (6, 320, 1, 1),
 )
 STEM, LAST = 32, 1280  # channels
-CEILING = 6.0  # of what is rectified: ReLU6
+RELU6_MAX = 6.0
 
 
 class InvertedResidual(nnx.Module):
@@ -49,8 +49,8 @@ class InvertedResidual(nnx.Module):
         """The projection, added to the input where sizes and channels are equal."""
         maps = images
         if self.expand is not None:
-            maps = self.expand(maps, train=train, rectify=True, ceiling=CEILING)
-        maps = self.depthwise(maps, train=train, rectify=True, ceiling=CEILING)
+            maps = self.expand(maps, train=train, relu=True, max_value=RELU6_MAX)
+        maps = self.depthwise(maps, train=train, relu=True, max_value=RELU6_MAX)
         return self.project(maps, images if self.adds else None, train=train)
 
 
@@ -78,11 +78,11 @@ class MobileNetV2(Network):
     ) -> Float[Array, "n oh ow 1280"]:
         """The last feature maps, 1/32 of the image's side."""
         del key
-        rectified = {"rectify": True, "ceiling": CEILING}
-        maps = self.seen("stem", self.stem(images, train=train, **rectified))
+        relu6 = {"relu": True, "max_value": RELU6_MAX}
+        maps = self.tapped("stem", self.stem(images, train=train, **relu6))
         for place, block in enumerate(self.blocks):
-            maps = self.seen(f"blocks.{place}", block(maps, train=train))
-        return self.seen("last", self.last(maps, train=train, **rectified))
+            maps = self.tapped(f"blocks.{place}", block(maps, train=train))
+        return self.tapped("last", self.last(maps, train=train, **relu6))
 
 
 MODELS = {"mobilenet_v2": partial(MobileNetV2)}

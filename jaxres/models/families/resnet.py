@@ -48,10 +48,10 @@ class BasicBlock(nnx.Module):
     def __call__(
         self, images: Float[Array, "n h w ci"], *, train: bool
     ) -> Float[Array, "n oh ow co"]:
-        """Add the residual to the shortcut, then rectify."""
-        residual = self.norm1(self.conv1(images), train=train, rectify=True)
+        """Add the residual to the shortcut, then apply ReLU."""
+        residual = self.norm1(self.conv1(images), train=train, relu=True)
         kept = images if self.shortcut is None else self.shortcut(images, train=train)
-        return self.norm2(self.conv2(residual), kept, train=train, rectify=True)
+        return self.norm2(self.conv2(residual), kept, train=train, relu=True)
 
 
 class Bottleneck(nnx.Module):
@@ -85,12 +85,12 @@ class Bottleneck(nnx.Module):
     def __call__(
         self, images: Float[Array, "n h w ci"], *, train: bool
     ) -> Float[Array, "n oh ow co"]:
-        """Add the residual to the shortcut, then rectify."""
+        """Add the residual to the shortcut, then apply ReLU."""
         reduced = images if self.shortcut is None else apart(images)
-        residual = self.norm1(self.conv1(reduced), train=train, rectify=True)
-        residual = self.norm2(self.conv2(residual), train=train, rectify=True)
+        residual = self.norm1(self.conv1(reduced), train=train, relu=True)
+        residual = self.norm2(self.conv2(residual), train=train, relu=True)
         kept = images if self.shortcut is None else self.shortcut(images, train=train)
-        return conv_norm(self.conv3, self.norm3, residual, kept, train=train, rectify=True)
+        return conv_norm(self.conv3, self.norm3, residual, kept, train=train, relu=True)
 
 
 def _layers(
@@ -176,7 +176,7 @@ class ResNet(Network):
         if self.pools_stem and train:
             maps = conv_norm_pool(self.stem, images, window=3, stride=2, padding=1)
         else:
-            maps = self.seen("stem", self.stem(images, train=train, rectify=True))
+            maps = self.tapped("stem", self.stem(images, train=train, relu=True))
             if self.pools_stem:
                 maps = pool.max_pool(maps, window=3, stride=2, padding=1)
         return self.through_stages(maps, train=train)

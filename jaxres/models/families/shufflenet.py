@@ -30,8 +30,8 @@ class Branch(nnx.Module):
         self, images: Float[Array, "n h w ci"], *, train: bool
     ) -> Float[Array, "n oh ow co"]:
         """Rectified after the two 1x1 convolutions."""
-        maps = self.first(images, train=train, rectify=True)
-        return self.last(self.depthwise(maps, train=train), train=train, rectify=True)
+        maps = self.first(images, train=train, relu=True)
+        return self.last(self.depthwise(maps, train=train), train=train, relu=True)
 
 
 class Shortcut(nnx.Module):
@@ -46,7 +46,7 @@ class Shortcut(nnx.Module):
         self, images: Float[Array, "n h w ci"], *, train: bool
     ) -> Float[Array, "n oh ow co"]:
         """Rectified at the end."""
-        return self.last(self.depthwise(images, train=train), train=train, rectify=True)
+        return self.last(self.depthwise(images, train=train), train=train, relu=True)
 
 
 class Block(nnx.Module):
@@ -97,10 +97,10 @@ class ShuffleNetV2(Network):
     ) -> Float[Array, "n oh ow 1024"]:
         """The last feature maps, 1/32 of the image's side."""
         del key
-        maps = self.seen("stem", self.stem(images, train=train, rectify=True))
+        maps = self.tapped("stem", self.stem(images, train=train, relu=True))
         maps = pool.max_pool(maps, window=3, stride=2, padding=1)
         maps = self.through_stages(maps, train=train)
-        return self.seen("last", self.last(maps, train=train, rectify=True))
+        return self.tapped("last", self.last(maps, train=train, relu=True))
 
 
 MODELS = {

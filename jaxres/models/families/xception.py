@@ -37,17 +37,17 @@ class Separable(nnx.Module):
         shortcut: Float[Array, "n h w co"] | None = None,
         *,
         train: bool,
-        rectify: bool = False,
+        relu: bool = False,
     ) -> Float[Array, "n h w co"]:
-        """Convolve, normalise, add `shortcut`, then rectify if asked."""
+        """Convolve, normalise, add `shortcut`, then apply ReLU if asked."""
         maps = self.pointwise(self.depthwise(images))
-        return self.norm(maps, shortcut, train=train, rectify=rectify)
+        return self.norm(maps, shortcut, train=train, relu=relu)
 
 
 class Block(nnx.Module):
     """Separable convolutions beside a shortcut; `halves`: a max pool, and a 1x1 in the shortcut.
 
-    Inputs are rectified before each convolution, `rectify_first` says whether before the first.
+    ReLU comes before each convolution; `relu_first` says whether before the first.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class Block(nnx.Module):
         options: Options,
         *,
         halves: bool,
-        rectify_first: bool = True,
+        relu_first: bool = True,
         rngs: nnx.Rngs,
     ):
-        self.rectify_first = rectify_first
+        self.relu_first = relu_first
         project = partial(_layer(options, rngs), stride=2, padding="SAME")
         self.shortcut = project(channels, widths[-1], 1) if halves else None
         self.convs = nnx.List([])
@@ -71,11 +71,11 @@ class Block(nnx.Module):
     def __call__(
         self, images: Float[Array, "n h w ci"], *, train: bool
     ) -> Float[Array, "n oh ow co"]:
-        """The convolutions of the rectified input, added to the shortcut."""
-        maps = nnx.relu(images) if self.rectify_first else images
+        """The convolutions, added to the shortcut."""
+        maps = nnx.relu(images) if self.relu_first else images
         *inner, last = self.convs
         for conv in inner:
-            maps = conv(maps, train=train, rectify=True)
+            maps = conv(maps, train=train, relu=True)
         if self.shortcut is None:
             return last(maps, images, train=train)
         maps = pool.max_pool(last(maps, train=train), window=3, stride=2, padding="SAME")
@@ -101,7 +101,7 @@ class Xception(Network):
         channels = 64
         self.blocks = nnx.List([])
         for place, widths in enumerate(ENTRY):
-            self.blocks.append(block(channels, widths, halves=True, rectify_first=place > 0))
+            self.blocks.append(block(channels, widths, halves=True, relu_first=place > 0))
             channels = widths[-1]
         for _ in range(MIDDLE_BLOCKS):
             self.blocks.append(block(channels, MIDDLE, halves=False))
@@ -122,11 +122,11 @@ class Xception(Network):
         del key
         maps: jax.Array = images
         for place, conv in enumerate(self.stem):
-            maps = self.seen(f"stem.{place}", conv(maps, train=train, rectify=True))
+            maps = self.tapped(f"stem.{place}", conv(maps, train=train, relu=True))
         for place, block in enumerate(self.blocks):
-            maps = self.seen(f"blocks.{place}", block(maps, train=train))
+            maps = self.tapped(f"blocks.{place}", block(maps, train=train))
         for place, conv in enumerate(self.last):
-            maps = self.seen(f"last.{place}", conv(maps, train=train, rectify=True))
+            maps = self.tapped(f"last.{place}", conv(maps, train=train, relu=True))
         return maps
 
 

@@ -31,7 +31,7 @@ def test_it_is_the_dataset_that_the_folder_is(
         folders = open_split(settings(f"folder:{image_folder}"), split)
         np.testing.assert_array_equal(ours.source.labels, folders.source.labels)
         np.testing.assert_array_equal(ours.resident.images, folders.resident.images)
-        assert ours.facts == folders.facts
+        assert ours.fingerprint == folders.fingerprint
 
 
 def test_numbers_are_sorted_by_value_and_a_column_says_the_split(
@@ -69,11 +69,11 @@ def test_a_column_per_class_makes_multi_label_data(
     [
         ("name,label", "a.png,cat", "has the columns name, label; allowed: a header with a column"),
         ("file", "{}", "has the columns file; allowed"),
-        ("file,label", "missing.png,cat", "line 39 names 'missing.png', which is no file here"),
+        ("file,label", "missing.png,cat", "line 39 names 'missing.png', which is not a file here"),
         ("file,label", "{},cat", "lists pets/cat/0.jpg in line 2 and in line 39"),
         ("file,label", "{},cat,more", "line 39 has 3 fields, the header 2"),
         ("file,label", "pets/new.png,", "has rows without a label"),
-        ("file,label", '"a\0.png",cat', "is not a CSV file in UTF-8|which is no file here"),
+        ("file,label", '"a\0.png",cat', "is not a CSV file in UTF-8|which is not a file here"),
     ],
 )
 def test_rows_that_cannot_be(

@@ -58,14 +58,14 @@ def test_the_renderers_show_the_same_images(image_folder: Path, settings: Settin
     numbers = np.arange(len(host), dtype=np.int32)
     images = host.batch(numbers, epoch=0, first=0)["image"]
     np.testing.assert_array_equal(images, np.asarray(device.resident.images))
-    assert host.facts == device.facts
+    assert host.fingerprint == device.fingerprint
 
 
 def test_another_file_is_other_data(image_folder: Path, settings: Settings):
     config = settings(f"folder:{image_folder}")
-    before = {split: open_split(config, split).facts for split in SPLITS}
+    before = {split: open_split(config, split).fingerprint for split in SPLITS}
     write_photo(image_folder / "cat" / "0.jpg", 999, width=80)
-    assert {split: open_split(config, split).facts for split in SPLITS} != before
+    assert {split: open_split(config, split).fingerprint for split in SPLITS} != before
 
 
 def test_slices_choose_the_splits(image_folder: Path, settings: Settings):
@@ -168,7 +168,7 @@ def test_a_link_to_no_file_is_named(image_folder: Path, settings: Settings, targ
         (root / split / "cat" / "3.jpg").unlink(missing_ok=True)
         (root / split / "cat" / "3.jpg").symlink_to(target)
     with pytest.raises(InputError, match=r"cannot read .*/cat/3\.jpg: "):
-        _ = [open_split(settings(f"folder:{root}"), split).facts for split in SPLITS]
+        _ = [open_split(settings(f"folder:{root}"), split).fingerprint for split in SPLITS]
 
 
 def test_copies_in_two_splits_are_told(

@@ -40,7 +40,7 @@ def _save(folder: Path) -> None:
         progress.iterator = {"next_step": step}
         writer.save(step, _state(step), progress=progress.to_json(), config=to_dict(Config()))
         writer.wait()
-        writer.rate(step, row)
+        writer.add_evaluation(step, row)
         progress.note(row)
     writer.close()
 
