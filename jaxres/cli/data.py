@@ -55,7 +55,7 @@ def data_list(words: Sequence[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class DataPrepare:
-    """Make a dataset ready: a TFDS dataset in ArrayRecord files."""
+    """Prepare a dataset: write it as a TFDS dataset of ArrayRecord files."""
 
     name: Annotated[Positional[str], tyro.conf.arg(metavar="DATASET")]
     """Which (see `jaxres data list`); with --layout a name of your own."""

@@ -16,7 +16,7 @@ from jaxres.runtime.screen import print_table, quiet_libraries, say
 
 @dataclasses.dataclass(frozen=True)
 class Predict:
-    """Say what a run's checkpoint sees in image files, or write a contest submission."""
+    """Classify image files with a run's checkpoint, or write a contest submission."""
 
     run_dir: Positional[Path]
     """Run directory of `jaxres train`, or output of `jaxres import-weights`."""

@@ -14,7 +14,7 @@ from jaxres.runtime.screen import print_table
 
 @dataclasses.dataclass(frozen=True)
 class Recipes:
-    """List the recipes that come with JaxRes, a line each; `jaxres train NAME` trains by one."""
+    """List the recipes that come with JaxRes; `jaxres train NAME` takes one of them."""
 
     pattern: Positional[str] = "*"
     """Which recipes, e.g. `scaled_mnist/*`."""

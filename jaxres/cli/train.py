@@ -16,7 +16,7 @@ from jaxres.runtime.screen import quiet_libraries, say
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """Train by a recipe, or resume a run of it, then evaluate the best checkpoint."""
+    """Train as a recipe says, or resume such a run, then evaluate the best checkpoint."""
 
     recipe: Positional[Path]
     """YAML file of differences from the defaults below, or the name of a recipe that comes with

@@ -104,17 +104,12 @@ def multi_label_metrics(
 
 
 def average_precision(true: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> float:
-    """Precision where each positive is found, averaged; ties count as found together.
-
-    As scikit-learn's `average_precision_score`; 0 where there are no positives.
-    """
+    """Precision where each positive is found, averaged; 0 where there are no positives."""
     if not true.any():
         return 0.0
-    order = np.argsort(-scores, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
-    found = np.cumsum(true[order])[ends]
-    steps = np.diff(found, prepend=0)
-    return float((steps * (found / (ends + 1))).sum() / found[-1])
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(true, scores))
 
 
 def calibration_error(

@@ -19,7 +19,8 @@ from jaxtyping import Array, Float
 
 from jaxres.ops import target
 from jaxres.ops.conv import conv2d
-from jaxres.ops.norm import backward_line, wide_dtype
+from jaxres.ops.geometry import accumulation_dtype
+from jaxres.ops.norm import backward_line
 
 
 def pays(channels: int, features: int) -> bool:
@@ -63,7 +64,7 @@ def _products(left: Float[Array, "n h w a"], right: Float[Array, "n h w b"]) -> 
         right,
         (((1,), (1,)), ((0,), (0,))),
         precision=precision,
-        preferred_element_type=wide_dtype(left),
+        preferred_element_type=accumulation_dtype(left),
     )
     return sums.sum(0) / (left.size // left.shape[-1])
 
@@ -101,7 +102,7 @@ def _forward(
     axis_name: str | None,
 ) -> tuple[tuple[Array, Array, Array], tuple[Any, ...]]:
     own_moment = _products(images, images)
-    own_mean = images.mean((0, 1, 2), dtype=wide_dtype(images))
+    own_mean = images.mean((0, 1, 2), dtype=accumulation_dtype(images))
     moment, mean_in = own_moment, own_mean
     if axis_name is not None:
         moment, mean_in = lax.pmean((own_moment, own_mean), axis_name)
@@ -136,7 +137,7 @@ def _backward(
         # Not `outputs > 0`: XLA takes that for a question about the input of ReLU, and keeps both.
         gradient = jnp.where(outputs != 0, gradient, jnp.zeros((), gradient.dtype))
     count = images.size // images.shape[-1]
-    to_bias = gradient.sum((0, 1, 2), dtype=wide_dtype(gradient))
+    to_bias = gradient.sum((0, 1, 2), dtype=accumulation_dtype(gradient))
     products = _products(images, gradient)
     # Means over this device's pixels of the gradient, and of the gradient by the normalised z.
     own_bias = to_bias / count

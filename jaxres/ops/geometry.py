@@ -2,9 +2,17 @@
 
 from typing import Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
+
+
+def accumulation_dtype(array: Array | jax.ShapeDtypeStruct) -> jnp.dtype:
+    """The dtype of sums over an array's values: float32 at least."""
+    return jnp.promote_types(array.dtype, jnp.float32)
 
 
 def pads(

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Shaped
 
+from jaxres.ops.geometry import accumulation_dtype
+
 
 def count_groups(images: int, wanted: int) -> int:
     """The smallest number of equal groups that is `wanted` or more, at most one per image."""
@@ -37,7 +39,7 @@ def sum_groups(function: Callable[..., Array], arrays: tuple[Array, ...], groups
     def add(total: Array, index: Array) -> tuple[Array, None]:
         return total + function(*_group(arrays, groups, index)), None
 
-    zeros = jnp.zeros(one.shape, jnp.promote_types(one.dtype, jnp.float32))
+    zeros = jnp.zeros(one.shape, accumulation_dtype(one))
     total, _ = lax.scan(add, zeros, jnp.arange(groups))
     return total.astype(one.dtype)
 

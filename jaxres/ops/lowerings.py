@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxres.ops import winograd
-from jaxres.ops.geometry import Geometry
+from jaxres.ops.geometry import Geometry, accumulation_dtype
 from jaxres.ops.groups import count_groups, sum_groups
 
 MOST_PARTS = 16
@@ -89,9 +89,7 @@ def _patches(images: Array, kernel: Array, geometry: Geometry) -> Array:
 
 def _shifted(images: Array, kernel: Array, geometry: Geometry) -> Array:
     """Depthwise: multiply each shifted image by its place of the kernel and add."""
-    weights = kernel.reshape(-1, geometry.features).astype(
-        jnp.promote_types(kernel.dtype, "float32")
-    )
+    weights = kernel.reshape(-1, geometry.features).astype(accumulation_dtype(kernel))
     copies = geometry.features // geometry.channels
     taps = _taps(images if copies == 1 else jnp.repeat(images, copies, axis=-1), geometry)
     total = sum(tap * weight for tap, weight in zip(taps, weights, strict=True))
@@ -103,7 +101,7 @@ def _shifted_kernel_gradient(images: Array, gradient: Array, geometry: Geometry)
     one = geometry._replace(batch=1)
     copies = geometry.features // geometry.channels
     images = images if copies == 1 else jnp.repeat(images, copies, axis=-1)
-    wide = jnp.promote_types(gradient.dtype, "float32")
+    wide = accumulation_dtype(gradient)
 
     def of_image(image: Array, gradient: Array) -> Array:
         return jnp.stack([(tap * gradient).sum((0, 1, 2), dtype=wide) for tap in _taps(image, one)])

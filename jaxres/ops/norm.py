@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxres.ops import target
+from jaxres.ops.geometry import accumulation_dtype
 from jaxres.ops.target import materialise
 
 
@@ -65,13 +66,8 @@ def normalise(
     return materialise(outputs.astype(images.dtype))
 
 
-def wide_dtype(images: Array) -> jnp.dtype:
-    """The dtype of sums over images: float32 at least."""
-    return jnp.promote_types(images.dtype, jnp.float32)
-
-
 def _wide(images: Array) -> Array:
-    return images.astype(wide_dtype(images))
+    return images.astype(accumulation_dtype(images))
 
 
 def sums(*arrays: Float[Array, "n h w c"]) -> Sequence[Float[Array, " c"]]:

@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float, Integer, UInt16
 
 from jaxres.ops import target
-from jaxres.ops.geometry import Padding, pads
+from jaxres.ops.geometry import Padding, accumulation_dtype, pads
 
 
 def max_pool(
@@ -55,7 +55,7 @@ def average_pool(
         ValueError: a window larger than the padded image.
     """
     around = window_pads(images, window, stride, padding)
-    wide = images.astype(_wide(images))
+    wide = images.astype(accumulation_dtype(images))
     total = _reduce_windows(wide, 0.0, lax.add, window, stride, around)
     return (total / window**2).astype(images.dtype)
 
@@ -73,7 +73,9 @@ def channel_pool(
         raise ValueError(f"window is {window}; allowed: a divisor of the {channels} channels")
     runs = images.reshape(*images.shape[:-1], channels // window, window)
     return (
-        runs.max(-1) if kind == "max" else runs.mean(-1, dtype=_wide(images)).astype(images.dtype)
+        runs.max(-1)
+        if kind == "max"
+        else runs.mean(-1, dtype=accumulation_dtype(images)).astype(images.dtype)
     )
 
 
@@ -87,22 +89,18 @@ def adaptive_average_pool(
     """
     if images.shape[1:3] == (size, size):
         return images
-    wide = images.astype(_wide(images))
+    wide = images.astype(accumulation_dtype(images))
     return _bin_means(_bin_means(wide, 1, size), 2, size).astype(images.dtype)
 
 
 def global_average_pool(images: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
     """The mean over each image, summed in float32 at least."""
-    return images.mean((1, 2), dtype=_wide(images)).astype(images.dtype)
+    return images.mean((1, 2), dtype=accumulation_dtype(images)).astype(images.dtype)
 
 
 def global_max_pool(images: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
     """The maximum over each image."""
     return images.max((1, 2))
-
-
-def _wide(images: Array) -> jnp.dtype:
-    return jnp.promote_types(images.dtype, jnp.float32)
 
 
 def window_pads(
@@ -205,7 +203,7 @@ def to_first(
     arrays and the phases are interleaved at the end.
     """
     # bfloat16 sums of masked arrays are slow on CPU (35 ms against 4) and lose bits.
-    wide = gradient.astype(_wide(gradient))
+    wide = gradient.astype(accumulation_dtype(gradient))
     (n, *_, channels), (height, width) = gradient.shape, size
     (top, bottom), (left, right) = padding
     rows, columns = -(-(height + top + bottom) // stride), -(-(width + left + right) // stride)

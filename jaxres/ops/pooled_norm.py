@@ -19,8 +19,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxres.ops import pool, target
-from jaxres.ops.geometry import Padding
-from jaxres.ops.norm import backward_line, moments, normalise, sums, wide_dtype
+from jaxres.ops.geometry import Padding, accumulation_dtype
+from jaxres.ops.norm import backward_line, moments, normalise, sums
 
 Window = tuple[int, int, Padding]  # side, stride, padding
 
@@ -75,7 +75,7 @@ def _backward(
     """Gradients of images, scale and bias; those of the moments are left out."""
     turned, scale, mean, var, first, winners, outputs = saved
     gradient = jnp.where(outputs != 0, gradients[0], jnp.zeros((), gradients[0].dtype))
-    wide = wide_dtype(turned)
+    wide = accumulation_dtype(turned)
     sign, inverse = _sign(scale), lax.rsqrt(var + epsilon)
     count = turned.size // turned.shape[-1]
     pooled = gradient.astype(wide)

@@ -1,5 +1,6 @@
 """Archives among a dataset's original files, unpacked beside the dataset that is prepared."""
 
+import errno
 import os
 import shutil
 import tarfile
@@ -17,6 +18,10 @@ SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar", ".zip")
 MOST_TIMES = 20
 MOST_ANYWAY = 1 << 30  # bytes
 MOST_NESTED = 8
+# What is no fault of an archive.
+OF_THE_DISK = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM),
+}
 # Python's own care in unpacking, on top of ours; Python 3.11 has it since 3.11.4.
 FILTER: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
@@ -91,11 +96,11 @@ def _unpack(archive: Path, place: Path, *, shown: bool, depth: int = 0) -> None:
                 packed.extractall(place)
         else:
             _extract_tar(archive, place, most)
-    except (
-        *(tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, RuntimeError),
-        *(IsADirectoryError, NotADirectoryError, FileExistsError),  # two members of one name
-    ) as error:
-        if isinstance(error, InputError):
+    except InputError:
+        raise
+    # The readers raise whatever their layers met: OSError, IndexError, zlib.error, ...
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
             raise
         raise InputError(f"{archive} cannot be unpacked: {brief(error)}") from error
     for inner in _archives(place):

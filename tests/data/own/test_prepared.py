@@ -1,12 +1,16 @@
 """What `data prepare --layout` writes, and any TFDS dataset, read as a dataset of a run."""
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +114,51 @@ def test_archives_are_unpacked(image_folder: Path):
     assert info.features["label"].names == ["cat", "dog"]
     assert leftovers(image_folder.parent / "data") == []
     assert [*map(str, sorted(image_folder.rglob("*.*")))] == whole
+
+
+def zip_of(name: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as packed:
+        packed.writestr(zipfile.ZipInfo(name), b"x")
+    return file.getvalue()
+
+
+def tar_of(name: str, pack: Callable[[bytes], bytes] = bytes) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as packed:
+        member = tarfile.TarInfo(name)
+        member.size = 1 << 16
+        packed.addfile(member, io.BytesIO(np.random.default_rng(0).bytes(member.size)))
+    return pack(file.getvalue())
+
+
+def broken(packed: bytes) -> bytes:
+    """With some bytes in the middle turned over."""
+    middle = len(packed) // 2
+    turned = bytes(255 - byte for byte in packed[middle : middle + 99])
+    return packed[:middle] + turned + packed[middle + 99 :]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (
+            "yak.zip",
+            zip_of("name").replace(b"name", bytes(4)),
+        ),  # Python 3.11 looks at a name's last character
+        ("yak.zip", zip_of("a" * 999)),
+        ("yak.tar", tar_of("a" * 999)),
+        ("yak.tar", tar_of("a/" * 3000 + "a")),
+        ("yak.tar.gz", broken(tar_of("a", gzip.compress))),
+        ("yak.tar.bz2", broken(tar_of("a", bz2.compress))),
+        ("yak.tar.xz", broken(tar_of("a", lzma.compress))),
+    ],
+)
+def test_an_archive_with_a_fault_is_named(image_folder: Path, name: str, content: bytes) -> None:
+    (image_folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name} cannot be unpacked: ."):
+        prepared(image_folder)
+    assert not (image_folder.parent / "data").exists()
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
