@@ -25,6 +25,7 @@ from jaxres.config import CheckpointConfig
 from jaxres.runtime.files import write_whole
 
 PyTree = Any
+UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of what Orbax has not finished
 SEEN_S = 60  # within which a shared file system shows what another host has written
 
 
@@ -47,7 +48,6 @@ class Checkpoints(CheckpointReader):
             get_metric_fn=by_rank, n=config.keep_best, keep_checkpoints_without_metrics=False
         )
         self._kept = policies.AnyPreservationPolicy([policies.LatestN(config.keep_last), best])
-        self._writing = 0
         self._failed: Exception | None = None
         if self._writes:
             folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,6 @@ class Checkpoints(CheckpointReader):
             **{item: ocp.args.JsonSave(value) for item, value in values.items()},
         }
         # Orbax fetches arrays implicitly, which the loop's transfer guard refuses on accelerators.
-        self._writing = step
         with jax.transfer_guard("allow"):
             try:
                 args = ocp.args.Composite(**items)
@@ -141,11 +140,17 @@ class Checkpoints(CheckpointReader):
         # Orbax and TensorStore raise whatever their layers met: OSError, ValueError, ...
         except Exception as late:
             error = error or late
-        if error is None:
-            return ""
-        for rest in self.folder.glob(f"{self._writing}.*"):  # Orbax's temporary name
+        if self._writes:
+            self._remove_unfinished()
+        return "" if error is None else reason(error)
+
+    def _remove_unfinished(self) -> None:
+        """Remove what failed saves left, while none is under way.
+
+        Of a save that failed, a thread may still be writing: what it leaves goes the next time.
+        """
+        for rest in self.folder.glob(f"*{UNFINISHED}*"):
             shutil.rmtree(rest, ignore_errors=True)
-        return reason(error)
 
     def wait(self) -> None:
         """Until everything saved is on disk.

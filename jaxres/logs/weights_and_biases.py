@@ -36,7 +36,7 @@ class WeightsAndBiases:
             wandb: Any = importlib.import_module("wandb")
         except ImportError:
             raise InputError(
-                f"log.wandb is '{project}', but wandb is not installed: pip install -e '.[wandb]'"
+                f"log.wandb is '{project}', but wandb is not installed: pip install '.[wandb]'"
             ) from None
         entity, _, name = project.rpartition("/")
         try:

@@ -55,7 +55,7 @@ def _require_package(name: str, output: Path) -> None:
     if importlib.util.find_spec(name) is None:
         raise InputError(
             f"writing '{output}' needs the package {name}, which is not installed: "
-            "pip install -e '.[weights]'"
+            "pip install '.[weights]'"
         )
 
 

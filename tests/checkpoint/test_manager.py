@@ -121,6 +121,15 @@ def test_an_unfinished_checkpoint_is_never_taken_for_a_whole_one(tmp_path: pathl
     assert sorted(path.name for path in folder.iterdir()) == ["3", "9"]
 
 
+def test_what_a_failed_save_leaves_late_goes_with_the_next_one(tmp_path: pathlib.Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig())
+    late = checkpoints.folder / "2.orbax-checkpoint-tmp" / "variables"
+    late.mkdir(parents=True)  # as a thread that still wrote when the save had failed
+    save(checkpoints, 3)
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["3"]
+    checkpoints.close()
+
+
 def test_saving_does_not_see_later_changes_of_donated_buffers(tmp_path: pathlib.Path) -> None:
     from jaxres.distributed import strategy
 

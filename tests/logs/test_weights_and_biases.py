@@ -139,7 +139,7 @@ def test_without_the_package_nothing_begins(
     tiny_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(InputError, match=r"wandb is not installed: pip install 'jaxres\[wandb\]'"):
+    with pytest.raises(InputError, match=r"wandb is not installed: pip install '\.\[wandb\]'"):
         loop.train(tiny_config("--log.wandb=digits"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
