@@ -1,12 +1,9 @@
 """What goes wrong with the files of checkpoints, without the libraries' own tracebacks."""
 
-import errno
 import os
 from pathlib import Path
 
-from jaxres.runtime.errors import brief, sentence
-
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+from jaxres.runtime.errors import DISK, brief, sentence
 
 
 def reason(error: Exception) -> str:

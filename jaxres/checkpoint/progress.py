@@ -132,7 +132,7 @@ def _is_fingerprint(value: Any) -> bool:
 
 
 def describe(fingerprint: Mapping[str, Any]) -> str:
-    """What `ComposedDataset.fingerprint` say, in words."""
+    """What a `ComposedDataset.fingerprint` says, in words."""
     return f"{fingerprint['examples']:,} examples (checksum {fingerprint['checksum']})"
 
 

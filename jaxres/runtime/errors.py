@@ -1,6 +1,7 @@
 """The one error a user can cause, the nearest-name hint that goes with it, and how a run ends."""
 
 import difflib
+import errno
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +24,8 @@ class Interrupted(Exception):  # noqa: N818
 
 
 T = TypeVar("T")
+# Of a disk that does not take more.
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 MOST_CHARACTERS, BRIEF_CHARACTERS = 2000, 300
 
 
@@ -41,9 +44,9 @@ def brief(error: BaseException) -> str:
     return sentence(error)[:BRIEF_CHARACTERS] or type(error).__name__
 
 
-def os_reason(error: OSError) -> str:
+def os_reason(error: Exception) -> str:
     """What the system says of a file or folder; a library's error may lack the system's words."""
-    return error.strerror or brief(error)
+    return getattr(error, "strerror", None) or brief(error)
 
 
 def unreadable(path: Path, error: OSError) -> InputError:

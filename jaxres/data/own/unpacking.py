@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jaxres.runtime.errors import InputError, brief
+from jaxres.runtime.errors import DISK, InputError, brief
 from jaxres.runtime.screen import say
 
 FOLDER = "unpacked"
@@ -18,10 +18,7 @@ SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar", ".zip")
 MOST_TIMES = 20
 MOST_ANYWAY = 1 << 30  # bytes
 MOST_NESTED = 8
-# What is no fault of an archive.
-OF_THE_DISK = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM),
-}
+NOT_ITS_FAULT = (*DISK, errno.EACCES, errno.EPERM)  # of an archive that cannot be unpacked
 # Python's own care in unpacking, on top of ours; Python 3.11 has it since 3.11.4.
 FILTER: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
@@ -100,7 +97,7 @@ def _unpack(archive: Path, place: Path, *, shown: bool, depth: int = 0) -> None:
         raise
     # The readers raise whatever their layers met: OSError, IndexError, zlib.error, ...
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+        if isinstance(error, OSError) and error.errno in NOT_ITS_FAULT:
             raise
         raise InputError(f"{archive} cannot be unpacked: {brief(error)}") from error
     for inner in _archives(place):

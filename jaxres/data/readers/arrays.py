@@ -31,7 +31,7 @@ from jaxres.data.readers.pickled import (
     require_count,
     require_tuple,
 )
-from jaxres.runtime.errors import InputError
+from jaxres.runtime.errors import InputError, os_reason
 from jaxres.runtime.files import taken_for_the_file
 
 NPY_MAGIC = b"\x93NUMPY"
@@ -66,9 +66,9 @@ def read(path: Path) -> np.ndarray:
         ) from None
     # The unpackers and NumPy's header parser raise whatever their layers met.
     except Exception as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        detail = " ".join(reason.split())[:300] or type(error).__name__
-        raise InputError(f"cannot read the array in '{path}': {detail}; {ALLOWED}") from error
+        raise InputError(
+            f"cannot read the array in '{path}': {os_reason(error)}; {ALLOWED}"
+        ) from error
 
 
 def _parse(content: memoryview) -> np.ndarray:
