@@ -106,12 +106,12 @@ def missing_devices() -> str:
         jax.devices()
     # JAX raises RuntimeError, or AssertionError where a plugin is not installed.
     except Exception as error:
-        said = f" ({brief(error)})" if str(error) else ""
+        reason = f" ({brief(error)})" if str(error) else ""
         jax.config.update("jax_platforms", None)
         found = f"{jax.default_backend()} x {jax.device_count()}"
         return (
-            f"JAX_PLATFORMS is '{asked}', of which JAX finds no device{said}; without it JAX finds "
-            f"{found} here"
+            f"JAX_PLATFORMS is '{asked}', of which JAX finds no device{reason}; without it JAX "
+            f"finds {found} here"
         )
     return ""
 

@@ -169,7 +169,7 @@ def _load_images(args: ShowAttention, flags: Sequence[str]) -> "Loaded":
 
 
 def _row(args: ShowAttention, look: "Look", names: Sequence[str], k: int) -> dict[str, Any]:
-    """What is said of the k-th image."""
+    """The caption of the k-th image."""
     if args.images:
         which: dict[str, Any] = {"file": str(args.images[k])}
     else:
@@ -213,11 +213,11 @@ def show_filters(words: Sequence[str]) -> int:
 
     require_png_path(args.output)
     if args.path.is_dir():
-        sheet, said = filter_sheets.first_filters_sheet(args.path, which=args.checkpoint)
+        sheet, summary = filter_sheets.first_filters_sheet(args.path, which=args.checkpoint)
     else:
-        sheet, said = filter_sheets.filters_sheet(args.path)
+        sheet, summary = filter_sheets.filters_sheet(args.path)
     write_png(args.output, sheet)
-    print(said)
+    print(summary)
     print(f"written: {args.output}")
     return 0
 

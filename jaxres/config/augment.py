@@ -30,50 +30,51 @@ AUGMENT_RANGES = {
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes to training images; what is not given is the policy's."""
+    """Random changes to training images; keys that are not given are the policy's."""
 
     policy: Literal["none", "digits", "natural", "imagenet"] = "none"
     """`none`; `digits`: study S3's list; `natural`: flip, crop and erasing, for photographs;
     `imagenet`: a random part of the image, resized to the canvas, and flip."""
     share: float = 1.0
-    """Share of the images whose pixels are moved, other than by jitter."""
+    """Fraction of images that the changes of geometry, other than jitter, are applied to."""
     rotate: float | None = None
-    """Degrees, at most, either way."""
+    """Largest rotation in degrees, in either direction."""
     zoom: tuple[float, float] | None = None
     """Range of the factor by which the image grows about a random point."""
     squish: tuple[float, float] | None = None
-    """Range of the factor by which it grows in width alone."""
+    """Range of the factor by which only its width grows."""
     perspective: float | None = None
-    """How far each corner moves at most, as a share of half a side."""
+    """How far each corner moves at most, as a fraction of half a side."""
     tilt: float | None = None
-    """How far the ends of two opposite edges move apart at most, as a share of half a side."""
+    """How far the ends of two opposite edges move apart at most, as a fraction of half a side."""
     skew: float | None = None
-    """How far one corner moves at most along one edge, as a share of half a side."""
+    """How far one corner moves at most along one edge, as a fraction of half a side."""
     crop_padding: int | None = None
-    """Pixels of mirrored border from which a crop is taken."""
+    """Width in pixels of a mirrored border; a crop of the original size is then taken."""
     flip: bool | None = None
-    """Mirror every second image left to right."""
+    """Mirror each image left to right with probability one half."""
     jitter: float | None = None
-    """Pixels by which the place of each pixel is moved at random, at most, both ways."""
+    """Largest distance in pixels by which each pixel is moved at random, across and down."""
     lighting: float | None = None
-    """How much lighter or darker, at most, as a share of the range of grey levels."""
+    """Largest change of brightness, as a fraction of the range of grey levels."""
     contrast: tuple[float, float] | None = None
     """Range of the factor on the distance from middle grey."""
     crop_area: tuple[float, float] | None = None
-    """Take a random part of each photograph with a share of its area in this range, and resize it
-    to the canvas (needs data.render host)."""
+    """Cut a random part out of each photograph, with this fraction of its area, and resize it to
+    the canvas (needs data.render host)."""
     crop_ratio: tuple[float, float] | None = None
-    """Range of that part's width to its height."""
+    """Range of that part's aspect ratio, width over height."""
     saturation: tuple[float, float] | None = None
     """Range of the factor on the distance of colours from grey."""
     mixup: float | None = None
-    """Blend each image and its label with another's, by shares of Beta(mixup, mixup)."""
+    """Blend each image and its label with another's, in proportions from Beta(mixup, mixup)."""
     cutmix: float | None = None
-    """Lay a part of another image over each, likewise; with both, each batch draws one."""
+    """Paste a part of another image over each, with an area drawn likewise; if both are given, each
+    batch draws mixup or cutmix."""
     erase: float | None = None
-    """Share of images in which a rectangle of one grey is laid."""
+    """Fraction of images in which a rectangle is painted over in one grey."""
     erase_area: tuple[float, float] | None = None
-    """Range of that rectangle's share of the image."""
+    """Range of that rectangle's area, as a fraction of the image's."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -22,16 +22,16 @@ class DataConfig:
     """The images: which digits, over which backgrounds, composed how, rendered where."""
 
     dataset: str = "digits"
-    """A name of `jaxres data list`, as `digits` (embedded) or `mnist`, that of a dataset you
-    prepared, `folder:DIR` (a folder of images per class), `csv:FILE` or
+    """A name from `jaxres data list` such as `digits` (embedded) or `mnist`, the name of a dataset
+    you prepared, `folder:DIR` (a folder of images per class), `csv:FILE` or
     `tfds:NAME[/CONFIG][:VERSION]`."""
     composition: Literal["scale_blend", "scatter_digits", "plain"] = "scale_blend"
     """`scale_blend`: a scaled digit over a photograph; `scatter_digits`: several turned digits over
     a noisy background; `plain`: the dataset's own image."""
     backgrounds: str = "embedded"
-    """Photographs: `embedded` (two, of scikit-learn), `photos` (prepared), `black` (none)."""
+    """Photographs: `embedded` (two, from scikit-learn), `photos` (prepared), `black` (none)."""
     data_dir: str = ""
-    """Folder of prepared datasets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """Folder of prepared datasets; default: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     render: Literal["device", "host"] = "device"
     """Where plans become pixels: in the compiled step, or with OpenCV in the input pipeline."""
     batch_size: int = 64
@@ -39,59 +39,62 @@ class DataConfig:
     canvas: int = 224
     """Side of an image in pixels."""
     digit_side: tuple[int, ...] = (112,)
-    """Side of the digit in pixels; of several values each image draws one."""
+    """Side of the digit in pixels; if several are given, each image draws one of them."""
     digit_side_range: tuple[int, int] | None = None
-    """Draw the side uniformly from [low, high] pixels instead of from digit_side."""
+    """Draw the side uniformly from LOW to HIGH pixels instead of from digit_side."""
     placement: Literal["center", "random"] = "center"
     """Where the digit lies on the canvas."""
     opacity: float = 0.5
     """Opacity of the digit's square over the photograph, 0 to 1."""
     digits: tuple[int, ...] = (3,)
-    """Digits scattered over an image; of several numbers each image draws one."""
+    """Number of digits on an image; if several are given, each image draws one of them."""
     target: Literal["largest_value", "count", "sum"] = "largest_value"
     """The label of scattered digits."""
     digit_scale: tuple[float, float] = (0.75, 1.25)
-    """Range of a scattered digit's scale, each way by itself; at 1 its square has 28 pixels."""
+    """Range of a scattered digit's scale, drawn apart for width and height; at 1 its square has 28
+    pixels."""
     digit_rotation: float = 35.0
-    """Degrees by which a scattered digit is turned at most, either way."""
+    """Largest rotation of a scattered digit, in degrees, in either direction."""
     textures: tuple[str, ...] = ()
-    """Backgrounds of scattered digits, each `KIND:WEIGHT`, a kind of procedural texture or `photos`
-    (grey crops of data.backgrounds); default: a mixture like the contest's."""
+    """Backgrounds of scattered digits, each as `KIND:WEIGHT`: a kind of procedural texture, or
+    `photos` (grey crops of data.backgrounds); default: a mixture like the contest's."""
     texture_count: int = 256
     """Squares in the bank of those backgrounds, each twice the canvas wide."""
     fresh_pictures: bool = True
-    """Compose new training images in every epoch; false: the same ones, as if stored."""
+    """Compose new training images in every epoch; false: repeat the same ones, as if stored."""
     progressive: tuple[str, ...] = ()
-    """Train on smaller images at first: `EPOCH:SIDE` from which epoch on which side, as `0:128
-    6:160 12:224`; evaluation is at data.canvas (needs data.render host and composition plain)."""
+    """Train on smaller images at first: each `EPOCH:SIDE` sets the side from that epoch on, such as
+    `0:128 6:160 12:224`; evaluation is at data.canvas (needs data.render host and composition
+    plain)."""
     short_side: int | None = None
-    """Photographs that are evaluated are resized to this short side, in pixels, and their middle is
-    cut out (needs data.render host); default: the largest square in the middle, resized."""
+    """In evaluation, resize photographs to this short side, in pixels, and cut out their middle
+    (needs data.render host); default: the largest square in the middle, resized."""
     photo_side: int | None = None
     """Shrink photographs to this short side (pixels) before cropping; default: as prepared."""
     resize: int | None = None
     """Resize the finished image to this side, in pixels, bicubically."""
     threshold: float | None = None
-    """Then make values (grey level / divisor) below this one black."""
+    """Then make pixels whose value (grey level / divisor) is below this black."""
     center: bool = False
-    """Then move the box of what is not black to the middle."""
+    """Then move the bounding box of what is not black to the middle."""
     pad: int | None = None
-    """Then pad with black on all sides to this side, in pixels."""
+    """Then pad with black on all four sides until the image's side has this many pixels."""
     divisor: Literal[255, 256] = 255
     """Grey levels are divided by this."""
     mean: tuple[float, float, float] | None = None
-    """Subtracted from red, green, blue after that division; default: model.init_from's, or 0."""
+    """Subtracted from red, green and blue after that division; default: that of model.init_from, or
+    0."""
     std: tuple[float, float, float] | None = None
     """The values are then divided by this; default: that of model.init_from, or 1."""
     validation_examples: int | None = None
     """Training examples held out for validation (no effect on digits); default: 10,000, or a tenth
     if there are no more than that; for a dataset of your own a tenth, at most 10,000."""
     train_split: str = ""
-    """Of a dataset of your own, the split to train on in TFDS's syntax, as `train[:90%]`."""
+    """Split of your own dataset to train on, in TFDS's syntax, such as `train[:90%]`."""
     validation_split: str = ""
-    """Likewise that for validation; default: `validation`, or held-out training examples."""
+    """Its split for validation; default: `validation`, or held-out training examples."""
     test_split: str = ""
-    """Likewise that for test; default: `test`, `validation`, or a tenth of each class."""
+    """Its split for testing; default: `test`, `validation`, or a tenth of each class."""
     split_seed: int = 0
     """Seed of the split into training and validation."""
     eval_seed: int = 0
@@ -203,7 +206,7 @@ class DataConfig:
 
     def sides_by_epoch(self) -> dict[int, int]:
         """`progressive` as the side of training images, in pixels, from each epoch on."""
-        form = f"EPOCH:SIDE in rising epochs, as 0:128, sides {MIN_CANVAS} to data.canvas"
+        form = f"EPOCH:SIDE in rising epochs, such as 0:128, sides {MIN_CANVAS} to data.canvas"
         sides: dict[int, int] = {}
         for entry in self.progressive:
             epoch, _, side = entry.partition(":")
@@ -224,7 +227,7 @@ class DataConfig:
         """`textures` as weights by kind."""
         weights: dict[str, float] = {}
         for entry in self.textures:
-            form = "KIND:WEIGHT above 0, as rings:2"
+            form = "KIND:WEIGHT above 0, such as rings:2"
             kind, weight = named_number("data.textures", entry, allowed=form)
             require(kind not in weights, f"data.textures has {kind} twice; allowed: once")
             weights[kind] = weight

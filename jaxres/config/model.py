@@ -14,27 +14,27 @@ class ModelConfig:
     name: str = "resnet18"
     """Name in the registry (see `jaxres models`)."""
     init_from: str = ""
-    """Run or imported checkpoint whose weights to start from; its head only where it fits."""
+    """Run directory or imported weights to start from; their head is used only if it fits."""
     new_head: bool = False
-    """Start with a fresh head even where that of init_from fits."""
+    """Start with a new head even if that of init_from fits."""
     stem: Literal["imagenet", "small"] | None = None
-    """Of ResNets; `imagenet` (default): 7x7 stride 2 and max pooling; `small`: 3x3 stride 1."""
+    """First layers of a ResNet; `imagenet` (default): 7x7, stride 2, max pooling; `small`: 3x3."""
     head: Literal["average", "max", "flatten"] | None = None
-    """How the last feature maps become a row of features; default: the network's own."""
+    """How the last feature maps become a vector; default: the network's own."""
     dense: tuple[int, ...] | None = None
-    """Outputs of dense layers with ReLU before the last one; default: the network's own."""
+    """Widths of dense layers with ReLU before the last one; default: the network's own."""
     dense_norm: bool | None = None
     """Batch norm in the dense layers; default: the network's own."""
     dropout: float | None = None
-    """Share of features dropped after each dense layer, or without them before the last layer;
+    """Dropout rate after each hidden dense layer, or before the last layer if there is none;
     default: the network's own."""
     spatial_dropout: float | None = None
-    """Share of feature maps dropped in the body, and of values where it drops those; of networks
-    that do so, default: their own."""
+    """Rate of the dropout (of feature maps, or of values) inside the body of networks that have it;
+    default: the network's own."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the activations; parameters, statistics, logits and loss are float32."""
     sync_batch_norm: bool = False
-    """Normalise with the statistics of the whole batch rather than of each device's part."""
+    """Normalise with the statistics of the whole batch, not of each device's part."""
     fold_norm: Literal["auto", "always", "never"] = "auto"
     """Train with batch norm folded into the 1x1 convolutions before it and the max pooling after
     it, which saves memory traffic: `auto`, on accelerators; `always`, on CPU too, where it is

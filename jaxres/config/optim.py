@@ -15,11 +15,11 @@ class OptimConfig:
     learning_rate: float = 1e-3
     """The (peak) learning rate."""
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
-    """How the learning rate runs from the first step to the last."""
+    """How the learning rate changes from the first step to the last."""
     warmup_fraction: float = 0.0
-    """Share of all steps over which the rate rises to its peak."""
+    """Fraction of all steps over which the rate rises to its peak."""
     momentum: float = 0.9
-    """Of sgd, nesterov and lars."""
+    """Momentum of sgd, nesterov and lars."""
     beta1: float = 0.9
     """Decay of the first moment (adam, adamw, lamb)."""
     beta2: float = 0.999
@@ -31,13 +31,13 @@ class OptimConfig:
     weight_decay: float = 0.0
     """Decoupled for adamw and lamb, added to the gradient for the others."""
     decayed: Literal["kernels", "all"] = "kernels"
-    """What weight decay is for: `kernels`, or `all`, norms' scales and biases too."""
+    """What weight decay acts on: `kernels`, or `all` parameters, norms' scales and biases too."""
     l1: float = 0.0
     """Penalty on the absolute values of kernels, added to the gradient."""
     label_smoothing: float = 0.0
-    """Share of the target spread over all classes."""
+    """Fraction of the target that is spread over all classes."""
     clip_norm: float | None = None
-    """Largest global norm of the gradient."""
+    """Clip the gradient to this global norm."""
     accumulate_steps: int = 1
     """Microbatches that each device's batch is split into, to save memory."""
     ema_decay: float = 0.0

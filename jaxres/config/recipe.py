@@ -149,14 +149,14 @@ def _parse(target: type[T], words: tuple[str, ...], prog: str) -> T:
     markers: Any = [tyro.conf.FlagCreatePairsOff]
     if target is Config:
         markers.append(tyro.conf.FlagConversionOff)
-    said = io.StringIO()
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(output):
             return tyro.cli(target, args=words, prog=prog, config=markers)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise InputError(_one_sentence(said.getvalue())) from None
+        raise InputError(_one_sentence(output.getvalue())) from None
 
 
 def _require_usable_paths(parsed: Any) -> None:

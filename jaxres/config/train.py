@@ -35,7 +35,7 @@ class TrainConfig:
     steps_per_call: int = 1
     """Steps run in one dispatch (`lax.scan`)."""
     log_every_steps: int = 50
-    """Length of a log window; metrics are fetched from the devices once per window."""
+    """Steps per log window; metrics are fetched from the devices once per window."""
     evaluate_every_epochs: int = 1
     """Epochs between evaluations on the validation split."""
     limit_train_examples: int | None = None

@@ -17,9 +17,9 @@ class TransferConfig:
     freeze: tuple[str, ...] = ()
     """Freeze the parameters that match one of these patterns."""
     unfreeze: tuple[str, ...] = ()
-    """Gradual unfreezing, each `EPOCH:PATTERN`: train these as well after EPOCH epochs."""
+    """Gradual unfreezing: each `EPOCH:PATTERN` unfreezes what matches after EPOCH epochs."""
     rates: tuple[str, ...] = ()
-    """Each `PATTERN:FACTOR`: times the learning rate; the first pattern that matches counts."""
+    """Each `PATTERN:FACTOR` multiplies the learning rate; the first pattern that matches counts."""
 
     def __post_init__(self) -> None:
         """Check ranges and spellings."""

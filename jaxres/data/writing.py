@@ -137,7 +137,7 @@ def _write_split(
     number = sum(shard.examples for shard in shards)
     while True:
         shard, writer = Shard(), None
-        told = items.bad.count if items else 0
+        before = items.bad.count if items else 0
         for example in tracked:
             shard.items += 1
             if example is None:
@@ -158,7 +158,7 @@ def _write_split(
             return shards
         writer.close()
         if items:
-            shard.problems = items.bad.since(told)
+            shard.problems = items.bad.since(before)
         write_whole(_noted(parts, len(shards)), json.dumps(dataclasses.asdict(shard)))
         shards.append(shard)
 

@@ -110,7 +110,7 @@ def _commit() -> str | None:
 
 
 def _git(source: Path, *words: str) -> str:
-    said = subprocess.run(
+    commit = subprocess.run(
         ["git", "-C", str(source), *words], capture_output=True, text=True, check=True, timeout=10
     )
-    return said.stdout.strip()
+    return commit.stdout.strip()

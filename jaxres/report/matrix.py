@@ -63,7 +63,7 @@ def _trained_with(setting: str, settings: Mapping[str, Any]) -> str | None:
 def figures(matrix: Matrix) -> dict[str, tuple[str, str, str]]:
     """Name to SVG, text alternative and caption: the matrix, and curves if values are numbers."""
     best = matrix.accuracy.max(0)
-    said = "; ".join(
+    alt = "; ".join(
         f"tested at {value}: at most {high:.3f}"
         for value, high in zip(matrix.values, best, strict=True)
     )
@@ -74,7 +74,7 @@ def figures(matrix: Matrix) -> dict[str, tuple[str, str, str]]:
         x=f"{matrix.setting} at the test",
     )
     caption = f"Test accuracy: a row is a network, a column the {matrix.setting} it is tested with"
-    made = {"matrix": (drawn, f"Heat map of test accuracy. {said}", caption)}
+    made = {"matrix": (drawn, f"Heat map of test accuracy. {alt}", caption)}
     lines = _lines(matrix)
     if lines:
         ends = "; ".join(

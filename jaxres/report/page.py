@@ -40,6 +40,7 @@ def write_study(found: Mapping[str, Any], path: Path, *, images: bool = True) ->
         title=found["title"],
         caption="Mean over seeds; a single seed tells no difference of a few tenths of a per cent.",
         question=found["question"],
+        answer=found.get("answer", ""),
         profile=found["profile"],
         about=found["about"],
         systems=systems,
@@ -125,7 +126,8 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.globals.update(question="", profile="", about="", count_of_seeds=standing.seeds)
+    optional = dict.fromkeys(("question", "answer", "profile", "about"), "")
+    environment.globals.update(optional, count_of_seeds=standing.seeds)
     return environment.get_template("page.html.j2")
 
 

@@ -34,8 +34,8 @@ def own_code(what: str, *, when: bool = True) -> Iterator[None]:
     except Exception as error:
         if not when:
             raise
-        said = f"{type(error).__name__}: {brief(error)}"
-        raise InputError(f"{what} fails{_place(error)}: {said}") from error
+        reason = f"{type(error).__name__}: {brief(error)}"
+        raise InputError(f"{what} fails{_place(error)}: {reason}") from error
 
 
 def calling(what: str, function: Callable[..., T]) -> Callable[..., T]:

@@ -49,11 +49,14 @@ def _profile(chosen: Study, results: Path) -> Iterator[str]:
         yield from (f"{head}. Not run.", "")
         return
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        rows, answer = content["rows"], content.get("answer")
         table = [_row(rows[row.name]) for row in chosen.rows if row.name in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         yield from (f"{head}. `{place}.json` is damaged ({error!r:.100}).", "")
         return
+    if answer:
+        yield from (f"**Answer, {chosen.profile}.** {answer}", "")
     yield from (f"{head} ([page]({place}.html), [JSON]({place}.json))", "")
     yield "| system | accuracy | range | loss | seeds | study's accuracy |"
     yield "|---|---:|---:|---:|---:|---:|"

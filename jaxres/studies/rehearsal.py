@@ -59,7 +59,7 @@ def shortened(row: Row) -> Row:
     """The row with a few steps and examples; as it is if its recipe is wrong."""
     try:
         config = recipe.load(row.recipe, row.flags)
-    except InputError:  # that will be told when it is run
+    except InputError:  # reported when the row is run
         return row
     epochs = 1 + max((epoch for epoch, _ in config.transfer.unfreezing()), default=0)
     batch = config.data.batch_size

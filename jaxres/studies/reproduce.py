@@ -161,7 +161,7 @@ class Reproduction:
         start = unflatten(run["start"]) if "start" in run else None
         try:
             return not self._changes(row, seed, unflatten(run["settings"]), start)
-        except InputError:  # of the recipe: that will be told when it is run
+        except InputError:  # of the recipe: reported when the row is run
             return True
 
     def _changes(

@@ -75,6 +75,9 @@ class Results:
             "profile": study.profile,
             "title": study.title,
             "question": study.question,
+            "answer": study.answered(
+                {name: entry["accuracy"]["mean"] for name, entry in rows.items() if entry["runs"]}
+            ),
             "about": study.about,
             "command": f"{command} --seeds {seeds}" if seeds > 1 else command,
             "rows": rows,

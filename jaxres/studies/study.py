@@ -1,6 +1,7 @@
 """A study: the rows of its table, each a recipe with flags, read from `studies/NAME.yaml`."""
 
 import dataclasses
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from jaxres.runtime.errors import InputError, find, unknown_name
 
 Profile = Literal["mini", "full"]
 FOLDER = Path("studies")
+ROW_IN_ANSWER = re.compile(r"\{(\w+)\}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +42,14 @@ class Study:
     # Words of `jaxres evaluate RUN --sweep`: every network is evaluated with it as well.
     sweep: tuple[str, ...] = ()
     first: tuple[str, ...] = ()  # rows to run before the others, where time is short
+    answer: str = ""  # to the question, in a sentence or two; {ROW} stands for a row's accuracy
+
+    def answered(self, accuracies: Mapping[str, float]) -> str:
+        """The answer with the accuracies of the rows it names; empty if one of them is missing."""
+        named = ROW_IN_ANSWER.findall(self.answer)
+        if not all(name in accuracies for name in named):
+            return ""
+        return ROW_IN_ANSWER.sub(lambda each: f"{accuracies[each[1]]:.3f}", self.answer)
 
     def row(self, name: str) -> Row:
         """A row by its name.
@@ -115,12 +125,15 @@ def _profile(profile: Profile, path: Path, content: Mapping[str, Any]) -> Study:
         first = chosen.get("first") or ()
         if isinstance(first, str):
             raise TypeError("first is not a list of rows")
-        study = Study(path.stem, profile, *words, rows, sweep, tuple(map(str, first)))
+        answer = str(chosen.get("answer") or "").strip()
+        study = Study(path.stem, profile, *words, rows, sweep, tuple(map(str, first)), answer)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"'{path}' is not a study with a profile {profile} ({error!r:.200})"
         ) from None
     study.in_order()  # rows that are not there, or in a circle, are refused here
+    for name in ROW_IN_ANSWER.findall(study.answer):
+        study.row(name)
     return study
 
 

@@ -38,8 +38,8 @@ def register_loss(name: str) -> Callable[[Loss], Loss]:
             given = own(logits, labels, smoothing=smoothing)
             n = len(logits)
             if (shape := getattr(given, "shape", None)) != (n,):
-                told = type(given).__name__ if shape is None else f"an array of shape {shape}"
-                raise InputError(f"{what} gives {told} for {n} examples; allowed: the loss of each")
+                kind = type(given).__name__ if shape is None else f"an array of shape {shape}"
+                raise InputError(f"{what} gives {kind} for {n} examples; allowed: the loss of each")
             return given
 
         return checked

@@ -75,8 +75,8 @@ def fit(
         unflatten({name: arrays[name] for name in flatten(tree)})
         for tree in (net.params, net.stats)
     )
-    told = layout.inputs, weights.format, new_head, weights.notes
-    return Fitted(params, stats, options["classes"], *told)
+    details = layout.inputs, weights.format, new_head, weights.notes
+    return Fitted(params, stats, options["classes"], *details)
 
 
 def _layout(file: Path, model: str, weights: Foreign, published: bool) -> Layout:
@@ -144,8 +144,8 @@ def _translated(file: Path, model: str, net: Net, given: Arrays, layout: Layout)
         "with values that are not finite fractions": values,
     }
     if any(problems.values()):
-        said = "; ".join(
+        faults = "; ".join(
             f"{what}: {foreign.some(names, LISTED)}" for what, names in problems.items() if names
         )
-        raise InputError(f"'{file}' does not fit {model}: {said}")
+        raise InputError(f"'{file}' does not fit {model}: {faults}")
     return arrays

@@ -45,7 +45,7 @@ def read(path: Path) -> Layers:
     except subprocess.TimeoutExpired:
         raise ValueError(f"reading it does not end within {limit:.0f} s: it is damaged") from None
     if child.returncode != 0:
-        said = child.stderr.decode(errors="replace").strip().splitlines()
-        raise ValueError(said[-1] if said else f"the HDF5 library failed ({child.returncode})")
+        errors = child.stderr.decode(errors="replace").strip().splitlines()
+        raise ValueError(errors[-1] if errors else f"the HDF5 library failed ({child.returncode})")
     with np.load(io.BytesIO(child.stdout)) as arrays:
         return Layers(bool(arrays["named"]), {k: arrays[k] for k in arrays.files if k != "named"})

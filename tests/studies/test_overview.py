@@ -59,6 +59,13 @@ def test_rows_profiles_and_where_the_numbers_are_from(results: pathlib.Path) -> 
     assert "![" not in text
 
 
+def test_the_answer_is_above_its_table(results: pathlib.Path) -> None:
+    made = results / "s0" / "mini.json"
+    made.write_text(json.dumps(json.loads(made.read_text()) | {"answer": "The first."}))
+    text = written(results)
+    assert text.index("Why?") < text.index("**Answer, mini.** The first.") < text.index("| first |")
+
+
 def test_the_matrix_comes_before_the_curves(results: pathlib.Path) -> None:
     for name in ("validation_accuracy", "matrix"):
         (results / "s0" / f"mini_{name}.svg").write_text("<svg/>")

@@ -86,6 +86,7 @@ def test_a_row_comes_after_the_rows_it_starts_from(tmp_path: pathlib.Path) -> No
         ("      a: {title: a, recipe: r.yaml, start: b}\n", "row of study s, mini"),
         ("      a: {title: a, recipe: r.yaml, start: a}\n", "in a circle"),
         ("      a: {title: a\n", "is not a study"),
+        ("      a: {title: a, recipe: r.yaml}\n    answer: As {b} says.\n", "row of study s, mini"),
     ],
 )
 def test_a_file_that_is_no_study_is_refused(
@@ -94,6 +95,13 @@ def test_a_file_that_is_no_study_is_refused(
     write(tmp_path, rows)
     with pytest.raises(InputError, match=problem):
         study.read("s", "mini", tmp_path)
+
+
+def test_an_answer_has_the_accuracies_of_its_rows_or_is_none(tmp_path: pathlib.Path) -> None:
+    write(tmp_path, "      a: {title: a, recipe: r.yaml}\n    answer: As {a} says.\n")
+    read = study.read("s", "mini", tmp_path)
+    assert read.answered({"a": 0.98251}) == "As 0.983 says."
+    assert read.answered({}) == ""
 
 
 def test_a_file_without_profiles_has_none(tmp_path: pathlib.Path) -> None:

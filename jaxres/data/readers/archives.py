@@ -19,7 +19,7 @@ MAX_ARCHIVE_BYTES = 512 << 20
 
 @contextlib.contextmanager
 def open_unpacked(path: Path) -> Iterator[io.BufferedIOBase]:
-    """A file to be read, unpacked if it is gzipped (told by content, not by name).
+    """A file to be read, unpacked if it is gzipped (known by its content, not its name).
 
     Raises:
         InputError: it cannot be read, or turns out to be damaged while it is.

@@ -82,7 +82,7 @@ def _parse(content: memoryview) -> np.ndarray:
 
 
 def _content(path: Path) -> memoryview:
-    """The bytes of a file: mapped into memory, or unpacked if it is packed (told by content)."""
+    """The bytes of a file, mapped into memory, or unpacked if its content is packed."""
     with path.open("rb") as file:
         head = file.read(8)
         file.seek(0)

@@ -67,7 +67,7 @@ class EncodedImages:
         return [str(k) for k in range(len(self))]
 
     def identity(self) -> Iterator[bytes]:
-        """By what it is told whether these are other images: in memory, all bytes."""
+        """What tells these images from others: in memory, all bytes."""
         if isinstance(self.encoded, RecordFiles):
             return self.encoded.identity()
         return iter(self.encoded)
@@ -134,7 +134,7 @@ class ImageFiles:
         return [str(path) for path in self.paths]
 
     def identity(self) -> Iterator[bytes]:
-        """By what it is told whether these are other images: names in their folder, and sizes."""
+        """What tells these images from others: names in their folder, and sizes."""
         for path in map(Path, self.paths):
             size = archives.size_of(path)
             yield f"{path.parent.name}/{path.name} {size}".encode(errors="replace")
@@ -176,7 +176,7 @@ class ImageArrays:
         return self.arrays[index]
 
     def identity(self) -> Iterator[bytes]:
-        """By what it is told whether these are other images: their pixels."""
+        """What tells these images from others: their pixels."""
         return (np.ascontiguousarray(array).tobytes() for array in self.arrays)
 
 

@@ -34,7 +34,7 @@ def find_idx(folder: Path, name: str) -> Path:
 
 
 def read_idx(path: Path, *, md5: str | None = None) -> UInt8[np.ndarray, "..."]:
-    """The array in an IDX file of unsigned bytes, gzipped or plain (told by content, not by name).
+    """The array in an IDX file of unsigned bytes; whether it is gzipped is known by its content.
 
     The format: two zero bytes, a type byte, the number of axes, one big-endian 32-bit size per
     axis, then the values (http://yann.lecun.com/exdb/mnist/, "the IDX file format").

@@ -60,7 +60,7 @@ class RecordFiles:
         return RecordFiles(self.files, self.field, self.chosen[index], self.told_by)
 
     def identity(self) -> Iterator[bytes]:
-        """By what it is told whether these are other examples: not by reading them all."""
+        """What tells these examples from others, without reading them all."""
         yield self.told_by
         yield self.chosen.astype("<i8").tobytes()
 
