@@ -99,6 +99,12 @@ def _require_comparable(config: Config, dataset: ComposedDataset, peers: Mapping
         )
     if not crops and "torch_uint8" in peers:
         raise InputError("--peer torch_uint8 is for recipes with augment.crop_area")
+    by_torch = [name for name in peers if PEERS[name].package == "torch"]
+    if crops and by_torch and importlib.util.find_spec("torchvision") is None:
+        raise InputError(
+            f"--peer {by_torch[0]} needs torchvision to cut photographs, which is not installed "
+            "here: pip install --no-deps torchvision"
+        )
 
 
 def measured(

@@ -96,6 +96,18 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def torchvision_package() -> Any:
+    """torchvision where it is installed beside torch; else the test is skipped."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    from benchmarks.peers import vision
+
+    try:
+        return vision.load()
+    except ImportError:
+        pytest.skip("torchvision is not installed")
+
+
+@pytest.fixture(scope="session")
 def original() -> Callable[[str], pathlib.Path]:
     """`original("mnist")`: that folder of JAXRES_ORIGINALS; without it the test is skipped."""
 

@@ -6,11 +6,12 @@ from typing import Any
 import torch  # pyright: ignore[reportMissingImports]
 from PIL import Image
 from torch.utils.data import Dataset  # pyright: ignore[reportMissingImports]
-from torchvision import transforms  # pyright: ignore[reportMissingImports]
 
+from benchmarks.peers import vision
 from jaxres.data.compose.cropped import Cropped
 from jaxres.data.composed import ComposedDataset
 
+transforms = vision.load().transforms
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

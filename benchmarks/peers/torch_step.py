@@ -3,21 +3,17 @@
 import contextlib
 import importlib.util
 import os
-import sys
 import time
-import types
 from collections.abc import Callable
 from typing import Any
 
 import torch  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
-from benchmarks.peers import Peer, torch_cnn, torch_resnet
+from benchmarks.peers import Peer, torch_cnn, torch_resnet, vision
 from benchmarks.peers.resnets import RESNETS
 from benchmarks.timing.workload import LEARNING_RATE, MEAN, MOMENTUM, STD, Workload
 from jaxres.models.families import cnn
-
-REGISTRATIONS = "torchvision._meta_registrations"
 
 
 def eager(work: Workload, platform: str) -> Peer:
@@ -44,11 +40,7 @@ def network(model: str, image_size: int, classes: int) -> tuple[torch.nn.Module,
         return torch_cnn.network(model, image_size, classes), "benchmarks.peers.torch_cnn"
     if importlib.util.find_spec("torchvision") is None:
         return torch_resnet.resnet(RESNETS[model], classes), "benchmarks.peers.torch_resnet"
-    # A wheel built for another torch fails in registering its detection operators, which no
-    # classifier needs.
-    sys.modules.setdefault(REGISTRATIONS, types.ModuleType(REGISTRATIONS))
-    import torchvision  # pyright: ignore[reportMissingImports]
-
+    torchvision = vision.load()
     made = torchvision.models.get_model(model, num_classes=classes)
     return made, f"torchvision {torchvision.__version__}"
 

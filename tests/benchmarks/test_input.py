@@ -108,6 +108,16 @@ def test_parts_of_photographs_are_measured(photographs, stub, tmp_path, refusal)
     assert made[1]["peer"]["name"] == "a stub"
 
 
+def test_torch_needs_torchvision_for_photographs(photographs, stub, monkeypatch, refusal):
+    monkeypatch.setitem(program.PEERS, "torch", program.Peer("a stub", "torch", "stub_peer"))
+    there = {"torchvision": None}
+    monkeypatch.setattr(program.importlib.util, "find_spec", lambda name: there.get(name, name))
+    words = [*SMALL, *CROPS, f"--data.dataset=folder:{photographs}", "--data.batch-size=8"]
+    said = refusal(program.main([*words, "--data.validation-examples=null", "--peer=torch"]))
+    assert "--peer torch needs torchvision to cut photographs, which is not installed" in said
+    assert not stub
+
+
 def test_peers_take_turns_with_ours(stub, tmp_path):
     path = tmp_path / "rows.json"
     words = [*SMALL, "--data.batch-size=32", "--peer=stub", "--json", str(path)]
@@ -263,9 +273,11 @@ def test_tf_resizes_nearly_as_ours():
 
 @pytest.mark.reference
 @pytest.mark.parametrize("name", ["torch_uint8", "tf"])
-def test_peers_cut_the_same_parts_of_photographs(name, photographs):
+def test_peers_cut_the_same_parts_of_photographs(name, photographs, request):
     """The whole of a photograph, the one part of all its area; mirrored or not."""
     pytest.importorskip(program.PEERS[name].package, reason=f"{name} is not installed")
+    if name != "tf":
+        request.getfixturevalue("torchvision_package")
     whole = ["--augment.crop-area", "1", "1", "--augment.crop-ratio", "1.3333", "1.3334"]
     dataset = _opened(
         *CROPS, *whole, f"--data.dataset=folder:{photographs}", "--data.validation-examples=null"

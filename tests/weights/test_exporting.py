@@ -78,14 +78,15 @@ def test_every_array_of_every_family_goes_there_and_back() -> None:
 
 @pytest.mark.reference
 @pytest.mark.parametrize("model", FAMILIES)
-def test_torchvision_loads_it_and_sees_the_same(tmp_path: pathlib.Path, model: str) -> None:
-    torch = pytest.importorskip("torch", reason="torch is not installed")
-    models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
+def test_torchvision_loads_it_and_sees_the_same(
+    tmp_path: pathlib.Path, torchvision_package, model: str
+) -> None:
+    import torch  # pyright: ignore[reportMissingImports]
     from safetensors.torch import load_file
 
     run = saved(tmp_path / "run", model, canvas=64)
     exporting.export_weights(run, tmp_path / "model.safetensors")
-    theirs = models.get_model(model, num_classes=7)
+    theirs = torchvision_package.models.get_model(model, num_classes=7)
     theirs.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=True)
     classifier = jaxres.load(run, "last")
     side = classifier.config.data.image_size

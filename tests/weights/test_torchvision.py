@@ -1,7 +1,5 @@
 """Names and layouts of torchvision's state dicts, and of the published CIFAR ResNets."""
 
-import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -129,13 +127,9 @@ def test_weights_come_back_bit_by_bit(tmp_path: Path, model: str, in_zip: bool):
         np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
-@pytest.fixture(scope="module")
-def models():
-    """torchvision.models, which needs none of the compiled operators of torchvision here."""
-    pytest.importorskip("torch", reason="torch is not installed")
-    registration = "torchvision._meta_registrations"
-    sys.modules.setdefault(registration, types.ModuleType(registration))
-    return pytest.importorskip("torchvision", reason="torchvision is not installed").models
+@pytest.fixture
+def models(torchvision_package):
+    return torchvision_package.models
 
 
 @pytest.mark.reference

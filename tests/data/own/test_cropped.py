@@ -99,9 +99,10 @@ def test_images_in_memory_and_in_files_give_the_same(tmp_path: Path) -> None:
         np.testing.assert_array_equal(shown(plan, image[None]), expected)
 
 
-def test_the_middle_is_torchvisions(original: Callable[[str], Path]) -> None:
-    torch = pytest.importorskip("torch", reason="torch is not installed")
-    transforms = pytest.importorskip("torchvision.transforms", reason="torchvision is missing")
+def test_the_middle_is_torchvisions(original: Callable[[str], Path], torchvision_package) -> None:
+    import torch  # pyright: ignore[reportMissingImports]
+
+    transforms = torchvision_package.transforms
     theirs = transforms.Compose(
         [transforms.Resize(256), transforms.CenterCrop(224), transforms.PILToTensor()]
     )

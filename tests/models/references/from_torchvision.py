@@ -1,16 +1,12 @@
 """The networks of torchvision."""
 
-import sys
-import types
-
 import torch  # pyright: ignore[reportMissingImports]
 
+from benchmarks.peers import vision
 from tests.models.cases import CLASSES, Case
 from tests.models.references.torch_reference import ChannelsLast, TorchReference, published_name
 
-# Refuses a torch that lacks torchvision's compiled operators; the networks use none of them.
-sys.modules["torchvision._meta_registrations"] = types.ModuleType("_meta_registrations")
-import torchvision  # noqa: E402  # pyright: ignore[reportMissingImports]
+torchvision = vision.load()
 
 
 def reference(case: Case) -> TorchReference:
