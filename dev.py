@@ -42,10 +42,11 @@ def set_up() -> None:
     if not has_pip and subprocess.call([sys.executable, "-m", "venv", VENV]):
         shutil.rmtree(VENV, ignore_errors=True)
         sys.exit("dev.py: this Python cannot make environments; on Debian install python3-venv")
+    pip = [BIN / "python", "-m", "pip", "--disable-pip-version-check"]
     # What is never imported need not be compiled: that saves a third of the time.
-    pip = [BIN / "python", "-m", "pip", "--disable-pip-version-check", "install", "--no-compile"]
+    install = ["install", "--quiet", "--no-compile", "-c", "constraints.txt", "-e", ".[test]"]
     print("setting up .venv (a minute or two)", file=sys.stderr, flush=True)
-    subprocess.check_call([*pip, "--quiet", "-c", "constraints.txt", "-e", ".[test]"], cwd=ROOT)
+    subprocess.check_call([*pip, *install], cwd=ROOT)
     stamp.write_text(wanted)
 
 

@@ -103,7 +103,7 @@ def torchvision_package() -> Any:
 
     try:
         return vision.load()
-    except ImportError:
+    except ModuleNotFoundError:
         pytest.skip("torchvision is not installed")
 
 

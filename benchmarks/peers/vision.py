@@ -13,7 +13,7 @@ def load() -> types.ModuleType:
     classifier needs.
 
     Raises:
-        ImportError: it is not installed.
+        ModuleNotFoundError: it is not installed.
     """
     sys.modules.setdefault(REGISTRATIONS, types.ModuleType(REGISTRATIONS))
     import torchvision  # pyright: ignore[reportMissingImports]

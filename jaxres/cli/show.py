@@ -169,7 +169,7 @@ def _load_images(args: ShowAttention, flags: Sequence[str]) -> "Loaded":
 
 
 def _row(args: ShowAttention, look: "Look", names: Sequence[str], k: int) -> dict[str, Any]:
-    """The caption of the k-th image."""
+    """What `--json` tells of the k-th image."""
     if args.images:
         which: dict[str, Any] = {"file": str(args.images[k])}
     else:

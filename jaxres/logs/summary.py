@@ -110,7 +110,7 @@ def _commit() -> str | None:
 
 
 def _git(source: Path, *words: str) -> str:
-    commit = subprocess.run(
+    done = subprocess.run(
         ["git", "-C", str(source), *words], capture_output=True, text=True, check=True, timeout=10
     )
-    return commit.stdout.strip()
+    return done.stdout.strip()

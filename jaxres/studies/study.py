@@ -14,7 +14,7 @@ from jaxres.runtime.errors import InputError, find, unknown_name
 
 Profile = Literal["mini", "full"]
 FOLDER = Path("studies")
-ROW_IN_ANSWER = re.compile(r"\{(\w+)\}")
+ROW_IN_ANSWER = re.compile(r"\{([^{}]*)\}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -87,6 +87,7 @@ def test_a_row_comes_after_the_rows_it_starts_from(tmp_path: pathlib.Path) -> No
         ("      a: {title: a, recipe: r.yaml, start: a}\n", "in a circle"),
         ("      a: {title: a\n", "is not a study"),
         ("      a: {title: a, recipe: r.yaml}\n    answer: As {b} says.\n", "row of study s, mini"),
+        ("      a: {title: a, recipe: r.yaml}\n    answer: As {a b}.\n", "row of study s, mini"),
     ],
 )
 def test_a_file_that_is_no_study_is_refused(

@@ -142,10 +142,8 @@ def broken(packed: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        (
-            "yak.zip",
-            zip_of("name").replace(b"name", bytes(4)),
-        ),  # Python 3.11 looks at a name's last character
+        # Python 3.11 looks at a name's last character.
+        ("yak.zip", zip_of("name").replace(b"name", bytes(4))),
         ("yak.zip", zip_of("a" * 999)),
         ("yak.tar", tar_of("a" * 999)),
         ("yak.tar", tar_of("a/" * 3000 + "a")),
