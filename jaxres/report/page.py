@@ -126,8 +126,9 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    optional = dict.fromkeys(("question", "answer", "profile", "about"), "")
-    environment.globals.update(optional, count_of_seeds=standing.seeds)
+    for optional in ("question", "answer", "profile", "about"):
+        environment.globals[optional] = ""
+    environment.globals["count_of_seeds"] = standing.seeds
     return environment.get_template("page.html.j2")
 
 
