@@ -109,6 +109,7 @@ def test_what_does_not_fit_is_a_row_and_what_breaks_is_a_failure(
     assert "error: 4: RuntimeError: INTERNAL: the compiler broke\n" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_compiler_that_dies_is_one_failure(recipe, on_cpu, monkeypatch, tmp_path, capsys):
     def die_on_the_first(config, work, asked):
         if asked.topology == "4":

@@ -11,7 +11,6 @@ from benchmarks.timing import rows
 from benchmarks.timing.roof import Roof
 from jaxres.models.count import count
 from jaxres.models.registry import list_models, smallest_image
-from tests.marked import slow
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +113,7 @@ def test_each_peer_has_a_row(tmp_path, tiny_peers):
     assert found[0]["ratio"]["median"] < 1  # a peer that does nothing is faster
 
 
+@pytest.mark.slow
 def test_a_peer_that_fails_is_named_and_the_others_go_on(tmp_path, tiny_peers, capsys):
     words = ("--case", "tiny:32:8", "--classes", "5", "--peer", "keras,torch")
     status, found = run(tmp_path, *words)
@@ -174,7 +174,8 @@ def test_on_accelerators_each_case_has_a_process_of_its_own(tmp_path, monkeypatc
     assert "train.devices is 99" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("mode", ["jit", slow("pmap")])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_devices_and_steps_per_call(tmp_path, mode):
     words = ("--case", "tiny:32:8", "--classes", "5", "--devices", "2", "--steps-per-call", "3")
     _, (row,) = run(tmp_path, *words, "--parallel", mode)

@@ -46,6 +46,7 @@ def test_end_to_end_beside_the_step_alone(tiny_flags, tmp_path, capsys):
     assert "step only" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_end_to_end_trains_and_fetches_metrics_as_the_loop_does(tiny_config, tmp_path, monkeypatch):
     # 10 steps, logged every 4.
     config = tiny_config("--train.epochs=1", "--data.render=host", "--train.steps-per-call=2")

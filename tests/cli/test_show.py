@@ -94,6 +94,7 @@ def test_a_run_without_mistakes(tmp_path: pathlib.Path, capfd) -> None:
     assert output.exists()
 
 
+@pytest.mark.slow
 def test_attention_on_the_split(run: str, tmp_path: pathlib.Path, capfd) -> None:
     output = tmp_path / "attention.png"
     words = ["show", "attention", run, "-o", str(output), "--count", "4", "--method", "both"]

@@ -259,7 +259,7 @@ FINISHES = {
 @pytest.mark.parametrize(
     ("composition", "finish"),
     [
-        (each, finish) if finish == "centred" or each == "scatter_digits" else slow(each, finish)
+        (each, finish) if each == "scatter_digits" else slow(each, finish)
         for each in COMPOSITIONS
         for finish in FINISHES
     ],

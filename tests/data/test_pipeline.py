@@ -17,6 +17,7 @@ from jaxres.data.composed import Batch, open_split
 from jaxres.data.feed import Feed
 from jaxres.data.pipeline import TrainBatch, TrainBatches, eval_batches, train_batches
 from jaxres.runtime.errors import InputError, TrainingFailed
+from tests.marked import slow
 
 
 def same(ours: Batch, theirs: Batch) -> bool:
@@ -119,7 +120,7 @@ def test_evaluation_plans_do_not_depend_on_the_batch_size(tiny_config) -> None:
     np.testing.assert_array_equal(corners(7), corners(64))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, slow(2)])
 def test_an_evaluation_is_rendered_ahead_of_its_reader(tiny_config, workers: int) -> None:
     flags = ["--data.render=host", "--data.placement=random"]
     direct = open_split(tiny_config(*flags), "test")

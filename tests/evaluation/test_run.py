@@ -48,6 +48,7 @@ def test_one_that_is_asked_for_by_its_number_is_missing_then(
         open_checkpoint(copied, "20")
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_that_stays_is_damaged(copied: pathlib.Path) -> None:
     for file in (copied / "checkpoints" / "20" / "variables").rglob("*"):
         if file.is_file():

@@ -80,7 +80,8 @@ def test_grad_cam_of_another_class_is_another_map(setting) -> None:
     assert np.abs(maps[0] - maps[1]).max() > 1e-3 * maps[0].max()
 
 
-@pytest.mark.parametrize("by_position", [slow(False), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("by_position", [False, True])
 def test_maps_of_an_inner_layer_are_the_gradient_there(setting, by_position: bool) -> None:
     """Against the network by hand, from its first convolution on."""
     net = network(setting.config, classes=10)

@@ -18,6 +18,7 @@ from jaxres.explain.gallery import (
 from jaxres.explain.preview import planned, rendered
 from jaxres.explain.sheet import CAPTION, MARGIN
 from jaxres.models.build import network
+from tests.marked import slow
 
 RNG = np.random.default_rng(0)
 
@@ -51,7 +52,7 @@ def test_mistakes_are_sorted_and_right() -> None:
     assert none.examples == 200
 
 
-@pytest.mark.parametrize("composition", ["plain", "scale_blend", "scatter_digits"])
+@pytest.mark.parametrize("composition", ["plain", "scale_blend", slow("scatter_digits")])
 def test_the_sheet_shows_the_images_that_were_taken_for_another(
     tiny_config, tmp_path, composition: str
 ) -> None:

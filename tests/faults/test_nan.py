@@ -135,6 +135,7 @@ def test_rollback_at_the_end_of_an_epoch_leaves_unfreezing_to_the_next(
     assert all(map(np.array_equal, *ends))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_resumed_with_another_on_nan(poisoned, tmp_path: pathlib.Path) -> None:
     stopped = f"loss is nan at step {BAD}.*step 10 is kept.*--train.on-nan skip or rollback"
     with pytest.raises(TrainingFailed, match=stopped):

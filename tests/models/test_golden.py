@@ -21,6 +21,8 @@ TAKES_LONG = {
     "cifar_wide_resnet16_8",
     "mobilenet_v2",
     "shufflenet_v2_x0_5",
+    "simple_cnn",
+    "two_conv_cnn",
 }
 
 

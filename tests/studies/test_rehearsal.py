@@ -1,6 +1,8 @@
 import dataclasses
 import pathlib
 
+import pytest
+
 from jaxres.config import recipe
 from jaxres.studies import study
 from jaxres.studies.rehearsal import STEPS, rehearse, shortened
@@ -8,6 +10,7 @@ from jaxres.studies.reproduce import Reproduction
 from tests.studies.conftest import ROWS
 
 
+@pytest.mark.slow
 def test_it_says_which_rows_would_fail_and_keeps_nothing(made: Reproduction) -> None:
     before = sorted(pathlib.Path().iterdir())
     one, _, bad = ROWS

@@ -40,6 +40,7 @@ def test_a_name_that_is_not_there_is_told_with_those_that_are() -> None:
         find_loss("sigmoid")
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_one_per_image_is_refused(tiny_config) -> None:
     config = tiny_config()
     net = network(config, classes=10)

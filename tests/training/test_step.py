@@ -76,7 +76,8 @@ def test_jit_and_pmap_give_the_same_numbers(tiny_config, sync: bool) -> None:
     chex.assert_trees_all_close(pmap_state, jit_state, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["jit", slow("pmap")])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_ordered_sums_give_the_same_means(tiny_config, mode: str) -> None:
     # SGD: Adam divides by the gradient's size, so that rounding decides where a gradient is tiny.
     flags = ["--optim.name=sgd", f"--train.parallel={mode}"]
@@ -258,7 +259,7 @@ def test_a_gpus_step_and_evaluation_are_compiled_as_asked_for(
         ("--model.name=resnet50", "--data.canvas=64"),
         ("--model.name=vgg16", "--data.canvas=64", "--train.on-nan=skip"),
         slow(("--model.name=mobilenet_v2", "--data.canvas=64", "--optim.label-smoothing=0.1")),
-        ("--model.name=de_novo_cnn", "--data.composition=scatter_digits", "--data.canvas=64"),
+        slow(("--model.name=de_novo_cnn", "--data.composition=scatter_digits", "--data.canvas=64")),
     ],
     ids=lambda flags: flags[0].partition("=")[2],
 )

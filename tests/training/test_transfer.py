@@ -183,6 +183,7 @@ def test_frozen_layers_cost_no_gradient_and_no_state(tiny_config):
     assert less.argument_size_in_bytes < memory.argument_size_in_bytes
 
 
+@pytest.mark.slow
 def test_rates_are_factors_of_the_learning_rate_and_the_first_match_counts(tiny_config):
     flags = ["--optim.name=sgd", "--optim.momentum=0"]
     plain = Steps(tiny_config(*flags))
@@ -323,6 +324,7 @@ def test_the_head_is_replaced_where_it_does_not_fit(
     assert settings["data"]["mean"] == [0.0, 0.0, 0.0]
 
 
+@pytest.mark.slow
 def test_a_head_that_fits_can_be_left_out(
     tiny_config, trained_run: pathlib.Path, tmp_path: pathlib.Path, capfd
 ) -> None:

@@ -100,8 +100,9 @@ def test_torchvision_loads_it_and_sees_the_same(
     np.testing.assert_allclose(classifier.logits(images), expected, atol=1e-4 * max(scale, 1))
 
 
-def test_a_program_runs_without_jaxres(tmp_path: pathlib.Path) -> None:
-    run = saved(tmp_path / "run", "cifar_resnet20")
+@pytest.mark.parametrize("network", ["all_cnn_small", slow("cifar_resnet20")])
+def test_a_program_runs_without_jaxres(network: str, tmp_path: pathlib.Path) -> None:
+    run = saved(tmp_path / "run", network)
     words = ["jaxres", "export", str(run), "-o", str(tmp_path / "p"), "--format", "stablehlo"]
     # In a process of its own: annotations, checked here, know no batch of any size.
     subprocess.run([sys.executable, "-m", *words], check=True)

@@ -52,6 +52,7 @@ def test_what_is_written(tmp_path: Path, weights: Path):
     assert source == wanted
 
 
+@pytest.mark.slow
 def test_evaluation_and_training_take_it(tmp_path: Path, weights: Path, capfd):
     out = tmp_path / "out"
     assert main(["import-weights", str(weights), "--model", MODEL, "-o", str(out)]) == 0

@@ -165,6 +165,7 @@ def test_a_partial_set_says_so(cifar_dir: Path, tmp_path: Path, capfd: pytest.Ca
     assert whole.examples["train"] == 5 * CIFAR_BATCH
 
 
+@pytest.mark.slow
 def test_a_run_tells_of_its_data(
     cifar_dir: Path, tmp_path: Path, tiny_config, capfd: pytest.CaptureFixture[str]
 ):

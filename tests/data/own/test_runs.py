@@ -119,6 +119,7 @@ def test_a_run_knows_its_classes_without_the_dataset(
         run.evaluate()
 
 
+@pytest.mark.slow
 def test_images_grow_as_the_epochs_go(
     image_folder: Path, tmp_path: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
 ):
