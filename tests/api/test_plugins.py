@@ -180,7 +180,9 @@ def test_a_plugin_that_fails_is_one_sentence(
         (["--optim.name=short"], r"the optimiser 'short' fails: TypeError: .* takes 1 positional"),
         (["--data.dataset=far"], r"the dataset 'far' has labels from 3 to 3; allowed for its 2"),
         (["--data.dataset=odd"], "the dataset 'odd' has 100 images and 9 labels; allowed: as many"),
-        slow(["--optim.name=late"], r"the optimiser 'late' fails at .*mine\.py, line \d+: Zero"),
+        slow(
+            ["--optim.name=late"], r"the optimiser 'late' fails at .*mine\.py, line \d+: ZeroDivis"
+        ),
         slow(["--optim.name=torn"], r"a step with the optimiser 'torn' fails: ValueError"),
         (["--model.name=small"], r"a step with the model 'small' fails at .*mine\.py, line \d+: A"),
         (["--train.loss=bent"], r"a step with the loss 'bent' fails at .*mine\.py, line \d+: Key"),

@@ -275,8 +275,9 @@ def test_tf_resizes_nearly_as_ours():
 @pytest.mark.parametrize("name", ["torch_uint8", "tf"])
 def test_peers_cut_the_same_parts_of_photographs(name, photographs, request):
     """The whole of a photograph, the one part of all its area; mirrored or not."""
-    pytest.importorskip(program.PEERS[name].package, reason=f"{name} is not installed")
-    if name != "tf":
+    package = program.PEERS[name].package
+    pytest.importorskip(package, reason=f"{name} is not installed")
+    if package == "torch":
         request.getfixturevalue("torchvision_package")
     whole = ["--augment.crop-area", "1", "1", "--augment.crop-ratio", "1.3333", "1.3334"]
     dataset = _opened(

@@ -298,7 +298,8 @@ def test_a_run_of_four_devices_is_evaluated_on_what_there_is(
     assert runs.evaluate(tmp_path / "run")["confusion"] == summary["test"]["confusion"]
 
 
-@pytest.mark.parametrize(("sync", "norms"), [slow("false", "batch norm, "), slow("true", "")])
+@pytest.mark.slow
+@pytest.mark.parametrize(("sync", "norms"), [("false", "batch norm, "), ("true", "")])
 def test_a_run_that_goes_on_with_another_number_of_devices_says_what_that_changes(
     tiny_config, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], sync: str, norms: str
 ) -> None:
